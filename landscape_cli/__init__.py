@@ -1,0 +1,1 @@
+"""The `landscape-video` command, one file per subcommand."""

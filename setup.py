@@ -1,0 +1,45 @@
+from pathlib import Path
+
+from setuptools import setup
+
+
+HERE = Path(__file__).parent
+
+setup(
+    name="landscape-video",
+    version="0.1.0",
+    description="Landscape-painting video from a prompt: a diffusers pipeline, its motion adapter and a small model family",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    # By name, so that a folder that happens to lie in a checkout never ends up in the wheel.
+    packages=["pipeline_landscape_video", "motion_adapter", "landscape_cli"],
+    package_data={"pipeline_landscape_video": ["shanshui_tiny/**"]},
+    python_requires=">=3.11",  # what diffusers, torch and transformers at these floors ask for
+    # Floors are the versions that the tests run on; older ones may work, but nobody has looked.
+    install_requires=[
+        "accelerate>=1.15",
+        "av>=18.1",
+        "diffusers>=0.42.1",
+        "einops>=0.8.2",
+        "huggingface_hub>=2.4",
+        "imageio>=2.38",
+        "numpy>=2.4",
+        "opencv-python>=5.0",
+        "peft>=0.21",
+        "Pillow>=13.0",
+        "safetensors>=0.8",
+        "scenedetect>=0.7.2",
+        "torch>=2.15",
+        "torchvision>=0.29",
+        "transformers>=5.23",
+        "typer>=0.29",
+    ],
+    extras_require={
+        "test": ["pytest>=9.2", "ruff>=0.17.5,<0.18", "scikit-image>=0.26"],
+        "train": ["tokenizers>=0.23"],
+        "eval": ["scikit-image>=0.26", "torchmetrics>=1.9"],
+    },
+    entry_points={"console_scripts": ["landscape-video = landscape_cli.main:main"]},
+)
