@@ -1,0 +1,183 @@
+"""
+Sparse-causal temporal attention for the motion modules of a `UNetMotionModel` (NADM, Eqs. 6-8).
+
+A motion block holds two temporal self-attentions: `attn1` (Versatile, every frame sees every frame) and `attn2`
+(Sparse-Causal, a frame sees few earlier ones). In diffusers both are plain attentions. What a frame sees in `attn2` is
+decided here by the *class* of the module, not by an attention processor or a mask: `load_ip_adapter`,
+`fuse_qkv_projections`, attention slicing and `set_default_attn_processor` all replace processors without a word, and
+FreeNoise replaces whole blocks. Names, shapes and numbers of the parameters stay those of diffusers, so files, LoRA,
+`from_pipe`, pickle and `torch.compile` go on working.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNetMotionModel
+from diffusers.models.attention_processor import Attention
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from einops import rearrange
+from torch import nn
+
+
+SPARSE_CAUSAL_MODES = ("previous", "current_previous", "first_previous", "full")
+
+
+def install_sparse_causal_attention(unet: UNetMotionModel, mode: str) -> None:
+    """
+    Make `attn2` of every motion block of `unet`, in place, attend as `mode` says, and write `sparse_causal_mode` into
+    `unet.config`. No parameter is touched. Calling it again, with the same or another mode, is fine; it is needed
+    after the motion modules were rebuilt (`UNetMotionModel.from_unet2d`, `from_pretrained`), and not after FreeNoise
+    rebuilt its blocks or anything set attention processors.
+
+    Args:
+        unet: a motion UNet, in any dtype, on any device.
+        mode: which frames are the keys of frame i.
+            `"previous"`: i-1 (Eq. 8); `"current_previous"`: i-1 and i; `"first_previous"`: 0 and i-1, as
+            Tune-A-Video; `"full"`: all, which is stock AnimateDiff. Frame 0 has nothing before it and sees itself.
+
+    Raises:
+        ValueError: `mode` is none of `SPARSE_CAUSAL_MODES`, or `unet` has no motion modules.
+    """
+    _check_mode(mode)
+    transformers = [module for module in unet.modules() if isinstance(module, AnimateDiffTransformer3D)]
+    if not transformers:
+        raise ValueError(
+            f"`unet` is a {type(unet).__name__} without motion modules; build one with `UNetMotionModel.from_unet2d`."
+        )
+    for transformer in transformers:
+        blocks = transformer.transformer_blocks
+        # The classes are exchanged rather than the modules: references, hooks and processors that others hold stay.
+        blocks.__class__ = SparseCausalBlocks
+        blocks.sparse_causal_mode = mode
+        for block in blocks:
+            _set_mode(block, mode)
+    _register_mode(unet, mode)
+
+
+def sparse_causal_mask(mode: str, num_frames: int, device: torch.device | str | None = None) -> torch.Tensor:
+    """
+    The definition of the modes: a bool tensor `(num_frames, num_frames)`, True where the frame of that row (query)
+    sees the frame of that column (key). Every row has at least one True, so no softmax over it can be NaN.
+
+    Raises:
+        ValueError: `mode` is none of `SPARSE_CAUSAL_MODES`.
+    """
+    _check_mode(mode)
+    frames = torch.arange(num_frames, device=device)
+    query, key = frames[:, None], frames[None, :]
+    previous = key == (query - 1).clamp(min=0)
+    if mode == "previous":
+        return previous
+    if mode == "current_previous":
+        return previous | (key == query)
+    if mode == "first_previous":
+        return previous | (key == 0)
+    return torch.ones_like(previous)
+
+
+class SparseCausalAttention(Attention):
+    """
+    The temporal self-attention `attn2`. Its processor is used in mode `"full"` only. The projections are called as
+    modules, so LoRA and quantised layers work; those fused by `fuse_qkv_projections` (copies of the same weights) are
+    left alone, since mode `"previous"` has no use for queries and keys.
+    """
+
+    sparse_causal_mode = "full"
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **cross_attention_kwargs: Any,
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states: temporal tokens, `(batch * height * width, num_frames, channels)`.
+            encoder_hidden_states, attention_mask: `None` for a temporal self-attention; allowed in mode `"full"`.
+
+        Returns:
+            A tensor of the shape of `hidden_states`.
+        """
+        if self.sparse_causal_mode == "full":
+            return super().forward(hidden_states, encoder_hidden_states, attention_mask, **cross_attention_kwargs)
+        if encoder_hidden_states is not None or attention_mask is not None:
+            raise ValueError(
+                f"Sparse-causal attention (mode {self.sparse_causal_mode!r}) sees only frames of its own input: "
+                "`encoder_hidden_states` and `attention_mask` must be None."
+            )
+        if self.sparse_causal_mode == "previous":
+            hidden_states = self._attend_to_previous(hidden_states)
+        else:
+            hidden_states = self._attend_to_masked(hidden_states)
+        for layer in self.to_out:  # a linear layer, then dropout
+            hidden_states = layer(hidden_states)
+        return hidden_states
+
+    def _attend_to_previous(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        # Over a single key the softmax is 1 whatever query and key are: what is left is the value of frame i-1.
+        value = self.to_v(hidden_states)
+        return torch.cat([value[:, :1], value[:, :-1]], dim=1)
+
+    def _attend_to_masked(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        query, key, value = (
+            rearrange(project(hidden_states), "tokens frames (heads dim) -> tokens heads frames dim", heads=self.heads)
+            for project in (self.to_q, self.to_k, self.to_v)
+        )
+        mask = sparse_causal_mask(self.sparse_causal_mode, hidden_states.shape[1], device=hidden_states.device)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
+        return rearrange(attended, "tokens heads frames dim -> tokens frames (heads dim)")
+
+    def extra_repr(self) -> str:
+        return f"sparse_causal_mode={self.sparse_causal_mode!r}"
+
+
+class SparseCausalBlocks(nn.ModuleList):
+    """
+    The `transformer_blocks` of a motion module: whatever is put into it takes its mode, because FreeNoise replaces
+    the blocks (`transformer_blocks[i] = FreeNoiseTransformerBlock(...)`) and builds them with plain attentions.
+    """
+
+    sparse_causal_mode: str | None = None  # None in a list just being built (a slice), whose blocks have their mode
+
+    def __setitem__(self, index: int, module: nn.Module) -> None:
+        super().__setitem__(index, _set_mode(module, self.sparse_causal_mode))
+
+    def insert(self, index: int, module: nn.Module) -> None:
+        super().insert(index, _set_mode(module, self.sparse_causal_mode))
+
+    def append(self, module: nn.Module) -> "SparseCausalBlocks":
+        return super().append(_set_mode(module, self.sparse_causal_mode))
+
+    def extend(self, modules: Iterable[nn.Module]) -> "SparseCausalBlocks":
+        return super().extend([_set_mode(module, self.sparse_causal_mode) for module in modules])
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in SPARSE_CAUSAL_MODES:
+        raise ValueError(f"`sparse_causal_mode` is {mode!r}, must be one of {', '.join(SPARSE_CAUSAL_MODES)}.")
+
+
+def _set_mode(block: nn.Module, mode: str | None) -> nn.Module:
+    """Give `mode` to `attn2` of a transformer block, also of one inside a wrapper (FreeNoise's split inference)."""
+    for module in block.modules() if mode is not None else ():
+        attention = getattr(module, "attn2", None)
+        if isinstance(attention, Attention):
+            attention.__class__ = SparseCausalAttention
+            attention.sparse_causal_mode = mode
+    return block
+
+
+def _register_mode(unet: UNetMotionModel, mode: str) -> None:
+    # `load_ip_adapter` changes `encoder_hid_dim_type` as an attribute of the config and not as its item: without care
+    # the config made anew by `register_to_config` forgets it, and the image prompt is ignored from then on.
+    changed = {
+        name: getattr(unet.config, name)
+        for name, value in unet.config.items()
+        if name != "sparse_causal_mode" and getattr(unet.config, name) is not value
+    }
+    unet.register_to_config(sparse_causal_mode=mode)
+    for name, value in changed.items():
+        setattr(unet.config, name, value)
