@@ -1,0 +1,316 @@
+"""Optical flow between frames: RAFT (torchvision), DIS (OpenCV), or any callable of the same signature.
+
+A flow estimator maps two batches of frames, `(pairs, 3, height, width)` in [0, 1], to the flow
+`(pairs, 2, height, width)` in pixels, x then y: the content of `frames_a` at `p` is found in `frames_b` at
+`p + flow(p)`. The estimators here also offer the two halves of that computation, `encode` (what depends on one frame)
+and `match` (what depends on a pair), so that a caller who needs many pairs of the same frames encodes each frame once.
+
+RAFT: Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", 2020.
+DIS: Kroeger et al., "Fast Optical Flow using Dense Inverse Search", 2016.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers.utils import logging
+from torch import Tensor, nn
+
+
+logger = logging.get_logger(__name__)
+
+FLOW_ESTIMATORS = ("raft", "raft-small", "dis")
+
+FlowEstimator = Callable[[Tensor, Tensor], Tensor]
+
+# torchvision's RAFT pools its correlation volume three times and needs two cells at the coarsest level: 2 * 2^3 * 8.
+_RAFT_SMALLEST, _RAFT_STRIDE = 128, 8
+_DIS_SMALLEST = 16  # OpenCV refuses less than 12
+_CORRELATION_BYTES = 2**30
+
+
+class RAFTFlowEstimator(nn.Module):
+    """torchvision's RAFT with what pairs share computed once: encoders per frame, upsampling for the last update only.
+
+    The flow equals the one of the wrapped model, pair by pair, to float32 rounding. Frames of any size are padded by
+    reflection to at least 128 x 128 and multiples of 8. In half precision the convolutions run in the model's dtype;
+    correlation, coordinates and flow stay float32 (float16 coordinates would step by a quarter of a pixel at 512).
+
+    Args:
+        model: A `torchvision.models.optical_flow.RAFT`.
+        num_flow_updates: Refinement steps.
+        chunk_size: Pairs (and frames) that run at once. `None` takes as many as keep the correlation volume, the
+            largest tensor by far, below 1 GiB.
+    """
+
+    def __init__(self, model: nn.Module, num_flow_updates: int = 12, chunk_size: int | None = None) -> None:
+        super().__init__()
+        if num_flow_updates < 1:
+            raise ValueError(f"`num_flow_updates` is {num_flow_updates}, but RAFT needs at least 1.")
+        _check_chunk_size(chunk_size)
+        self.model = model.eval().requires_grad_(False)
+        self.num_flow_updates = num_flow_updates
+        self.chunk_size = chunk_size
+
+    def forward(self, frames_a: Tensor, frames_b: Tensor) -> Tensor:
+        """Flow `(pairs, 2, height, width)` in pixels from `frames_a` to `frames_b`, `(pairs, 3, height, width)`."""
+        _check_pairs(frames_a, frames_b)
+        return self.match(self.encode(frames_a), self.encode(frames_b), *frames_a.shape[-2:])
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Features and context of each frame, `(frames, channels, padded_height / 8, padded_width / 8)`."""
+        _check_frames(frames)
+        parameter = next(self.model.parameters())
+        encoded = []
+        for chunk in frames.split(self._chunk_size(*frames.shape[-2:])):
+            pixels = chunk.to(parameter.device, torch.float32) * 2 - 1
+            pixels = _reflect_pad(pixels, _RAFT_SMALLEST, _RAFT_STRIDE).to(parameter.dtype)
+            encoded.append(torch.cat([self.model.feature_encoder(pixels), self.model.context_encoder(pixels)], dim=1))
+        return torch.cat(encoded)
+
+    @torch.no_grad()
+    def match(self, encoded_a: Tensor, encoded_b: Tensor, height: int, width: int) -> Tensor:
+        """Flow `(pairs, 2, height, width)`, float32, between frames of that size encoded by `encode`."""
+        chunk_size = self._chunk_size(height, width)
+        chunks = zip(encoded_a.split(chunk_size), encoded_b.split(chunk_size), strict=True)
+        padded_flow = torch.cat([self._match(a, b) for a, b in chunks])
+        self.model.corr_block.corr_pyramid = [torch.tensor(0)]  # the block would keep the last volume alive
+        top, left = (padded_flow.shape[-2] - height) // 2, (padded_flow.shape[-1] - width) // 2
+        return padded_flow[..., top : top + height, left : left + width]
+
+    def _match(self, encoded_a: Tensor, encoded_b: Tensor) -> Tensor:
+        from torchvision.models.optical_flow import raft as torchvision_raft
+
+        model, dtype = self.model, encoded_a.dtype
+        hidden_channels = model.update_block.hidden_state_size
+        context_channels = model.context_encoder.output_dim - hidden_channels
+        feature_channels = encoded_a.shape[1] - hidden_channels - context_channels
+        channels = [feature_channels, hidden_channels, context_channels]
+        features_a, hidden_state, context = encoded_a.split(channels, dim=1)
+        model.corr_block.build_pyramid(features_a.float().contiguous(), encoded_b[:, :feature_channels].float())
+        hidden_state, context = torch.tanh(hidden_state), F.relu(context)
+
+        pairs, _, rows, columns = encoded_a.shape
+        start = torchvision_raft.make_coords_grid(pairs, rows, columns, device=encoded_a.device)
+        coordinates = start
+        for _ in range(self.num_flow_updates):
+            correlation = model.corr_block.index_pyramid(centroids_coords=coordinates).to(dtype)
+            flow = (coordinates - start).to(dtype)
+            hidden_state, flow_step = model.update_block(hidden_state, context, correlation, flow)
+            coordinates = coordinates + flow_step.float()
+        up_mask = None if model.mask_predictor is None else model.mask_predictor(hidden_state).float()
+        return torchvision_raft.upsample_flow(coordinates - start, up_mask=up_mask)
+
+    def _chunk_size(self, height: int, width: int) -> int:
+        if self.chunk_size is not None:
+            return self.chunk_size
+        cells = max(height, _RAFT_SMALLEST) * max(width, _RAFT_SMALLEST) // _RAFT_STRIDE**2
+        return max(1, _CORRELATION_BYTES // (4 * cells**2))
+
+
+class DISFlowEstimator:
+    """OpenCV's dense inverse search on grey frames: no weights, fast on a CPU, deterministic.
+
+    Args:
+        finest_scale: Level of the image pyramid that the search ends on; 0 is full resolution.
+        num_threads: Pairs that run at once. `None` takes one for each core.
+    """
+
+    def __init__(self, finest_scale: int = 0, num_threads: int | None = None) -> None:
+        if finest_scale < 0:
+            raise ValueError(f"`finest_scale` is {finest_scale}, but pyramid levels count from 0, full resolution.")
+        _check_chunk_size(num_threads)
+        self.finest_scale = finest_scale
+        self.num_threads = num_threads or os.cpu_count() or 1
+
+    def __call__(self, frames_a: Tensor, frames_b: Tensor) -> Tensor:
+        """Flow `(pairs, 2, height, width)` in pixels from `frames_a` to `frames_b`, `(pairs, 3, height, width)`."""
+        _check_pairs(frames_a, frames_b)
+        return self.match(self.encode(frames_a), self.encode(frames_b), *frames_a.shape[-2:]).to(frames_a.device)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Grey levels of each frame as uint8, `(frames, padded_height, padded_width)`, on the CPU."""
+        _check_frames(frames)
+        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        grey = (frames.float().cpu() * luma).sum(dim=1, keepdim=True)
+        grey = _reflect_pad(grey, _DIS_SMALLEST, 1).squeeze(1)
+        return (grey.clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+
+    def match(self, encoded_a: Tensor, encoded_b: Tensor, height: int, width: int) -> Tensor:
+        """Flow `(pairs, 2, height, width)`, float32 on the CPU, between frames of that size encoded by `encode`."""
+        grey_pairs = list(zip(encoded_a.numpy(), encoded_b.numpy(), strict=True))
+        with ThreadPoolExecutor(min(self.num_threads, len(grey_pairs))) as pool:
+            flows = list(pool.map(lambda pair: self._match(*pair), grey_pairs))
+        flow = torch.stack([torch.from_numpy(flow) for flow in flows]).movedim(-1, 1)
+        top, left = (flow.shape[-2] - height) // 2, (flow.shape[-1] - width) // 2
+        return flow[..., top : top + height, left : left + width]
+
+    def _match(self, grey_a, grey_b):
+        import cv2
+
+        # One object for each pair: it holds buffers, so that threads cannot share it.
+        search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        search.setFinestScale(self.finest_scale)
+        return search.calc(grey_a, grey_b, None)
+
+
+def load_flow_estimator(
+    name: str | None = None,
+    weights: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    chunk_size: int | None = None,
+) -> FlowEstimator:
+    """Makes one of `FLOW_ESTIMATORS`.
+
+    Args:
+        name: `"raft"`, `"raft-small"` or `"dis"`. `None` takes RAFT if its weights are at hand (`weights`, or a file
+            that torchvision downloaded before) and else DIS, which needs none, with a line in the log.
+        weights: A file of RAFT weights (`.safetensors`, or a `torch.save` of tensors; torchvision's or princeton-vl's
+            keys) or the name of torchvision weights such as `"C_T_V2"`, which are downloaded. `None` downloads
+            torchvision's default weights when `name` asks for RAFT.
+        device: Where RAFT runs. DIS always runs on the CPU.
+        dtype: RAFT's precision.
+        chunk_size: Pairs that run at once: see `RAFTFlowEstimator` and `DISFlowEstimator`.
+
+    Raises:
+        ValueError: Unknown name; weights for DIS; a file whose keys or shapes are not those of the network.
+        OSError: No such file, or no network to download from.
+    """
+    if name is not None and name not in FLOW_ESTIMATORS:
+        raise ValueError(f"Flow estimator {name!r} is unknown: choose one of {', '.join(FLOW_ESTIMATORS)}.")
+    if name == "dis" and weights is not None:
+        raise ValueError(f"The flow estimator 'dis' takes no weights, but `weights` is {str(weights)!r}.")
+    _check_chunk_size(chunk_size)
+    if name is None and weights is None:
+        name = _estimator_at_hand()
+    if name == "dis":
+        return DISFlowEstimator(num_threads=chunk_size)
+    model = _load_raft(name, weights)
+    return RAFTFlowEstimator(model.to(device=device, dtype=dtype), chunk_size=chunk_size)
+
+
+def _estimator_at_hand() -> str:
+    from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
+
+    downloaded = Path(torch.hub.get_dir()) / "checkpoints"
+    for name, entries in (("raft", Raft_Large_Weights), ("raft-small", Raft_Small_Weights)):
+        if (downloaded / entries.DEFAULT.url.rsplit("/", 1)[-1]).is_file():
+            logger.info(f"Flow estimator: {name}, from {downloaded}.")
+            return name
+    logger.warning("Flow estimator: OpenCV DIS, as no RAFT weights are at hand; 'raft' downloads them.")
+    return "dis"
+
+
+def _load_raft(name: str | None, weights: str | Path | None) -> nn.Module:
+    """A torchvision RAFT; without a name, large or small is told from the weights."""
+    from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights, raft_large, raft_small
+
+    builders = {"raft": (raft_large, Raft_Large_Weights), "raft-small": (raft_small, Raft_Small_Weights)}
+    build, entries = builders[name or "raft"]
+    if weights is None or (str(weights) in (*entries.__members__, "DEFAULT") and not Path(weights).exists()):
+        entry = entries[str(weights or "DEFAULT")]
+        try:
+            return build(weights=entry, progress=False)
+        except OSError as error:
+            raise OSError(
+                f"RAFT weights could not be downloaded from {entry.url} ({error}). Give a file as `weights`, "
+                "or choose the flow estimator 'dis', which needs none."
+            ) from error
+
+    state_dict = _to_torchvision_keys(_read_state_dict(Path(weights)))
+    if name is None and not any(key.startswith("mask_predictor.") for key in state_dict):
+        build = raft_small
+    model = build(weights=None)
+    try:
+        model.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise ValueError(f"{weights} does not hold the weights of torchvision's {build.__name__}: {error}") from error
+    return model
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of RAFT weights at {path}.")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    state_dict = state_dict.get("state_dict", state_dict)
+    if not all(isinstance(value, Tensor) for value in state_dict.values()):
+        raise ValueError(f"{path} holds more than tensors: give a plain state dict.")
+    return state_dict
+
+
+# princeton-vl/RAFT's names, in the order in which they are replaced by torchvision's.
+_PRINCETON_TO_TORCHVISION = (
+    (r"^module\.", ""),
+    (r"^fnet\.", "feature_encoder."),
+    (r"^cnet\.", "context_encoder."),
+    (r"^(\w+_encoder)\.conv1\.", r"\1.convnormrelu.0."),
+    (r"^(\w+_encoder)\.norm1\.", r"\1.convnormrelu.1."),
+    (r"^(\w+_encoder)\.conv2\.", r"\1.conv."),
+    (r"^(\w+_encoder\.layer\d\.\d)\.conv(\d)\.", r"\1.convnormrelu\2.0."),
+    (r"^(\w+_encoder\.layer\d\.\d)\.norm(\d)\.", r"\1.convnormrelu\2.1."),
+    (r"^update_block\.encoder\.conv([cf])(\d)\.", r"update_block.motion_encoder.conv\1\2.0."),
+    (r"\.convc(\d)\.0\.", r".convcorr\1.0."),
+    (r"\.convf(\d)\.0\.", r".convflow\1.0."),
+    (r"^update_block\.encoder\.conv\.", "update_block.motion_encoder.conv.0."),
+    (r"^update_block\.gru\.conv([zrq])(\d?)\.", r"update_block.recurrent_block.convgru\2.conv\1."),
+    (r"\.convgru\.", ".convgru1."),
+    (r"^update_block\.mask\.0\.", "mask_predictor.convrelu.0."),
+    (r"^update_block\.mask\.2\.", "mask_predictor.conv."),
+)
+
+
+def _to_torchvision_keys(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames princeton-vl's keys; torchvision's pass through, unknown ones are left for the strict loading."""
+    if not any(re.match(r"(module\.)?fnet\.", key) for key in state_dict):
+        return state_dict
+    renamed = {}
+    for key, value in state_dict.items():
+        # A residual block with a stride lists the norm of its shortcut twice: as norm3 and as downsample.1.
+        if re.search(r"\.layer\d\.\d\.norm3\.", key) and re.sub(r"norm3", "downsample.1", key) in state_dict:
+            continue
+        for pattern, replacement in _PRINCETON_TO_TORCHVISION:
+            key = re.sub(pattern, replacement, key)
+        renamed[key] = value
+    return renamed
+
+
+def _reflect_pad(frames: Tensor, smallest: int, multiple: int) -> Tensor:
+    """Pads height and width evenly on both sides by reflection, to at least `smallest` and a multiple of `multiple`.
+
+    Unlike `torch.nn.functional.pad`, it reflects again where the padding is wider than the frame.
+    """
+    for dim in (-2, -1):
+        size = frames.shape[dim]
+        target = -(-max(size, smallest) // multiple) * multiple
+        if target == size:
+            continue
+        period = max(1, 2 * (size - 1))
+        position = (torch.arange(target, device=frames.device) - (target - size) // 2) % period
+        frames = frames.index_select(dim, torch.minimum(position, period - position))
+    return frames
+
+
+def _check_frames(frames: Tensor) -> None:
+    if frames.ndim != 4 or frames.shape[1] != 3:
+        raise ValueError(f"Expected frames of shape (frames, 3, height, width), got {tuple(frames.shape)}.")
+
+
+def _check_pairs(frames_a: Tensor, frames_b: Tensor) -> None:
+    if frames_a.shape != frames_b.shape:
+        raise ValueError(f"Frames to match differ in shape: {tuple(frames_a.shape)} and {tuple(frames_b.shape)}.")
+
+
+def _check_chunk_size(chunk_size: int | None) -> None:
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"`chunk_size` is {chunk_size}, but at least 1 pair has to run at once.")
