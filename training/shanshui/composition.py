@@ -1,0 +1,92 @@
+"""Where everything stands in a scene, and how the camera and the things in it move over time."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from brushwork import View, generator
+from scene import Scene
+
+
+MIDDLE = 1.0  # seconds; the instant at which the composition stands as laid out, the middle of a 2 second clip
+PAN = 0.115  # picture widths (of the smaller side) a second, for what is nearest
+ZOOM = 1.115  # magnification in a second, for what is nearest
+DRIFT = 0.085  # units a second: boats, mist and birds across the picture
+
+
+def depth_share(depth: float) -> float:
+    """How much of the camera's zoom something at `depth` (0 far, 1 near) takes part in."""
+    return 0.35 + 0.65 * depth
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places in picture pixels of a scene at `MIDDLE`."""
+
+    view: View
+    scene: Scene
+
+    def __post_init__(self) -> None:
+        rng = generator(self.scene.seed, "layout")
+        mirrored = rng.random() < 0.5
+        water = self.scene.water
+        horizon = rng.uniform(0.64, 0.70) if water == "lake" else rng.uniform(0.58, 0.63) if water == "river" else 0.86
+
+        def place(name: str, x: tuple[float, float], y: tuple[float, float]) -> None:
+            across = rng.uniform(*x)
+            object.__setattr__(
+                self, name, ((1 - across if mirrored else across) * self.view.width, rng.uniform(*y) * self.view.height)
+            )
+
+        object.__setattr__(self, "mirrored", mirrored)
+        object.__setattr__(self, "horizon", horizon * self.view.height)
+        place("mass", (0.24, 0.36), (0.0, 0.0))
+        place("light", (0.70, 0.80), (0.13, 0.19))
+        place("birds", (0.44, 0.54), (0.10, 0.15))
+        place("boat", (0.38, 0.46), (0.80, 0.84))
+        place("pavilion", (0.56, 0.62), (0.60, 0.64))
+        place("trees", (0.86, 0.92), (0.95, 0.98))
+        place("waterfall", (0.26, 0.34), (0.0, 0.0))
+        place("seal", (0.075, 0.085), (0.0, 0.0))
+        place("river", (0.40, 0.48), (0.0, 0.0))
+
+    def camera(self, time: float) -> tuple[float, float]:
+        """How far near things have moved to the right, in pixels, and how much they are magnified."""
+        elapsed = time - MIDDLE
+        pan = {"left": PAN, "right": -PAN}.get(self.scene.camera, 0.0)
+        zoom = {"closer": math.log(ZOOM), "away": -math.log(ZOOM)}.get(self.scene.camera, 0.0)
+        return pan * elapsed * self.view.unit, math.exp(zoom * elapsed)
+
+    def seen(self, x: float, y: float, depth: float, time: float) -> tuple[float, float, float]:
+        """Where the camera sees a point of the composition, and how large: (x, y, size)."""
+        pan, zoom = self.camera(time)
+        size = zoom ** depth_share(depth)
+        centre = self.view.width / 2
+        return centre + (x - centre) * size + pan * depth, self.horizon + (y - self.horizon) * size, size
+
+    def drifting(self, start: float, direction: str, speed: float, time: float) -> float:
+        """x of something that moves to that side of the picture whatever the camera does; it comes round again."""
+        travel = {"left": -speed, "right": speed}[direction] * (time - MIDDLE) * self.view.unit
+        margin = 0.4 * self.view.unit
+        across = self.view.width + 2 * margin
+        return (start + travel + 0.25 * self.camera(time)[0] + margin) % across - margin
+
+    def inverse(self, depth: float, time: float, foot: float | None = None) -> np.ndarray:
+        """(2, 3) affine map from the picture to a canvas at `depth`.
+
+        Args:
+            depth: 0 (far) to 1 (near); of the horizon, if `foot` is given.
+            time: seconds.
+            foot: depth of the picture's lower edge, for ground and water that come towards the viewer.
+        """
+        pan, zoom = self.camera(time)
+        centre, horizon, scale = self.view.width / 2, self.horizon, self.view.oversample
+        size = zoom ** depth_share(depth if foot is None else (depth + foot) / 2)
+        shear = 0.0 if foot is None else pan * (foot - depth) / (self.view.height - horizon)
+        matrix = np.array(
+            [
+                [1, -shear, (size - 1) * centre - pan * depth + shear * horizon],
+                [0, 1, (size - 1) * horizon],
+            ]
+        )
+        return matrix * (scale / size)
