@@ -1,0 +1,57 @@
+"""Landscape-painting video from a prompt, as a diffusers pipeline.
+
+The names below are imported when they are first used: importing diffusers' pipelines takes seconds, and `--help` of a
+command should not wait for them. diffusers' `custom_pipeline` never runs this file.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames, interpolate_stream
+    from .landscape_motion_attention import SPARSE_CAUSAL_MODES, install_sparse_causal_attention, sparse_causal_mask
+    from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, load_flow_estimator
+    from .pipeline import LandscapeVideoPipeline
+
+
+SHANSHUI_TINY: Path = Path(__file__).parent / "shanshui_tiny"
+"""Folder of the embedded model: `LandscapeVideoPipeline.from_pretrained(SHANSHUI_TINY)` works without a network."""
+
+_HOME_OF = {
+    "LandscapeVideoPipeline": "pipeline",
+    "SOFP_MODES": "landscape_flow_interpolation",
+    "interpolate_frames": "landscape_flow_interpolation",
+    "interpolate_stream": "landscape_flow_interpolation",
+    "FLOW_ESTIMATORS": "landscape_optical_flow",
+    "FlowEstimator": "landscape_optical_flow",
+    "load_flow_estimator": "landscape_optical_flow",
+    "SPARSE_CAUSAL_MODES": "landscape_motion_attention",
+    "install_sparse_causal_attention": "landscape_motion_attention",
+    "sparse_causal_mask": "landscape_motion_attention",
+}
+
+__all__ = [
+    "SHANSHUI_TINY",
+    "FLOW_ESTIMATORS",
+    "SOFP_MODES",
+    "SPARSE_CAUSAL_MODES",
+    "FlowEstimator",
+    "LandscapeVideoPipeline",
+    "install_sparse_causal_attention",
+    "interpolate_frames",
+    "interpolate_stream",
+    "load_flow_estimator",
+    "sparse_causal_mask",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,127 @@
+"""Small real components for tests: random weights fixed by a seed, nothing downloaded, nothing mocked."""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+
+TINY_WORDS = (
+    "misty",
+    "mist",
+    "mountains",
+    "river",
+    "boat",
+    "pine",
+    "rain",
+    "snow",
+    "moon",
+    "a",
+    "over",
+    "the",
+    "drifting",
+)
+
+
+def build_tokenizer(words: tuple[str, ...] = TINY_WORDS) -> CLIPTokenizer:
+    """A `CLIPTokenizer` of 77 positions: every byte is a token, and so is each of `words`."""
+    alphabet = sorted(ByteLevel.alphabet())
+    tokens = alphabet + [character + "</w>" for character in alphabet]
+    merges = []
+    for word in words:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            merge = (pieces[0], pieces[1])
+            pieces = ["".join(merge), *pieces[2:]]
+            if merge not in merges:
+                merges.append(merge)
+            if pieces[0] not in tokens:
+                tokens.append(pieces[0])
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A two-layer `CLIPTextModel` of width 16 for the tokenizer's vocabulary."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            projection_dim=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).eval()
+
+
+def build_vae() -> AutoencoderKL:
+    """An `AutoencoderKL` with four latent channels that shrinks height and width by 8."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=64,
+    ).eval()
+
+
+def build_unet2d(**overrides: Any) -> UNet2DConditionModel:
+    """A two-level image UNet, (8, 16) channels, for latents of 8 x 8."""
+    config = {
+        "sample_size": 8,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 16,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    }
+    return UNet2DConditionModel(**(config | overrides)).eval()
+
+
+def build_motion_adapter(sparse_causal_mode: str | None = "previous", **overrides: Any) -> MotionAdapter:
+    """A `MotionAdapter` for `build_unet2d`, random in every layer, so that motion shows; mode None is a stock one."""
+    config = {
+        "block_out_channels": (8, 16),
+        "motion_layers_per_block": 1,
+        "motion_num_attention_heads": 2,
+        "motion_norm_num_groups": 4,
+        "motion_max_seq_length": 32,
+        "use_motion_mid_block": False,
+    }
+    adapter = MotionAdapter(**(config | overrides)).eval()
+    if sparse_causal_mode is not None:
+        adapter.register_to_config(sparse_causal_mode=sparse_causal_mode)
+    return adapter
+
+
+def build_scheduler() -> DDIMScheduler:
+    """The DDIM scheduler of NADM: linear betas from 0.00085 to 0.012, no clipping."""
+    return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="linear", steps_offset=1, clip_sample=False)
+
+
+def build_components(sparse_causal_mode: str | None = "previous", seed: int = 0, **overrides: Any) -> dict[str, Any]:
+    """The arguments of a `LandscapeVideoPipeline`; any of them can be given in `overrides`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = build_tokenizer()
+        components = {
+            "vae": build_vae(),
+            "text_encoder": build_text_encoder(tokenizer),
+            "tokenizer": tokenizer,
+            "unet": build_unet2d(),
+            "motion_adapter": build_motion_adapter(sparse_causal_mode),
+            "scheduler": build_scheduler(),
+        }
+    return components | overrides
