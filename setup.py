@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 setup(
     name="landscape-video",
     version="0.1.0",
-    description="Landscape-painting video from a prompt: a diffusers pipeline, its motion adapter and a small model family",
+    description="Landscape-painting video from a prompt: a diffusers pipeline, a motion adapter and a small model family",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

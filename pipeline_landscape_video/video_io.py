@@ -1,0 +1,266 @@
+"""Reading and writing clips, for every package of the project.
+
+Reading goes through PyAV and is strict: a file that holds fewer frames than it declares, or that cannot be decoded to
+its end, raises a `VideoError` that names it. Frames come out upright and with square pixels, each with its own
+timestamp.
+Writing stands in `video_writing.py` and is imported from here as well.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.format import Flags as FormatFlags
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.reformatter import Colorspace
+
+from .video_writing import Mp4Writer, as_pixels, check_output, open_mp4, read_metadata, write_video
+
+
+__all__ = [
+    "Clip",
+    "Mp4Writer",
+    "VideoError",
+    "VideoFrame",
+    "VideoInfo",
+    "as_pixels",
+    "check_output",
+    "iterate_video",
+    "open_mp4",
+    "probe_video",
+    "read_metadata",
+    "read_video",
+    "start_offset",
+    "write_video",
+]
+
+
+class VideoError(ValueError):
+    """A file that is no video, is cut short or is damaged; the message begins with its path."""
+
+
+class VideoFrame(NamedTuple):
+    """One decoded frame: `pixels` (height, width, 3) uint8 RGB, `timestamp` and `duration` in seconds."""
+
+    pixels: np.ndarray
+    timestamp: Fraction
+    duration: Fraction
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file declares. `width` and `height` are those of the frames as read: upright, with square pixels.
+
+    `num_frames` and `duration` (seconds) are None where the container declares none; `fps` is the average rate.
+    `color_primaries` and `color_trc` are the numbers of ITU-T H.273, 2 where nothing is declared.
+    """
+
+    width: int
+    height: int
+    fps: Fraction
+    time_base: Fraction
+    num_frames: int | None
+    duration: Fraction | None
+    color_primaries: int
+    color_trc: int
+
+
+class Clip(NamedTuple):
+    """A clip: `frames` (num_frames, height, width, 3) uint8 RGB, `timestamps` (num_frames,) in seconds, mean `fps`."""
+
+    frames: np.ndarray
+    timestamps: np.ndarray
+    fps: float
+
+
+def read_video(path: str | Path) -> Clip:
+    """Read a whole clip into memory. Raises `VideoError` as `iterate_video` does."""
+    frames, timestamps, durations = zip(*iterate_video(path), strict=True)
+    seconds = timestamps[-1] + durations[-1] - timestamps[0]
+    return Clip(np.stack(frames), np.array(timestamps, dtype=np.float64), float(len(frames) / seconds))
+
+
+def probe_video(path: str | Path) -> VideoInfo:
+    """What the file declares; decodes its first frame, whose size and rotation count."""
+    with _open(path) as container, _naming(path):
+        stream = _video_stream(container, path)
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise VideoError(f"{path}: no frame could be decoded.")
+        height, width, _ = _pixels(frame, stream, path).shape
+        declared_end = _declared_end(container, stream)
+        return VideoInfo(
+            width=width,
+            height=height,
+            fps=_rate(stream),
+            time_base=stream.time_base,
+            num_frames=stream.frames or None,
+            duration=None if declared_end is None else declared_end - _start(container, stream),
+            color_primaries=int(frame.color_primaries),
+            color_trc=int(frame.color_trc),
+        )
+
+
+def iterate_video(path: str | Path) -> Iterator[VideoFrame]:
+    """Decode a video frame by frame, in constant memory.
+
+    Args:
+        path: any file that FFmpeg reads. Rotation and pixel aspect are applied: frames are upright, their pixels
+            square (stretched, never shrunk, to get there).
+
+    Yields:
+        `VideoFrame`s in the order they are shown. Timestamps are those of the file; in formats whose clock starts
+        anywhere (MPEG-TS, MPEG-PS) they count from the file's start.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        VideoError: no video, damaged data, timestamps that do not rise, or an end before the declared number of frames
+            or duration; possibly after some frames were yielded.
+    """
+    with _open(path) as container, _naming(path):
+        stream = _video_stream(container, path)
+        stream.thread_type = "AUTO"
+        offset = start_offset(container)
+        interval = 1 / _rate(stream)
+        pending = None  # held back by one, because a frame lasts until the next one
+        num_frames = 0
+        reached: dict[int, Fraction] = {}
+        for packet in container.demux():
+            if packet.pts is not None:
+                end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                reached[packet.stream.index] = max(end, reached.get(packet.stream.index, end))
+            if packet.stream.index != stream.index:
+                continue
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise VideoError(f"{path}: frame {num_frames} is damaged.")
+                timestamp = _timestamp(frame, stream, pending, interval) - (0 if frame.pts is None else offset)
+                if pending is not None:
+                    if timestamp <= pending.timestamp:
+                        raise VideoError(f"{path}: timestamps do not rise at frame {num_frames}.")
+                    yield pending._replace(duration=timestamp - pending.timestamp)
+                pending = VideoFrame(_pixels(frame, stream, path), timestamp, interval)
+                num_frames += 1
+        if pending is None:
+            raise VideoError(f"{path}: no frame could be decoded.")
+        _check_complete(path, container, stream, num_frames, pending.timestamp + offset + interval, reached)
+        declared_end = _declared_end(container, stream) if stream.duration else None
+        last = declared_end - offset - pending.timestamp if declared_end is not None else interval
+        yield pending._replace(duration=last if last > 0 else interval)
+
+
+def start_offset(container: av.container.InputContainer) -> Fraction:
+    """Seconds to subtract from a file's timestamps: its start in formats whose clock starts anywhere, else 0."""
+    if container.format.flags & FormatFlags.ts_discont.value and container.start_time is not None:
+        return Fraction(container.start_time, av.time_base)
+    return Fraction(0)
+
+
+def _open(path: str | Path) -> av.container.InputContainer:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    try:
+        return av.open(str(path))
+    except av.FFmpegError as error:
+        raise VideoError(f"{path}: not a video that can be read ({error.strerror}).") from error
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Give FFmpeg's decoding errors the name of the file."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise VideoError(f"{path}: cannot be decoded to its end ({error.strerror}).") from error
+
+
+def _video_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
+    stream = container.streams.best("video")
+    if stream is None:
+        raise VideoError(f"{path}: has no video.")
+    return stream
+
+
+def _rate(stream: av.VideoStream) -> Fraction:
+    return (
+        stream.average_rate or stream.guessed_rate or Fraction(25)
+    )  # FFmpeg's own rate for streams that declare none
+
+
+def _start(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
+    if stream.start_time is not None:
+        return stream.start_time * stream.time_base
+    return Fraction(container.start_time or 0, av.time_base)
+
+
+def _declared_end(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
+    """When the stream, or else the whole file, says it ends, in seconds of the file's own clock."""
+    if container.format.flags & FormatFlags.no_timestamps.value:
+        return None  # raw streams: FFmpeg guesses a duration from the bit rate
+    if stream.duration:
+        return _start(container, stream) + stream.duration * stream.time_base
+    if container.duration:
+        return Fraction((container.start_time or 0) + container.duration, av.time_base)
+    return None
+
+
+def _timestamp(
+    frame: av.VideoFrame, stream: av.VideoStream, previous: VideoFrame | None, interval: Fraction
+) -> Fraction:
+    if frame.pts is not None:
+        return frame.pts * (frame.time_base or stream.time_base)
+    return previous.timestamp + interval if previous is not None else Fraction(0)
+
+
+def _check_complete(
+    path: str | Path,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    num_frames: int,
+    video_end: Fraction,
+    reached: Mapping[int, Fraction],
+) -> None:
+    """Compare what was decoded with what was declared.
+
+    The count decides where it is met. Where it is not, the end does: an edit list may cut frames that stay in the
+    count. A container's duration is that of its longest stream, so there the last packet of any stream counts.
+    """
+    declared_end = _declared_end(container, stream)
+    if num_frames == stream.frames or declared_end is None:
+        return
+    end = video_end if stream.duration else max(video_end, *reached.values())
+    if end < declared_end - 2 / _rate(stream):
+        frames = f"{num_frames} of {stream.frames} frames" if stream.frames else f"{num_frames} frames"
+        raise VideoError(
+            f"{path}: is cut short: {frames} decoded, up to {float(end):.2f} s of {float(declared_end):.2f} s."
+        )
+
+
+def _pixels(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> np.ndarray:
+    """(height, width, 3) uint8 RGB, square pixels, upright."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    width = round(frame.width * aspect) if aspect > 1 else frame.width
+    height = round(frame.height / aspect) if aspect < 1 else frame.height
+    # What players do where no matrix is declared: BT.709 for high definition, BT.601 (FFmpeg's default) below.
+    unspecified = frame.colorspace == 2
+    pixels = frame.to_ndarray(
+        format="rgb24",
+        width=width,
+        height=height,
+        interpolation="BICUBIC",
+        src_colorspace=Colorspace.ITU709 if unspecified and frame.height >= 720 else None,
+    )
+    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.sign(np.frombuffer(matrix, dtype=np.int32)[:5])
+    if (a and b) or (c and d):
+        raise VideoError(f"{path}: is rotated by {frame.rotation} degrees; only multiples of 90 are supported.")
+    if b:
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: d or 1, :: a or 1])

@@ -1,0 +1,311 @@
+"""Writing clips: .mp4, .gif, .webp, or a folder of PNG, by the name of the output.
+
+Writing is atomic: a file appears under its name when it is complete, or not at all. Every format carries a mapping of
+metadata (prompt, seed, settings, versions), which `read_metadata` gives back.
+"""
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+
+VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
+METADATA_KEY = "landscape_video"
+MAX_GIF_FPS = 50  # browsers slow everything faster down to 10 frames per second
+_PNG_NAME = re.compile(r"frame_\d+\.png")
+_EXIF_IMAGE_DESCRIPTION = 0x010E
+_FINEST_TIME_BASE = Fraction(1, 2**24)  # 60 ns; an mp4 counts its ticks per second in 32 bits
+
+
+def write_video(
+    path: str | Path,
+    frames: Iterable[Any],
+    fps: float | Fraction,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a clip.
+
+    Args:
+        path: its suffix is the format: .mp4 (H.264 that plays everywhere), .gif, .webp, or none for a folder of
+            `frame_0000.png`, ...
+        frames: of one size, each as `as_pixels` takes it; an .mp4 or a folder is written as they come.
+        fps: frames per second.
+        metadata: anything JSON can hold; "fps" is added.
+
+    Raises:
+        ValueError: `path` cannot be written to (see `check_output`), no frames, or frames that differ in size.
+        OSError: the disk is full or refuses; nothing is left behind.
+    """
+    check_output(path, fps)
+    path = Path(path)
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"{path}: no frames to write.")
+    pixels = _of_one_size(chain([first], frames))
+    metadata = {**(metadata or {}), "fps": float(fps)}
+    if path.suffix.lower() == ".mp4":
+        height, width, _ = as_pixels(first).shape
+        with open_mp4(path, width, height, fps, metadata=metadata) as writer:
+            for frame in pixels:
+                writer.write(frame)
+        return
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".gif":
+            _write_gif(temporary, list(pixels), fps, metadata)
+        elif path.suffix.lower() == ".webp":
+            _write_webp(temporary, list(pixels), fps, metadata)
+        else:
+            _write_pngs(temporary, pixels, metadata)
+
+
+def check_output(path: str | Path, fps: float | Fraction | None = None) -> None:
+    """Raise `ValueError` in one line if `write_video` could not write `path` (at `fps`); touches nothing."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix and suffix not in VIDEO_SUFFIXES:
+        raise ValueError(
+            f"{path}: cannot write {suffix!r}; use {', '.join(VIDEO_SUFFIXES)}, or a name without a suffix for a "
+            "folder of PNG files."
+        )
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}.")
+    if suffix and path.is_dir():
+        raise ValueError(f"{path}: is a folder.")
+    if not suffix and path.exists() and not _is_png_folder(path):
+        raise ValueError(f"{path}: exists and is no folder of frame_*.png files; it is not replaced.")
+    if fps is not None and fps <= 0:
+        raise ValueError(f"`fps` is {fps}, but must be positive.")
+    if suffix == ".gif" and fps is not None and fps > MAX_GIF_FPS:
+        raise ValueError(f"{path}: a GIF shows at most {MAX_GIF_FPS} frames per second, not {float(fps):g}.")
+
+
+def as_pixels(frame: Any) -> np.ndarray:
+    """A frame as (height, width, 3) uint8 RGB.
+
+    Args:
+        frame: a PIL image; an array (height, width, 3), uint8 or floating in [0, 1]; or a tensor (3, height, width),
+            floating in [0, 1].
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+    """
+    if isinstance(frame, Image.Image):
+        return np.asarray(frame.convert("RGB"))
+    if hasattr(frame, "detach"):  # a tensor, recognised without importing torch
+        frame = frame.detach().float().cpu().numpy().transpose(1, 2, 0)
+    frame = np.asarray(frame)
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"Expected a frame of shape (height, width, 3), got {frame.shape}.")
+    if frame.dtype == np.uint8:
+        return frame
+    if not np.isfinite(frame).all():
+        raise ValueError("A frame holds values that are not finite (NaN or infinity).")
+    return np.rint(frame.clip(0, 1) * 255).astype(np.uint8)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata that `write_video` stored in a file or folder; empty where there is none."""
+    path = Path(path)
+    if path.is_dir():
+        path = min(
+            (entry for entry in path.iterdir() if _PNG_NAME.fullmatch(entry.name)), default=path / "frame_0.png"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    suffix = path.suffix.lower()
+    if suffix in (".gif", ".webp", ".png"):
+        with Image.open(path) as image:
+            text = {
+                ".gif": image.info.get("comment", b"").decode("utf-8", "replace"),
+                ".webp": image.getexif().get(_EXIF_IMAGE_DESCRIPTION, ""),
+                ".png": image.info.get(METADATA_KEY, ""),
+            }[suffix]
+    else:
+        with av.open(str(path)) as container:
+            text = container.metadata.get(METADATA_KEY, "")
+    try:
+        metadata = json.loads(text)
+    except json.JSONDecodeError:  # somebody else's comment
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A path beside `path`, to write a file or a folder to: it takes the place of `path` if the block ends well, and
+    is removed if it does not, Ctrl-C included."""
+    path = Path(path)
+    # The suffix stays, because writers choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        if path.is_dir():  # a folder cannot be replaced in one step
+            retired = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            path.rename(retired)
+            temporary.rename(path)
+            shutil.rmtree(retired)
+        else:
+            temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_mp4(
+    path: str | Path,
+    width: int,
+    height: int,
+    fps: float | Fraction,
+    time_base: Fraction | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    color_primaries: int = 1,
+    color_trc: int = 1,
+    crf: int = 16,
+) -> Iterator["Mp4Writer"]:
+    """Write an .mp4 frame by frame: H.264, yuv420p, BT.709, index at the front. It appears when the block ends well.
+
+    Args:
+        path: where the file goes.
+        width, height: of the frames. An odd size gains one repeated row or column, because yuv420p has none.
+        fps: frames per second; the average where timestamps are given to `Mp4Writer.write`.
+        time_base: the unit of timestamps, seconds; 1 / fps by default.
+        metadata: stored as JSON, for `read_metadata`.
+        tags: further tags of the file (title, artist, ...).
+        color_primaries, color_trc: numbers of ITU-T H.273, to carry over those of a source; BT.709 by default.
+        crf: x264's quality, 0 (lossless) to 51.
+    """
+    fps = Fraction(fps).limit_denominator(1001)
+    # Tags that mp4 has no name for are dropped without use_metadata_tags.
+    options = {"movflags": "+faststart+use_metadata_tags"}
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", options=options) as container:
+        container.metadata.update(tags or {})
+        container.metadata[METADATA_KEY] = json.dumps(dict(metadata or {}), ensure_ascii=False)
+        stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf)})
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = max(time_base or 1 / fps, _FINEST_TIME_BASE)
+        context.colorspace, context.color_range = int(Colorspace.ITU709), int(ColorRange.MPEG)
+        context.color_primaries, context.color_trc = color_primaries, color_trc
+        writer = Mp4Writer(container, stream, (height, width), fps)
+        yield writer
+        writer.finish()
+
+
+class Mp4Writer:
+    """What `open_mp4` gives; `container` takes further streams until the first frame is written."""
+
+    def __init__(
+        self, container: av.container.OutputContainer, stream: av.VideoStream, size: tuple[int, int], fps: Fraction
+    ):
+        self.container = container
+        self._stream = stream
+        self._size = size  # (height, width)
+        self._fps = fps
+        self._time_base = stream.codec_context.time_base
+        self._durations: dict[int, int] = {}
+        self._next_timestamp = Fraction(0)
+
+    def write(self, frame: Any, timestamp: Fraction | None = None, duration: Fraction | None = None) -> None:
+        """Append a frame (see `as_pixels`), shown at `timestamp` for `duration` seconds; by default after the one
+        before, for 1 / fps."""
+        pixels = as_pixels(frame)
+        if pixels.shape[:2] != self._size:
+            raise ValueError(f"Expected frames of (height, width) {self._size}, got {pixels.shape[:2]}.")
+        timestamp = self._next_timestamp if timestamp is None else timestamp
+        duration = 1 / self._fps if duration is None else duration
+        self._next_timestamp = timestamp + duration
+        height, width = self._size
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        picture.time_base = self._time_base
+        picture.pts = round(timestamp / self._time_base)
+        self._durations[picture.pts] = round(duration / self._time_base)
+        self._mux(self._stream.encode(picture))
+
+    def finish(self) -> None:
+        """Write what the encoder still holds."""
+        self._mux(self._stream.encode())
+
+    def _mux(self, packets: Sequence[av.Packet]) -> None:
+        for packet in packets:
+            packet.duration = self._durations.pop(packet.pts)  # the encoder forgets how long each frame lasts
+            self.container.mux(packet)
+
+
+def _is_png_folder(path: Path) -> bool:
+    return path.is_dir() and all(_PNG_NAME.fullmatch(entry.name) for entry in path.iterdir())
+
+
+def _of_one_size(frames: Iterable[Any]) -> Iterator[np.ndarray]:
+    size = None
+    for index, frame in enumerate(frames):
+        pixels = as_pixels(frame)
+        size = size or pixels.shape
+        if pixels.shape != size:
+            raise ValueError(f"Frame {index} is of shape {pixels.shape}, the ones before of {size}.")
+        yield pixels
+
+
+def _durations(num_frames: int, fps: float | Fraction, units_per_second: int) -> list[int]:
+    """Whole units per frame whose sum never drifts from num_frames / fps."""
+    ends = [round(index * units_per_second / fps) for index in range(num_frames + 1)]
+    return [end - start for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def _write_gif(path: Path, frames: list[np.ndarray], fps: float | Fraction, metadata: Mapping[str, Any]) -> None:
+    # One palette for all frames: a palette of its own for each makes still parts of the picture shimmer.
+    sample = np.concatenate(frames[:: max(1, len(frames) // 8)])
+    palette = Image.fromarray(sample).quantize(256, method=Image.Quantize.MEDIANCUT)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
+    images[0].save(
+        path,
+        save_all=True,
+        append_images=images[1:],
+        duration=[10 * duration for duration in _durations(len(frames), fps, 100)],  # Pillow wants ms, GIF holds 10 ms
+        loop=0,
+        comment=json.dumps(metadata).encode("ascii"),  # the format has no other letters
+    )
+
+
+def _write_webp(path: Path, frames: list[np.ndarray], fps: float | Fraction, metadata: Mapping[str, Any]) -> None:
+    exif = Image.Exif()
+    exif[_EXIF_IMAGE_DESCRIPTION] = json.dumps(metadata)
+    images = [Image.fromarray(frame) for frame in frames]
+    images[0].save(
+        path,
+        save_all=True,
+        append_images=images[1:],
+        duration=_durations(len(frames), fps, 1000),
+        loop=0,
+        quality=90,
+        exif=exif,
+    )
+
+
+def _write_pngs(path: Path, frames: Iterable[np.ndarray], metadata: Mapping[str, Any]) -> None:
+    text = PngInfo()
+    text.add_itxt(METADATA_KEY, json.dumps(metadata, ensure_ascii=False))
+    path.mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(path / f"frame_{index:04d}.png", pnginfo=text)
