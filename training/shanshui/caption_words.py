@@ -1,0 +1,374 @@
+"""The phrases that captions are made of: for each language one table from what a scene shows to the ways of saying it.
+
+A phrase is written as a template. `(a|b|)` stands for each of its alternatives, `[drifting/drifts]` for the participle
+("mist drifting left", for lists) and the finite verb ("mist drifts left", for sentences); a template without brackets
+is for lists only, unless its language has no such difference. Every expansion of a template means its own attribute
+and value and no other's, so that `captions.parse_caption` can read the tables backwards.
+"""
+
+from dataclasses import dataclass
+
+
+Phrases = dict[str, dict[object, tuple[str, ...]]]
+
+# Entries that are other grammatical forms of an attribute: "an ink" (landscape), a boat "on a calm lake".
+FORMS = {"palette_title": "palette", "water_place": "water"}
+
+
+@dataclass(frozen=True)
+class Language:
+    """What the grammar of `captions.caption` needs to know of a language.
+
+    `phrases` maps attribute (or form of one, `FORMS`) and value to templates. `heads` are format strings with the
+    fields `layers`, `palette` and `palette_title`; `place` is one with `boat` and `water`. `comma` joins phrases,
+    `last` the last two of a list, `links` the last two of a sentence; a sentence has one of `group_sizes` phrases and
+    ends with `stop`. `having` introduces what a landscape holds. `keywords` are looser words for prompts by people.
+    A caption is at most `limit` long, as `captions.words_of` counts.
+    """
+
+    phrases: Phrases
+    heads: tuple[str, ...]
+    group_sizes: tuple[int, ...]
+    place: str
+    comma: str
+    last: tuple[str, ...]
+    links: tuple[str, ...]
+    stop: str
+    having: tuple[str, ...]
+    keywords: dict[tuple[str, object], str]
+    limit: int
+
+
+def _sides(*templates: str) -> dict[object, tuple[str, ...]]:
+    """Templates that speak of the left, as the entries for both sides."""
+    mirrored = tuple(template.replace("left", "right").replace("左", "右") for template in templates)
+    return {"left": templates, "right": mirrored}
+
+
+def _counted(numerals: str, *templates: str) -> dict[object, tuple[str, ...]]:
+    """Templates with `#` for a number, as the entries for two to five."""
+    return {
+        number: tuple(template.replace("#", numeral) for template in templates)
+        for number, numeral in enumerate(numerals.split(), start=2)
+    }
+
+
+_SIDE = "(left|to the left|leftward)"
+
+ENGLISH = Language(
+    phrases={
+        "palette_title": {
+            "ink": ("an (ink|ink wash)", "a (soft|pale) ink"),
+            "blue_green": ("a (blue-green|blue and green)",),
+            "autumn": ("an autumn", "a (golden|late) autumn", "an ochre autumn"),
+            "snow": ("a (snowy|winter|white winter|snowy winter)",),
+            "dawn": ("a (dawn|rosy dawn|rose dawn)",),
+        },
+        "palette": {
+            "ink": ("in (|black |soft |pale )ink", "in ink wash", "in ink and wash", "painted in ink"),
+            "blue_green": ("in (blue and green|blue-green)", "in blue-green tones", "painted in blue and green"),
+            "autumn": ("in autumn (ochre|tones|gold)", "in ochre tones", "in (late |)autumn", "painted in ochre"),
+            "snow": ("under (|deep |white )snow", "in winter (|snow|white)", "covered in snow", "in deep winter"),
+            "dawn": ("at (dawn|daybreak)", "at dawn in rose tones", "in the rose of dawn", "in rosy dawn tones"),
+        },
+        "layers": _counted(
+            "two three four five",
+            "# (ranges|layers|ridges) of mountains",
+            "# (ranges|layers|folds) of (distant |quiet |)(mountains|hills)",
+            "# (|distant |layered |quiet )mountain ranges",
+            "# mountain (ridges|layers)",
+            "(distant |quiet |)(mountains|hills|peaks) in # layers",
+            "# layers of peaks",
+        ),
+        "camera": {
+            "still": (
+                "a (still|fixed) (camera|view)",
+                "the (camera|view) [staying/stays] still",
+                "the camera [holding/holds] still",
+                "the (camera|view) [resting/rests]",
+            ),
+            **_sides(
+                f"the (camera|view) ([panning/pans]|[moving/moves]|[gliding/glides]) {_SIDE}",
+                f"the camera (slowly|gently) [panning/pans] {_SIDE}",
+                f"(slowly |gently |)panning {_SIDE}",
+                "a (slow|gentle|) pan (left|to the left)",
+            ),
+            "closer": (
+                "the (camera|view) (slowly |gently |)[moving/moves] (closer|nearer)",
+                "the camera (slowly |gently |)[pushing/pushes] in",
+                "the camera [zooming/zooms] in",
+                "(slowly |gently |)(moving closer|pushing in|zooming in)",
+            ),
+            "away": (
+                "the (camera|view) (slowly |gently |)[pulling/pulls] (back|away)",
+                "the (camera|view) [moving/moves] (away|back)",
+                "the camera [zooming/zooms] out",
+                "(slowly |gently |)(pulling back|zooming out)",
+            ),
+        },
+        "water": {
+            "lake": (
+                "a (|calm |quiet |wide |clear )lake",
+                "a (calm|quiet|wide|clear) lake [lying/lies] below",
+                "a lake [resting/rests] (below|like a mirror)",
+            ),
+            "river": (
+                "a (|slow |winding |broad )river",
+                "a (winding|slow|broad|) river [flowing/flows] (by|below)",
+                "a (broad|long|) river [winding/winds] below",
+            ),
+        },
+        "water_place": {
+            "lake": ("on a (|calm |quiet |wide |clear )lake", "on the (|calm |quiet )lake"),
+            "river": ("on a (|slow |winding |broad )river", "on the (|slow |broad )river"),
+        },
+        "boat": {
+            "still": (
+                "a moored (|fishing )boat",
+                "a (small |lone |fishing |)boat [lying/lies] (moored|still|at anchor)",
+                "a (small |lone |fishing |)boat [resting/rests]",
+                "a (small|lone) boat at anchor",
+            ),
+            **_sides(
+                f"a (small|lone|little|fishing|) boat ([sailing/sails]|[drifting/drifts]|[gliding/glides]) {_SIDE}",
+                f"a (lone|white) sail [gliding/glides] {_SIDE}",
+            ),
+        },
+        "mist": _sides(
+            f"(|thin |soft |white |morning )mist ([drifting/drifts]|[flowing/flows]|[floating/floats]) {_SIDE}",
+            f"(|thin |soft |white )(fog|haze) ([drifting/drifts]|[floating/floats]) {_SIDE}",
+            f"a veil of mist ([drifting/drifts]|[floating/floats]) {_SIDE}",
+            f"(|thin |soft )mist [drifting/drifts] {_SIDE} over the (hills|mountains)",
+        ),
+        "birds": _sides(
+            f"(birds|wild geese|cranes) ([flying/fly]|[gliding/glide]) {_SIDE}",
+            f"a (flock of birds|line of geese) [flying/flies] {_SIDE}",
+            f"birds on the wing [heading/head] {_SIDE}",
+        ),
+        "weather": {
+            "rain": ("(|light |soft |fine |gentle )rain [falling/falls]", "falling rain", "a (soft|fine|gentle) rain"),
+            "snowfall": (
+                "(|light |soft |gentle )snow [falling/falls]",
+                "snowflakes ([falling/fall]|[drifting/drift] down)",
+                "falling (snow|snowflakes)",
+            ),
+            "petals": (
+                "(|plum |peach )(petals|blossoms) ([falling/fall]|[drifting/drift] down)",
+                "falling (|plum |peach )(petals|blossoms)",
+            ),
+        },
+        "trees": {
+            "pines": (
+                "(|old |tall )(pines|pine trees) [swaying/sway] (|in the wind)",
+                "swaying (pines|pine trees)",
+                "(old |tall |)pines in the wind",
+            ),
+            "bamboo": (
+                "(|tall |young )bamboo [swaying/sways] (|in the wind)",
+                "swaying bamboo",
+                "(tall |young |)bamboo in the wind",
+            ),
+        },
+        "light": {
+            "sun": (
+                "(the|a (red|round)) sun",
+                "(the|a red|a round|the red|the round) sun ([shining/shines]|[hanging/hangs] (above|high))",
+                "a red sun in the sky",
+            ),
+            "moon": (
+                "(the|a (full|round|bright|pale)) moon",
+                "(the|a full|a round|a bright|the pale) moon ([shining/shines]|[hanging/hangs] (above|high))",
+                "a full moon in the sky",
+            ),
+        },
+        "waterfall": {
+            True: (
+                "a (|tall |white |long |distant )waterfall",
+                "a (tall|white|long|) waterfall ([pouring/pours]|[plunging/plunges]) down",
+                "a (tall|white|long|) cascade [pouring/pours] down",
+            )
+        },
+        "pavilion": {
+            True: (
+                "(a|a small|a quiet|a lone|an old) pavilion",
+                "(a|a small|a quiet|a lone|an old) pavilion [standing/stands] (on the slope|among the rocks)",
+                "(a|a small|a lone|an old) pavilion [looking/looks] out",
+            )
+        },
+    },
+    heads=(
+        "{layers} {palette}",
+        "{palette_title} landscape of {layers}",
+        "{palette_title} painting of {layers}",
+        "{palette_title} scroll of {layers}",
+        "{palette}, {layers}",
+    ),
+    group_sizes=(1, 2),
+    place="{boat} {water}",
+    comma=", ",
+    last=(" and ",),
+    links=(" and ", " while "),
+    stop=". ",
+    having=(" with ",),
+    keywords={
+        ("side", "left"): "(left|leftward|leftwards|right to left|from the right|from right)",
+        ("side", "right"): "(right|rightward|rightwards|left to right|from the left|from left)",
+        ("palette", "ink"): "(ink|monochrome|black and white)",
+        ("palette", "blue_green"): "(blue green|green and blue|blue and green)",
+        ("palette", "autumn"): "(autumn|autumnal|fall colors|fall colours|ochre)",
+        ("palette", "snow"): "(snow|snowy|winter|wintry)",
+        ("palette", "dawn"): "(dawn|daybreak|sunrise)",
+        ("layers", 2): "(two|2) (|layered )(mountains|ranges|hills|ridges|peaks|layers)",
+        ("layers", 3): "(three|3) (|layered )(mountains|ranges|hills|ridges|peaks|layers)",
+        ("layers", 4): "(four|4) (|layered )(mountains|ranges|hills|ridges|peaks|layers)",
+        ("layers", 5): "(five|5) (|layered )(mountains|ranges|hills|ridges|peaks|layers)",
+        ("camera", None): "(camera|view|pan|pans|panning)",
+        ("camera", "still"): "(camera is still|camera does not move|static (camera|shot|view))",
+        ("camera", "closer"): "(zoom|zooms|push|pushes|pushing) in",
+        ("camera", "away"): "((zoom|zooms) out|(pull|pulls) (back|away))",
+        ("water", "lake"): "(lake|lakes)",
+        ("water", "river"): "(river|rivers|stream)",
+        ("boat", None): "(boat|boats|sailboat|sail|sails|skiff|ship)",
+        ("boat", "still"): "(moored|anchored|still|resting|drifting nowhere) boat",
+        ("mist", None): "(mist|misty|fog|foggy|haze|hazy|clouds)",
+        ("birds", None): "(bird|birds|geese|crane|cranes|swallows)",
+        ("weather", "rain"): "(rain|rainy|raining)",
+        ("weather", "snowfall"): "(snowfall|snowing|snowflakes|snowstorm)",
+        ("weather", "petals"): "(petal|petals|blossoms)",
+        ("trees", "pines"): "(pine|pines)",
+        ("trees", "bamboo"): "(bamboo|bamboos)",
+        ("light", "sun"): "(sun|sunset)",
+        ("light", "moon"): "(moon|moonlight|moonlit)",
+        ("waterfall", True): "(waterfall|waterfalls|cascade)",
+        ("pavilion", True): "(pavilion|pavilions)",
+    },
+    limit=45,
+)
+
+_SLOWLY = "(|缓缓|慢慢|徐徐)"
+_BOAT = "(孤舟|小舟|小船|渔舟|一叶孤舟|一叶扁舟)"
+_SWAY = "(摇曳|轻摇|随风摇曳|随风轻摆)"
+
+CHINESE = Language(
+    phrases={
+        "palette_title": {
+            "ink": ("水墨", "淡墨", "墨色"),
+            "blue_green": ("青绿", "石青石绿"),
+            "autumn": ("秋日", "秋色", "浅绛秋色", "深秋"),
+            "snow": ("冬日", "雪后", "寒冬", "冬雪"),
+            "dawn": ("黎明", "清晨", "破晓", "朝霞"),
+        },
+        "palette": {
+            "ink": ("水墨晕染", "水墨淋漓", "墨色(淡雅|苍润)", "淡墨轻染"),
+            "blue_green": ("青绿设色", "满目青绿", "青绿(相映|明净)", "石青石绿"),
+            "autumn": ("秋色满山", "满山秋色", "秋意正浓", "赭色秋意", "秋山如染"),
+            "snow": ("白雪(满山|覆山)", "积雪满山", "冬雪皑皑", "银装素裹"),
+            "dawn": ("朝霞(满天|映山)", "晨光(熹微|初照)", "天色破晓", "霞光初照"),
+        },
+        "layers": _counted(
+            "两 三 四 五",
+            "#(重|层|叠)(山峦|远山|群山|峰峦|山影)",
+            "(山峦|远山|群山|峰峦)#(重|层|叠)",
+        ),
+        "camera": {
+            "still": ("(镜头|视角)(静止|不动|固定)", "静止的镜头", "镜头静静不动"),
+            **_sides(
+                f"(镜头|视线){_SLOWLY}左移",
+                f"(镜头|视角){_SLOWLY}向左(移动|平移)",
+                f"镜头{_SLOWLY}(左摇|向左摇)",
+            ),
+            "closer": (
+                f"镜头{_SLOWLY}(推近|推进|靠近)",
+                f"(镜头|视角){_SLOWLY}拉近",
+                "镜头渐近",
+            ),
+            "away": (
+                f"镜头{_SLOWLY}(后退|远去)",
+                f"(镜头|视角){_SLOWLY}拉远",
+                "镜头渐远",
+            ),
+        },
+        "water": {
+            "lake": ("一(片|泓|湾)(湖水|平湖)", "湖水(平静|如镜|清澈)", "(平湖|湖面)如镜", "湖面平静"),
+            "river": ("一(条|道)(江水|河流|长河)", "(江水|河水)(缓流|悠悠|蜿蜒)", "(江流|长河)蜿蜒", "江水长流"),
+        },
+        "water_place": {
+            "lake": ("(湖上|湖中|湖面上|平湖上)",),
+            "river": ("(江上|江中|河上|江面上)",),
+        },
+        "boat": {
+            "still": (f"{_BOAT}(静泊|停泊|静卧|不动)", "(小船|渔舟)停着"),
+            **_sides(f"{_BOAT}(左行|向左行|向左漂|向左去|向左驶去|向左漂去)"),
+        },
+        "mist": _sides(
+            "(云雾|薄雾|轻雾|白雾|烟岚)(左飘|左移|向左飘|向左流|向左飘动|向左飘去)",
+            "(一缕|一抹)(薄雾|轻烟)向左飘",
+        ),
+        "birds": _sides("(飞鸟|群鸟|大雁|雁阵|白鹤|一行大雁)(左飞|向左飞|向左飞去|向左而去)"),
+        "weather": {
+            "rain": ("细雨(蒙蒙|纷纷|飘洒)", "烟雨蒙蒙", "雨丝(飘落|斜落)", "下着(小雨|细雨)"),
+            "snowfall": ("雪花(飘落|飞舞|纷飞)", "(飞雪|小雪)飘落", "飞雪漫天", "下着小雪"),
+            "petals": ("花瓣(飘落|飞舞|纷飞)", "落花(飘飞|纷纷)", "落英缤纷"),
+        },
+        "trees": {
+            "pines": (f"(古松|松树|松林|老松){_SWAY}", "(古松|松林)迎风"),
+            "bamboo": (f"(竹林|修竹|竹影){_SWAY}", "(竹林|修竹)迎风"),
+        },
+        "light": {
+            "sun": ("一轮(红日|圆日)", "红日(高照|高悬|当空)", "太阳(高照|高悬|当空)"),
+            "moon": ("一轮(明月|圆月|皓月)", "明月(高照|高悬|当空)", "月亮(高悬|当空)"),
+        },
+        "waterfall": {True: ("一(道|挂)(瀑布|飞瀑)", "(瀑布|飞瀑)(直下|垂落)", "瀑布飞泻", "飞流直下")},
+        "pavilion": {True: ("一座(小亭|凉亭|亭子)", "山间(小亭|凉亭)", "(小亭|孤亭)(静立|独立)", "(一角|半山)小亭")},
+    },
+    heads=(
+        "{palette_title}山水，{layers}",
+        "一幅{palette_title}山水，{layers}",
+        "{palette_title}山水画，{layers}",
+        "{layers}，{palette_title}山水",
+        "{layers}，{palette}",
+        "{palette}，{layers}",
+    ),
+    group_sizes=(2, 3, 4),
+    place="{water}{boat}",
+    comma="，",
+    last=("，",),
+    links=("，",),
+    stop="。",
+    having=("，但见", "，只见"),
+    keywords={
+        ("side", "left"): "((从|自|由)右(向|往|至|到)左|(从|自|由)右|左)",
+        ("side", "right"): "((从|自|由)左(向|往|至|到)右|(从|自|由)左|右)",
+        ("palette", "ink"): "(水墨|墨色|墨|黑白)",
+        ("palette", "blue_green"): "(青绿|石青|石绿)",
+        ("palette", "autumn"): "(秋|赭|浅绛)",
+        ("palette", "snow"): "(冬|雪)",
+        ("palette", "dawn"): "(黎明|破晓|清晨|朝霞|晨|拂晓|日出)",
+        ("layers", 2): "(两|二)(重|层|叠|座)(山|青山|高山)",
+        ("layers", 3): "三(重|层|叠|座)(山|青山|高山)",
+        ("layers", 4): "四(重|层|叠|座)(山|青山|高山)",
+        ("layers", 5): "五(重|层|叠|座)(山|青山|高山)",
+        ("camera", None): "(镜头|视角|视线)",
+        ("camera", "still"): "固定镜头",
+        ("camera", "closer"): "(推近|拉近|推进)",
+        ("camera", "away"): "(拉远|后退)",
+        ("water", "lake"): "(湖|平湖)",
+        ("water", "river"): "(江|河|溪)",
+        ("boat", None): "(舟|船|帆)",
+        ("boat", "still"): "(泊舟|泊船|停着的船|停泊的(小|)(船|舟))",
+        ("mist", None): "(雾|云雾|云|烟岚|岚)",
+        ("birds", None): "(鸟|雁|鹤|燕)",
+        ("weather", "rain"): "雨",
+        ("weather", "snowfall"): "(下雪|飞雪|飘雪|落雪|雪花)",
+        ("weather", "petals"): "(花瓣|落花|落英)",
+        ("trees", "pines"): "松",
+        ("trees", "bamboo"): "竹",
+        ("light", "sun"): "(太阳|红日|落日|夕阳)",
+        ("light", "moon"): "(月|明月|月亮)",
+        ("waterfall", True): "(瀑布|瀑|飞瀑)",
+        ("pavilion", True): "亭",
+    },
+    limit=70,
+)
+
+LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
