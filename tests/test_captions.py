@@ -160,6 +160,22 @@ def test_absent_motifs_are_not_mentioned(language_and_samples):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_to_stay_unsaid_is_not_said(language):
+    rng = np.random.default_rng(3)
+    for _ in range(400):
+        scene = sample_scene(rng)
+        unsaid = {name for name in ATTRIBUTES if rng.random() < 0.4}
+        text = caption(scene, rng, language, unsaid=unsaid)
+        assert find_attributes(text) == {k: v for k, v in shown(scene).items() if k not in unsaid}, text
+    assert caption(FULL, rng, language, unsaid=ATTRIBUTES) == ""
+
+
+def test_unknown_unsaid_attribute_is_refused():
+    with pytest.raises(ValueError, match=r"`unsaid` holds \['colour'\]"):
+        caption(PLAIN, np.random.default_rng(0), unsaid=["colour", "boat"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_boat_is_told_with_its_water_once(language):
     rng = np.random.default_rng(0)
     scene = Scene(water="lake", boat="still")

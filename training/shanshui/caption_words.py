@@ -15,12 +15,12 @@ Phrases = dict[str, dict[object, tuple[str, ...]]]
 FORMS = {"palette_title": "palette", "water_place": "water"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Language:
     """What the grammar of `captions.caption` needs to know of a language.
 
-    `phrases` maps attribute (or form of one, `FORMS`) and value to templates. `heads` are format strings with the
-    fields `layers`, `palette` and `palette_title`; `place` is one with `boat` and `water`. `comma` joins phrases,
+    `phrases` maps attribute (or form of one, `FORMS`) and value to templates. `heads` are format strings with any of
+    the fields `layers`, `palette` and `palette_title`; `place` is one with `boat` and `water`. `comma` joins phrases,
     `last` the last two of a list, `links` the last two of a sentence; a sentence has one of `group_sizes` phrases and
     ends with `stop`. `having` introduces what a landscape holds. `keywords` are looser words for prompts by people.
     A caption is at most `limit` long, as `captions.words_of` counts.
@@ -127,15 +127,15 @@ ENGLISH = Language(
                 "a moored (|fishing )boat",
                 "a (small |lone |fishing |)boat [lying/lies] (moored|still|at anchor)",
                 "a (small |lone |fishing |)boat [resting/rests]",
-                "a (small|lone) boat at anchor",
+                "a (small|lone) (boat|skiff) at anchor",
             ),
             **_sides(
                 f"a (small|lone|little|fishing|) boat ([sailing/sails]|[drifting/drifts]|[gliding/glides]) {_SIDE}",
-                f"a (lone|white) sail [gliding/glides] {_SIDE}",
+                f"a (small|lone) skiff ([gliding/glides]|[drifting/drifts]) {_SIDE}",
             ),
         },
         "mist": _sides(
-            f"(|thin |soft |white |morning )mist ([drifting/drifts]|[flowing/flows]|[floating/floats]) {_SIDE}",
+            f"(|thin |soft |white |low )mist ([drifting/drifts]|[flowing/flows]|[floating/floats]) {_SIDE}",
             f"(|thin |soft |white )(fog|haze) ([drifting/drifts]|[floating/floats]) {_SIDE}",
             f"a veil of mist ([drifting/drifts]|[floating/floats]) {_SIDE}",
             f"(|thin |soft )mist [drifting/drifts] {_SIDE} over the (hills|mountains)",
@@ -202,6 +202,11 @@ ENGLISH = Language(
         "{palette_title} painting of {layers}",
         "{palette_title} scroll of {layers}",
         "{palette}, {layers}",
+        "{layers}",
+        "{palette}",
+        "{palette_title} landscape",
+        "{palette_title} painting",
+        "",
     ),
     group_sizes=(1, 2),
     place="{boat} {water}",
@@ -229,7 +234,7 @@ ENGLISH = Language(
         ("water", "lake"): "(lake|lakes)",
         ("water", "river"): "(river|rivers|stream)",
         ("boat", None): "(boat|boats|sailboat|sail|sails|skiff|ship)",
-        ("boat", "still"): "(moored|anchored|still|resting|drifting nowhere) boat",
+        ("boat", "still"): "(moored|anchored|still|resting) boat",
         ("mist", None): "(mist|misty|fog|foggy|haze|hazy|clouds)",
         ("birds", None): "(bird|birds|geese|crane|cranes|swallows)",
         ("weather", "rain"): "(rain|rainy|raining)",
@@ -328,6 +333,11 @@ CHINESE = Language(
         "{layers}，{palette_title}山水",
         "{layers}，{palette}",
         "{palette}，{layers}",
+        "{layers}",
+        "{palette}",
+        "{palette_title}山水",
+        "一幅{palette_title}山水",
+        "",
     ),
     group_sizes=(2, 3, 4),
     place="{water}{boat}",

@@ -6,9 +6,10 @@ they cannot drift apart.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from itertools import chain, count
+from typing import TypeVar
 
 import numpy as np
 
@@ -36,9 +37,9 @@ EXAMPLE_PROMPTS = {
 }
 
 _Meaning = tuple[str, object]
+_Option = TypeVar("_Option")
 
 _ALWAYS = ("palette", "layers", "camera")
-_MOTIFS = tuple(name for name in ATTRIBUTES if name not in _ALWAYS)
 _MOVERS = ("camera", "boat", "mist", "birds")
 _CLAUSE_ENDS = ("and", "while", "with")
 
@@ -48,20 +49,27 @@ _FIELD = re.compile(r"\{\w+\}")
 _TOKEN = re.compile(r"[a-z0-9]+|[\u4e00-\u9fff]|[^\sa-z0-9\u4e00-\u9fff-]")  # hyphens part words as spaces do
 
 
-def caption(scene: Scene, rng: np.random.Generator, language: str = "en") -> str:
+def caption(scene: Scene, rng: np.random.Generator, language: str = "en", unsaid: Collection[str] = ()) -> str:
     """Tell what `scene` shows and what moves in it, in one of very many ways.
 
     Args:
         scene: what to tell. Its seed plays no part.
         rng: chooses words, their order and the shape of the sentences.
         language: "en" (at most 45 words) or "zh" (at most 70 characters).
+        unsaid: attributes to pass over in silence. People's prompts are seldom complete: a text encoder that is to
+            understand them should meet incomplete captions, too. `parse_caption` cannot read those back,
+            `find_attributes` can.
 
     Raises:
-        ValueError: `language` is another one.
+        ValueError: `language` or a name in `unsaid` is unknown.
     """
     words = _language(language)
+    unknown = [name for name in unsaid if name not in ATTRIBUTES]
+    if unknown:
+        raise ValueError(f"`unsaid` holds {unknown}, but can only hold names among {ATTRIBUTES}.")
+    said = [name for name in ATTRIBUTES if name not in unsaid and getattr(scene, name) not in ("none", False)]
     for attempt in count():  # a crowded scene needs terser words
-        text = _compose(scene, rng, words, terseness=attempt // 4)
+        text = _compose(scene, said, rng, words, terseness=attempt // 4)
         if len(words_of(text, language)) <= words.limit:
             return text
 
@@ -101,7 +109,7 @@ def find_attributes(text: str) -> dict[str, object]:
     Returns:
         Attribute names of `Scene` with the values that the prompt asks for, in the order of the fields; None where a
         thing is named but its direction is open ("a boat on a lake"). Attributes that the prompt leaves out are left
-        out here. Of two values for one attribute the first counts. Never raises.
+        out here. Of two values for one attribute the first counts; "no boat" names a boat all the same. Never raises.
     """
     found: dict[str, object] = {}
     mover, side = None, None  # the last named thing that can move, and a side named before any such thing
@@ -140,33 +148,45 @@ def words_of(text: str, language: str) -> list[str]:
     return [token for token in tokens if _is_word(token)] if language == "en" else tokens
 
 
-def _compose(scene: Scene, rng: np.random.Generator, words: Language, terseness: int) -> str:
+def _compose(scene: Scene, said: list[str], rng: np.random.Generator, words: Language, terseness: int) -> str:
     """One draw of a caption, however long; the greater `terseness`, the shorter on average."""
-    shape = ("list", "having", "sentences")[rng.integers(3)]
+    shape = _pick(("list", "having", "sentences"), rng)
 
     def say(name: str) -> str:
         templates = words.phrases[name][getattr(scene, FORMS.get(name, name))]
         draws = [_say(templates, rng, finite=shape == "sentences") for _ in range(1 + terseness)]
         return min(draws, key=len)
 
-    names = ("layers", "palette", "palette_title")
-    head = _pick(words.heads, rng).format(**{name: say(name) for name in names})
-    shown = [name for name in _MOTIFS if getattr(scene, name) not in ("none", False)]
-    motifs = {name: say(name) for name in shown}
-    if "boat" in motifs and rng.random() < 0.7:
+    head = _pick(_heads(words, frozenset(said) & {"palette", "layers"}), rng)
+    head = head.format(**{name: say(name) for name in _fields(head)})
+    motifs = {name: say(name) for name in said if name not in _ALWAYS}
+    if "boat" in motifs and "water" in motifs and rng.random() < 0.7:
         motifs["boat"] = words.place.format(boat=motifs["boat"], water=say("water_place"))
         del motifs["water"]
     phrases = [motifs[name] for name in rng.permutation(list(motifs))]
-    camera = say("camera")
-    if shape == "having":
-        held = _pick(words.having, rng) + _enumerate(phrases, words.last, rng, words) if phrases else ""
-        return _sentence(head + held + words.comma + camera, words).strip()
-    phrases.insert((0, len(phrases), int(rng.integers(len(phrases) + 1)))[rng.integers(3)], camera)
+    camera = [say("camera")] if "camera" in said else []
+    if shape == "having" and head and phrases:
+        held = head + _pick(words.having, rng) + _enumerate(phrases, words.last, rng, words)
+        return _sentence(words.comma.join([held, *camera]), words).strip()
+    at = _pick((0, len(phrases), int(rng.integers(len(phrases) + 1))), rng)  # first, last or anywhere
+    phrases[at:at] = camera
     if shape == "sentences":
-        return "".join(_sentence(text, words) for text in [head, *_clauses(phrases, rng, words)]).strip()
-    for part in rng.permutation(head.split(words.comma)):  # palette and mountains at the same end or at both
+        parts = [head] if head else []
+        return "".join(_sentence(text, words) for text in [*parts, *_clauses(phrases, rng, words)]).strip()
+    for part in rng.permutation(head.split(words.comma) if head else []):  # palette and mountains together or apart
         phrases.insert(0 if rng.random() < 0.7 else len(phrases), str(part))
     return words.comma.join(phrases)
+
+
+@cache
+def _heads(words: Language, told: frozenset[str]) -> tuple[str, ...]:
+    """The heads that tell just these attributes."""
+    return tuple(head for head in words.heads if {FORMS.get(name, name) for name in _fields(head)} == told)
+
+
+def _fields(text: str) -> list[str]:
+    """Names of the fields of a format string."""
+    return [field[1:-1] for field in _FIELD.findall(text)]
 
 
 def _clauses(phrases: list[str], rng: np.random.Generator, words: Language) -> Iterator[str]:
@@ -178,7 +198,7 @@ def _clauses(phrases: list[str], rng: np.random.Generator, words: Language) -> I
 
 
 def _enumerate(phrases: list[str], last: tuple[str, ...], rng: np.random.Generator, words: Language) -> str:
-    """ "a, b and c"."""
+    """Join phrases as in "a, b and c"."""
     if len(phrases) == 1:
         return phrases[0]
     return words.comma.join(phrases[:-1]) + _pick(last, rng) + phrases[-1]
@@ -195,7 +215,7 @@ def _say(templates: tuple[str, ...], rng: np.random.Generator, finite: bool) -> 
     return _VERB.sub(r"\2" if finite else r"\1", _pick(_expand(template), rng))
 
 
-def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
+def _pick(options: tuple[_Option, ...], rng: np.random.Generator) -> _Option:
     return options[rng.integers(len(options))]
 
 
