@@ -185,6 +185,38 @@ def test_a_boat_is_told_with_its_water_once(language):
 
 
 @pytest.mark.parametrize(
+    "text, scene",
+    [
+        (
+            "Four folds of hills in autumn ochre. A lone boat sails to the right on the river while mist drifts left. "
+            "Birds fly leftward. Petals fall and bamboo sways in the wind. The moon shines. A waterfall pours down. "
+            "A small pavilion stands on the slope and the camera pans right.",
+            FULL,
+        ),
+        ("an ink wash landscape of three mountain ranges, a still camera", PLAIN),
+        (
+            "two mountain layers under snow, pushing in, snow falling, a moored boat, a quiet lake, a red sun",
+            Scene("snow", 2, "closer", "lake", "still", weather="snowfall", light="sun"),
+        ),
+        (
+            "A blue-green scroll of five layers of peaks with rain falling and swaying pines, the camera pulling back.",
+            Scene("blue_green", 5, "away", weather="rain", trees="pines"),
+        ),
+        (
+            "朝霞山水，五重远山，江上孤舟向左行，云雾右飘，大雁右飞，细雨蒙蒙，古松摇曳，红日高悬，飞瀑直下，一座小亭，镜头左移",
+            Scene("dawn", 5, "left", "river", "left", "right", "right", "rain", "pines", "sun", True, True),
+        ),
+        (
+            "积雪满山，群山两叠。雪花飘落，湖上渔舟停泊。一轮明月，竹林迎风，镜头拉远。",
+            Scene("snow", 2, "away", "lake", "still", weather="snowfall", trees="bamboo", light="moon"),
+        ),
+    ],
+)
+def test_captions_written_by_hand_mean_what_they_say(text, scene):
+    assert parse_caption(text) == scene
+
+
+@pytest.mark.parametrize(
     "text, complaint",
     [
         ("", "`palette`, `layers`, `camera`"),
