@@ -188,7 +188,7 @@ def test_a_boat_is_told_with_its_water_once(language):
     "text, scene",
     [
         (
-            "Four folds of hills in autumn ochre. A lone boat sails to the right on the river while mist drifts left. "
+            "Four folds of hills in autumn ochre. A lone boat sails to the left on the river while mist drifts right. "
             "Birds fly leftward. Petals fall and bamboo sways in the wind. The moon shines. A waterfall pours down. "
             "A small pavilion stands on the slope and the camera pans right.",
             FULL,
@@ -199,7 +199,7 @@ def test_a_boat_is_told_with_its_water_once(language):
             Scene("snow", 2, "closer", "lake", "still", weather="snowfall", light="sun"),
         ),
         (
-            "A blue-green scroll of five layers of peaks with rain falling and swaying pines, the camera pulling back.",
+            "A blue-green scroll of five layers of peaks with rain falling and pines swaying, the view pulling back.",
             Scene("blue_green", 5, "away", weather="rain", trees="pines"),
         ),
         (
