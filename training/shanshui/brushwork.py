@@ -119,42 +119,62 @@ def soften(canvas: np.ndarray, view: View) -> np.ndarray:
     return cv2.GaussianBlur(canvas, (0, 0), 0.45 * view.oversample)
 
 
-def sample(
-    canvas: np.ndarray, inverse: np.ndarray, shape: tuple[int, int], wrap_rows: bool = False
-) -> np.ndarray:
-    """Look up a canvas that repeats in x at the pixels of a picture of `shape`.
+class Canvas:
+    """Paint that repeats in x and is laid over the picture through an affine map.
 
     Args:
-        canvas: (rows, columns[, channels]) float32.
-        inverse: (2, 3) affine map from continuous picture coordinates to continuous canvas coordinates (both in
-            their own pixels, the first pixel's centre at 0.5).
-        shape: (rows, columns) of the result.
-        wrap_rows: whether the canvas repeats in y as well; otherwise its first and last rows are continued.
+        paint: (rows, columns, 4) float32, premultiplied.
+        view: the picture it is for.
     """
-    rows, columns = shape
-    corners = np.array([[0, 0, 1], [columns, 0, 1], [0, rows, 1], [columns, rows, 1]]) @ inverse.T
-    (x0, y0), (x1, y1) = np.floor(corners.min(0)).astype(int) - 2, np.ceil(corners.max(0)).astype(int) + 2
-    if y0 < 0 or y1 > canvas.shape[0]:
-        index = np.arange(y0, y1)
-        canvas = canvas[index % canvas.shape[0] if wrap_rows else index.clip(0, canvas.shape[0] - 1)]
-    else:
-        canvas = canvas[y0:y1]
-    x1 -= canvas.shape[1] * (x0 // canvas.shape[1])
-    start = x0 % canvas.shape[1]
-    if x1 > canvas.shape[1]:
-        canvas = canvas[:, np.arange(start, x1) % canvas.shape[1]]
-    else:
-        canvas = canvas[:, start:x1]
-    matrix = inverse.copy()
-    matrix[:, 2] += matrix[:, :2].sum(1) * 0.5 - 0.5 - (x0, y0)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(canvas, matrix, (columns, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+    def __init__(self, paint: np.ndarray, view: View) -> None:
+        painted = np.flatnonzero(paint[..., 3].max(1) > 1e-3)
+        self.first, self.last = (int(painted[0]), int(painted[-1]) + 1) if len(painted) else (0, 1)
+        # A canvas painted down to its lower edge goes on below it; one that ends in the air does not.
+        self.endless = self.last == paint.shape[0]
+        self.columns = paint.shape[1]
+        beyond = np.arange(self.columns + math.ceil(1.3 * view.width * view.oversample) + 8) % self.columns
+        self.paint = np.take(paint[self.first : self.last], beyond, axis=1)
+
+    def sample(self, inverse: np.ndarray, shape: tuple[int, int]) -> tuple[int, np.ndarray]:
+        """Look the canvas up at the pixels of a picture of `shape`, from the first row that it reaches.
+
+        Args:
+            inverse: (2, 3) affine map from the picture to the canvas, x and y in each one's own pixels, the middle of
+                the first pixel at 0.5. Canvas rows may not depend on picture columns.
+            shape: (rows, columns) of the picture.
+
+        Returns:
+            The first row, and (rows from there on, columns, 4) premultiplied paint.
+        """
+        rows, columns = shape
+        top = min(max(math.floor((self.first - inverse[1, 2]) / inverse[1, 1]) - 1, 0), rows)
+        if not self.endless:
+            rows = min(max(math.ceil((self.last - inverse[1, 2]) / inverse[1, 1]) + 1, top), rows)
+        if top == rows:
+            return top, np.zeros((0, columns, 4), np.float32)
+        matrix = inverse.copy()
+        matrix[:, 2] += matrix @ (0.5, top + 0.5, 0) - (0.5, 0.5 + self.first)
+        ends = matrix[0, 2] + matrix[0, 1] * np.array([0, rows - top])
+        turns = math.floor((ends.min() - 2) / self.columns) * self.columns
+        matrix[0, 2] -= turns
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        size = (columns, rows - top)
+        paint = cv2.warpAffine(self.paint, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return top, paint
+
+    def lay(self, picture: np.ndarray, inverse: np.ndarray, strength: np.ndarray | float = 1.0) -> None:
+        """Lay it over `picture` (h, w, 3), in place."""
+        top, paint = self.sample(inverse, picture.shape[:2])
+        if not isinstance(strength, float):
+            strength = strength[top : top + len(paint)]
+        lay_over(picture[top : top + len(paint)], paint, strength)
 
 
-def lay_over(picture: np.ndarray, paint: np.ndarray, strength: float = 1.0) -> None:
+def lay_over(picture: np.ndarray, paint: np.ndarray, strength: np.ndarray | float = 1.0) -> None:
     """Lay premultiplied `paint` (h, w, 4) over `picture` (h, w, 3), in place."""
-    if strength != 1.0:
-        paint = paint * np.float32(strength)
+    if not isinstance(strength, float) or strength != 1.0:
+        paint = paint * np.asarray(strength, np.float32)
     picture *= 1 - paint[..., 3:]
     picture += paint[..., :3]
 

@@ -50,12 +50,21 @@ class Layout:
         place("seal", (0.075, 0.085), (0.0, 0.0))
         place("river", (0.40, 0.48), (0.0, 0.0))
 
+    def fall(self) -> tuple[float, float]:
+        """y of the upper and the lower end of the waterfall."""
+        bottom = self.horizon - 0.05 * self.view.height
+        return bottom - 0.30 * self.view.unit, bottom
+
     def camera(self, time: float) -> tuple[float, float]:
         """How far near things have moved to the right, in pixels, and how much they are magnified."""
         elapsed = time - MIDDLE
         pan = {"left": PAN, "right": -PAN}.get(self.scene.camera, 0.0)
         zoom = {"closer": math.log(ZOOM), "away": -math.log(ZOOM)}.get(self.scene.camera, 0.0)
         return pan * elapsed * self.view.unit, math.exp(zoom * elapsed)
+
+    def ground_depth(self, y: float) -> float:
+        """Depth of the ground or water at the height `y`, as `inverse(0.55, time, foot=1.0)` moves it."""
+        return 0.55 + 0.45 * (y - self.horizon) / (self.view.height - self.horizon)
 
     def seen(self, x: float, y: float, depth: float, time: float) -> tuple[float, float, float]:
         """Where the camera sees a point of the composition, and how large: (x, y, size)."""

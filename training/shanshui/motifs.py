@@ -1,8 +1,8 @@
-"""Single things in the landscape, drawn as sprites: sun and moon, boat, seal."""
+"""Things in the landscape drawn as sprites: sun, moon, boat, pavilion, pines, bamboo, seal."""
 
 import cv2
 import numpy as np
-from brushwork import Sprite, View, soften
+from brushwork import Sprite, View, smoothstep, soften
 from palettes import Palette, rgb
 from scene import Scene
 
@@ -96,4 +96,110 @@ def seal_sprite(view: View) -> Sprite:
         [(-0.018, 0.016), (0.018, 0.016)],
     ):
         sheet.stroke(points, 0.010, paper, 0.75)
+    return sheet.sprite()
+
+
+def pavilion_sprite(view: View, colours: Palette) -> Sprite:
+    """An open pavilion with upturned eaves on a wooded knoll; anchor at the knoll's foot."""
+    sheet = Sheet(view, -0.34, -0.30, 0.34, 0.06)
+    x = np.linspace(-0.33, 0.33, 45)
+    crest = -0.105 * np.exp(-((np.abs(x) / 0.17) ** 2.2)) - 0.008 * np.sin(31 * x + 1) * np.exp(-((x / 0.2) ** 2))
+    earth = colours.slope * 0.45 + colours.line * 0.55
+    hill = np.concatenate([np.stack([x, crest + 0.012], 1), [(0.33, 0.03), (-0.33, 0.03)]])
+    sheet.fill(hill, earth)
+    y = (np.arange(sheet.paint.shape[0], dtype=np.float32)[:, None] + 0.5 - sheet.anchor[1]) / sheet.pixels
+    away = (np.arange(sheet.paint.shape[1], dtype=np.float32)[None] + 0.5 - sheet.anchor[0]) / sheet.pixels
+    # The knoll pales towards its foot and its ends.
+    pale = np.clip(smoothstep(-0.09, 0.03, y) * 0.8 + smoothstep(0.10, 0.33, np.abs(away)), 0, 1)
+    sheet.paint[..., :3] += (colours.mist - earth) * (pale * 0.75 * sheet.paint[..., 3])[..., None]
+    sheet.paint *= (1 - smoothstep(-0.01, 0.03, y + 0 * away))[..., None]
+    dark = colours.line
+    sheet.fill([(-0.062, -0.165), (0.062, -0.165), (0.062, -0.095), (-0.062, -0.095)], colours.mist)
+    for foot in (-0.058, -0.02, 0.02, 0.058):
+        sheet.stroke([(foot, -0.165), (foot, -0.095)], 0.015, rgb("7a2a1c") * 0.7 + dark * 0.3)
+    sheet.stroke([(-0.075, -0.094), (0.075, -0.094)], 0.020, dark)
+    roof = [
+        (-0.105, -0.178), (-0.092, -0.164), (0.092, -0.164), (0.105, -0.178), (0.07, -0.186), (0.03, -0.212),
+        (0.008, -0.248), (-0.008, -0.248), (-0.03, -0.212), (-0.07, -0.186),
+    ]  # fmt: skip
+    sheet.fill(roof, dark)
+    sheet.stroke([(0, -0.265), (0, -0.24)], 0.014, dark)
+    for bush, size in ((-0.13, 0.030), (-0.105, 0.024), (0.115, 0.028), (0.145, 0.020)):
+        height = float(np.interp(bush, x, crest))
+        sheet.fill(blob(bush, height - size * 0.5, size * 1.15, size), colours.foliage * 0.8 + dark * 0.2)
+    return sheet.sprite()
+
+
+def blob(x: float, y: float, across: float, down: float, waves: int = 5, phase: float = 0.0) -> np.ndarray:
+    """(points, 2) outline of a tuft: an ellipse with a scalloped edge."""
+    turn = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+    radius = 1 + 0.13 * np.sin(waves * turn + phase)
+    return np.stack([x + across * radius * np.cos(turn), y + down * radius * np.sin(turn)], 1)
+
+
+def pine_sprite(view: View, colours: Palette, rng: np.random.Generator, height: float, lean: float) -> Sprite:
+    """A pine: a winding trunk under flat clouds of needles; anchor at its foot, `lean` to the right at its top."""
+    sheet = Sheet(view, -0.30, -height - 0.05, 0.30, 0.03)
+    rise = np.linspace(0, 1, 12)
+    wind = 0.022 * np.sin(rise * 7 + rng.uniform(0, 6)) * rise
+    trunk = np.stack([lean * rise**1.5 + wind, -height * rise], 1)
+    bark = colours.line * 0.8 + colours.foliage * 0.2
+    width = 0.020 * (1 - 0.62 * rise) * (height / 0.40) ** 0.5
+    sheet.fill(np.concatenate([trunk + np.stack([width, 0 * width], 1), (trunk - np.stack([width, 0 * width], 1))[::-1]]), bark)
+    green, light = colours.foliage * 0.75 + colours.line * 0.25, colours.foliage * 0.75 + colours.mist * 0.25
+    side = 1 if lean > 0 else -1
+    levels = np.linspace(0.48, 1.0, 5)
+    for k, level in enumerate(levels):
+        x, y = (np.interp(level, rise, trunk[:, axis]) for axis in (0, 1))
+        out = (side if k % 2 == 0 else -side) * (0.13 - 0.10 * (level - 0.48) / 0.52) * rng.uniform(0.8, 1.15)
+        if k == len(levels) - 1:
+            out = 0.01
+        tip = (x + out, y - 0.012)
+        sheet.stroke([(x, y + 0.025), (x + out * 0.5, y), tip], 0.012, bark)
+        across = rng.uniform(0.075, 0.095) * (1.12 - 0.35 * level) * (height / 0.40) ** 0.5
+        for dx, dy, share in ((-0.55, 0.004, 0.62), (0.55, 0.006, 0.60), (0.0, -0.012, 0.85)):
+            tuft = blob(tip[0] + dx * across, tip[1] + dy, across * share, across * share * 0.42, 6, rng.uniform(0, 6))
+            sheet.fill(tuft, green)
+        cap = blob(tip[0], tip[1] - 0.020, across * 0.72, across * 0.20, 6, rng.uniform(0, 6))
+        sheet.fill(cap, light, 0.55)
+    return sheet.sprite()
+
+
+def bamboo_sprite(view: View, colours: Palette, rng: np.random.Generator, height: float, lean: float) -> Sprite:
+    """A culm of bamboo with hanging leaves; anchor at its foot, `lean` to the right at its top."""
+    sheet = Sheet(view, -0.26, -height - 0.10, 0.26, 0.03)
+    green = colours.foliage * 0.65 + colours.line * 0.35
+    stalk = colours.foliage * 0.8 + colours.line * 0.2
+    joints = np.linspace(0, 1, 8)
+    for low, high in zip(joints[:-1], joints[1:], strict=True):
+        ends = [(lean * level**2, -height * level) for level in (low + 0.008, high - 0.008)]
+        sheet.stroke(ends, 0.022 * (1 - 0.35 * low), stalk)
+    for joint in joints[3:]:
+        x, y = lean * joint**2, -height * joint
+        for _ in range(5):
+            side = rng.choice([-1, 1])
+            angle = rng.uniform(0.15, 1.15)
+            length = rng.uniform(0.085, 0.13)
+            start = np.array([x + side * rng.uniform(0.0, 0.05), y + rng.uniform(-0.04, 0.02)])
+            ahead = np.array([side * np.cos(angle), np.sin(angle)])
+            across = np.array([-ahead[1], ahead[0]]) * 0.0115
+            leaf = [start, start + 0.35 * length * ahead + across, start + length * ahead, start + 0.35 * length * ahead - across]
+            sheet.fill(leaf, green)
+    return sheet.sprite()
+
+
+def rock_sprite(view: View, colours: Palette, rng: np.random.Generator, side: int) -> Sprite:
+    """The dark bank in a lower corner that trees stand on; anchor on its crest, `side` 1 in the right corner."""
+    sheet = Sheet(view, -0.42, -0.10, 0.42, 0.28)
+    x = np.linspace(-0.40, 0.40, 41)
+    crest = 0.16 * np.clip(-side * x / 0.40, -0.4, 1) ** 1 + 0.012 * np.sin(23 * x + rng.uniform(0, 6))
+    crest = crest + 0.14 * smoothstep(0.20, 0.42, -side * x)
+    earth = colours.line * 0.72 + colours.slope * 0.28
+    sheet.fill(np.concatenate([np.stack([x, crest], 1), [(0.40, 0.28), (-0.40, 0.28)]]), earth)
+    y = (np.arange(sheet.paint.shape[0], dtype=np.float32)[:, None] + 0.5 - sheet.anchor[1]) / sheet.pixels
+    across = (np.arange(sheet.paint.shape[1], dtype=np.float32)[None] + 0.5 - sheet.anchor[0]) / sheet.pixels
+    depth = y - np.interp(across[0], x, crest).astype(np.float32)[None]
+    pale = smoothstep(0.0, 0.16, depth) * 0.55
+    sheet.paint[..., :3] += (colours.slope * 0.6 + colours.mist * 0.4 - earth) * (pale * sheet.paint[..., 3])[..., None]
+    sheet.paint *= (1 - smoothstep(0.22, 0.40, -side * across + 0 * y))[..., None]
     return sheet.sprite()
