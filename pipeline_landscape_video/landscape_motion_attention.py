@@ -9,11 +9,12 @@ FreeNoise replaces whole blocks. Names, shapes and numbers of the parameters sta
 `from_pipe`, pickle and `torch.compile` go on working.
 """
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from diffusers import UNetMotionModel
+from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from einops import rearrange
@@ -21,6 +22,10 @@ from torch import nn
 
 
 SPARSE_CAUSAL_MODES = ("previous", "current_previous", "first_previous", "full")
+
+# Entries of an image UNet's config that `UNetMotionModel.from_unet2d` translates, or that change no output.
+IMAGE_ONLY_ENTRIES = ("attention_head_dim", "dropout", "upcast_attention", "addition_embed_type_num_heads")
+IMAGE_BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D")
 
 
 def install_sparse_causal_attention(unet: UNetMotionModel, mode: str) -> None:
@@ -74,6 +79,35 @@ def sparse_causal_mask(mode: str, num_frames: int, device: torch.device | str | 
     if mode == "first_previous":
         return previous | (key == 0)
     return torch.ones_like(previous)
+
+
+def check_adapter_fits(unet: UNet2DConditionModel, adapter: MotionAdapter) -> None:
+    """
+    Check that `UNetMotionModel.from_unet2d(unet, adapter)` computes what both were made for. By itself it drops what
+    a motion UNet does not know, and takes over weights under another number of norm groups, without a word.
+
+    Raises:
+        ValueError: names the entry of the image UNet's config that a motion UNet cannot have, or the first block that
+            the adapter does not fit, with both sizes.
+    """
+    known = inspect.signature(UNetMotionModel.__init__).parameters
+    for name, parameter in inspect.signature(UNet2DConditionModel.__init__).parameters.items():
+        value = unet.config.get(name)
+        if name not in known and name not in IMAGE_ONLY_ENTRIES and value not in (None, parameter.default):
+            raise ValueError(f"`unet` has {name}={value!r}, which a motion UNet cannot have.")
+    for block_type in (*unet.config.down_block_types, *unet.config.up_block_types):
+        if block_type not in IMAGE_BLOCKS:
+            raise ValueError(
+                f"`unet` has a {block_type}, a motion UNet only has those with and without text attention."
+            )
+    image_layers, motion_layers = _image_layers(unet, adapter), _motion_layers(adapter)
+    for name in image_layers | motion_layers:
+        image_sizes, motion_sizes = image_layers.get(name, []), motion_layers.get(name, [])
+        if image_sizes != motion_sizes:
+            raise ValueError(
+                f"`motion_adapter` does not fit `unet`: {name} has layers of (channels, norm groups)"
+                f" {motion_sizes} in the adapter, {image_sizes} in the UNet."
+            )
 
 
 class SparseCausalAttention(Attention):
@@ -187,3 +221,28 @@ def _register_mode(unet: UNetMotionModel, mode: str) -> None:
     unet.register_to_config(sparse_causal_mode=mode)
     for name, value in changed.items():
         setattr(unet.config, name, value)
+
+
+def _image_layers(unet: UNet2DConditionModel, adapter: MotionAdapter) -> dict[str, list[tuple[int, int]]]:
+    """(channels, norm groups) of the layers of each block of an image UNet that get a motion module."""
+    blocks = {f"down_blocks.{index}": block for index, block in enumerate(unet.down_blocks)}
+    blocks |= {f"up_blocks.{index}": block for index, block in enumerate(unet.up_blocks)}
+    layers = {
+        name: [(layer.out_channels, layer.norm1.num_groups) for layer in block.resnets]
+        for name, block in blocks.items()
+    }
+    if adapter.mid_block is not None:
+        layers["mid_block"] = layers[f"down_blocks.{len(unet.down_blocks) - 1}"][-1:]  # `from_unet2d` makes one
+    return layers
+
+
+def _motion_layers(adapter: MotionAdapter) -> dict[str, list[tuple[int, int]]]:
+    """(channels, norm groups) of the motion modules of each block of an adapter."""
+    blocks = {f"down_blocks.{index}": block for index, block in enumerate(adapter.down_blocks)}
+    blocks |= {f"up_blocks.{index}": block for index, block in enumerate(adapter.up_blocks)}
+    if adapter.mid_block is not None:
+        blocks["mid_block"] = adapter.mid_block
+    return {
+        name: [(layer.norm.num_channels, layer.norm.num_groups) for layer in block.motion_modules]
+        for name, block in blocks.items()
+    }
