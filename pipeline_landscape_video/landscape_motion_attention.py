@@ -44,7 +44,7 @@ def install_sparse_causal_attention(unet: UNetMotionModel, mode: str) -> None:
     Raises:
         ValueError: `mode` is none of `SPARSE_CAUSAL_MODES`, or `unet` has no motion modules.
     """
-    _check_mode(mode)
+    check_sparse_causal_mode(mode)
     transformers = [module for module in unet.modules() if isinstance(module, AnimateDiffTransformer3D)]
     if not transformers:
         raise ValueError(
@@ -68,7 +68,7 @@ def sparse_causal_mask(mode: str, num_frames: int, device: torch.device | str | 
     Raises:
         ValueError: `mode` is none of `SPARSE_CAUSAL_MODES`.
     """
-    _check_mode(mode)
+    check_sparse_causal_mode(mode)
     frames = torch.arange(num_frames, device=device)
     query, key = frames[:, None], frames[None, :]
     previous = key == (query - 1).clamp(min=0)
@@ -79,6 +79,12 @@ def sparse_causal_mask(mode: str, num_frames: int, device: torch.device | str | 
     if mode == "first_previous":
         return previous | (key == 0)
     return torch.ones_like(previous)
+
+
+def check_sparse_causal_mode(mode: str) -> None:
+    """Raise a `ValueError` if `mode` is none of `SPARSE_CAUSAL_MODES`."""
+    if mode not in SPARSE_CAUSAL_MODES:
+        raise ValueError(f"`sparse_causal_mode` is {mode!r}, must be one of {', '.join(SPARSE_CAUSAL_MODES)}.")
 
 
 def check_adapter_fits(unet: UNet2DConditionModel, adapter: MotionAdapter) -> None:
@@ -193,11 +199,6 @@ class SparseCausalBlocks(nn.ModuleList):
 def _previous_frame(frames: torch.Tensor) -> torch.Tensor:
     """Frame i-1 in the place of frame i, `(tokens, num_frames, ...)`; frame 0 stays in its own place."""
     return torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
-
-
-def _check_mode(mode: str) -> None:
-    if mode not in SPARSE_CAUSAL_MODES:
-        raise ValueError(f"`sparse_causal_mode` is {mode!r}, must be one of {', '.join(SPARSE_CAUSAL_MODES)}.")
 
 
 def _set_mode(block: nn.Module, mode: str | None) -> nn.Module:
