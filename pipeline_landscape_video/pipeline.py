@@ -11,6 +11,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -37,7 +38,6 @@ from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, load_flow_es
 logger = logging.getLogger(__name__)
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-PARENT_KEYWORDS = ("callback", "callback_steps")  # deprecated, but the parent still takes them
 
 
 class LandscapeVideoPipeline(AnimateDiffPipeline):
@@ -94,6 +94,8 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
             check_adapter_fits(unet, motion_adapter)
             scheduler = with_linear_betas(scheduler)
             unet = UNetMotionModel.from_unet2d(unet, motion_adapter)
+        elif isinstance(unet, UNetMotionModel):
+            warn_about_idle_adapter(unet, motion_adapter)
         super().__init__(
             vae=vae,
             text_encoder=text_encoder,
@@ -167,8 +169,8 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
         # 1. Check everything that can be known before the first step
         check_keywords(kwargs, type(self).__call__)
         check_choices(output_type, sofp_mode, flow_estimator)
-        self.check_sizes(prompt, num_frames, height, width, num_inference_steps, latents)
         self.unet = with_sparse_causal_attention(self.unet, self.motion_adapter)  # someone may have assigned another
+        self.check_sizes(prompt, num_frames, height, width, num_inference_steps, latents)
         warn_about_betas(self.scheduler)
         if guidance_scale > 1:
             self.warn_about_cut_text(negative_prompt)
@@ -237,29 +239,26 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
         if prompt is not None and len(prompt) == 0 and not isinstance(prompt, str):
             raise ValueError("`prompt` is empty, give at least one.")
         for name, number in (("num_frames", num_frames), ("num_inference_steps", num_inference_steps)):
-            if number < 1:
-                raise ValueError(f"`{name}` is {number}, must be at least 1.")
+            if not isinstance(number, Integral) or number < 1:
+                raise ValueError(f"`{name}` is {number}, must be a whole number of at least 1.")
         multiple = math.lcm(8, self.vae_scale_factor)
         for name, size in (("height", height), ("width", width)):
             if size is not None and (size <= 0 or size % multiple != 0):
                 raise ValueError(f"`{name}` is {size}, must be a positive multiple of {multiple}.")
         if latents is not None and not self.free_noise_enabled and latents.shape[2] != num_frames:
             raise ValueError(f"`num_frames` is {num_frames}, but `latents` hold {latents.shape[2]} frames.")
+        name, frames = "num_frames", num_frames
+        if self.free_noise_enabled:  # it samples any number of frames, in windows of so many
+            name, frames = "context_length", self._free_noise_context_length
         positions = self.unet.config.motion_max_seq_length
-        frames_at_once = self._free_noise_context_length if self.free_noise_enabled else num_frames
-        if frames_at_once > positions:
-            raise ValueError(
-                f"{'`context_length` of FreeNoise' if self.free_noise_enabled else '`num_frames`'} is"
-                f" {frames_at_once}, but this motion adapter has positions for at most {positions} frames"
-                f"{'.' if self.free_noise_enabled else ' (`enable_free_noise` makes longer clips).'}"
-            )
+        if frames > positions:
+            raise ValueError(f"`{name}` is {frames}, but this motion adapter has positions for at most {positions}.")
 
     def warn_about_cut_text(self, text: str | list[str] | dict[int, str] | None) -> None:
         """Warn with the end of a negative prompt that is too long; the parent warns about the prompt, but not here."""
-        if text is None:
-            return
+        texts = [text] if isinstance(text, str) else list(text.values()) if isinstance(text, dict) else text or []
         limit = self.tokenizer.model_max_length
-        for one in [text] if isinstance(text, str) else text.values() if isinstance(text, dict) else text:
+        for one in texts:
             tokens = self.tokenizer(one).input_ids
             if len(tokens) > limit:
                 cut = self.tokenizer.decode(tokens[limit - 1 : -1])
@@ -292,7 +291,7 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
 def check_keywords(keywords: dict[str, Any], call: Callable) -> None:
     """Refuse what the parent would swallow without a word, such as `interpolat=False`."""
     for name in keywords:
-        if name not in PARENT_KEYWORDS:
+        if name not in ("callback", "callback_steps"):  # deprecated, but the parent still takes them
             close = difflib.get_close_matches(name, inspect.signature(call).parameters, n=1)
             hint = f", did you mean `{close[0]}`?" if close else "."
             raise TypeError(f"`LandscapeVideoPipeline` got an unknown keyword `{name}`{hint}")
@@ -300,36 +299,54 @@ def check_keywords(keywords: dict[str, Any], call: Callable) -> None:
 
 def check_choices(output_type: str, sofp_mode: str, flow_estimator: str | FlowEstimator | None) -> None:
     """Raise a `ValueError` for a word that is not among those to choose from."""
-    for name, value, choices in (
-        ("output_type", output_type, OUTPUT_TYPES),
-        ("sofp_mode", sofp_mode, SOFP_MODES),
-        ("flow_estimator", flow_estimator, FLOW_ESTIMATORS),
-    ):
-        if name == "flow_estimator" and (value is None or callable(value)):
-            continue
-        if value not in choices:
-            raise ValueError(f"`{name}` is {value!r}, must be one of {', '.join(choices)}.")
+    choices = {"output_type": (output_type, OUTPUT_TYPES), "sofp_mode": (sofp_mode, SOFP_MODES)}
+    if flow_estimator is not None and not callable(flow_estimator):
+        choices["flow_estimator"] = (flow_estimator, FLOW_ESTIMATORS)
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(f"`{name}` is {value!r}, must be one of {', '.join(allowed)}.")
 
 
 def check_adapter_fits(unet: UNet2DConditionModel, adapter: MotionAdapter | None) -> None:
     """Raise a `ValueError` that names the first block of an image UNet which `adapter` does not fit, and the sizes."""
     if adapter is None:
         raise ValueError("`unet` is an image UNet, so `motion_adapter` must be given: without one nothing moves.")
+    image_layers, motion_layers = {}, {}  # by block: (channels, norm groups) of each layer
     for side in ("down_blocks", "up_blocks"):
-        blocks, motion_blocks = getattr(unet, side), getattr(adapter, side)
-        if len(blocks) != len(motion_blocks):
+        for index, block in enumerate(getattr(unet, side)):
+            image_layers[f"{side}.{index}"] = [(layer.out_channels, layer.norm1.num_groups) for layer in block.resnets]
+        for index, block in enumerate(getattr(adapter, side)):
+            motion_layers[f"{side}.{index}"] = [motion_size(layer) for layer in block.motion_modules]
+    if adapter.mid_block is not None:
+        last = image_layers[f"down_blocks.{len(unet.down_blocks) - 1}"][-1]
+        image_layers["mid_block"] = [last]  # `UNetMotionModel.from_unet2d` makes one layer
+        motion_layers["mid_block"] = [motion_size(layer) for layer in adapter.mid_block.motion_modules]
+    for name in image_layers | motion_layers:
+        image_sizes, motion_sizes = image_layers.get(name, []), motion_layers.get(name, [])
+        if image_sizes != motion_sizes:
             raise ValueError(
-                f"`motion_adapter` does not fit `unet`: {side} are {len(motion_blocks)} in the adapter,"
-                f" {len(blocks)} in the UNet."
+                f"`motion_adapter` does not fit `unet`: {name} has layers of (channels, norm groups)"
+                f" {motion_sizes} in the adapter, {image_sizes} in the UNet."
             )
-        for index, (block, motion_block) in enumerate(zip(blocks, motion_blocks, strict=True)):
-            wanted = [(layer.out_channels, layer.norm1.num_groups) for layer in block.resnets]
-            found = [(layer.norm.num_channels, layer.norm.num_groups) for layer in motion_block.motion_modules]
-            if wanted != found:
-                raise ValueError(
-                    f"`motion_adapter` does not fit `unet`: {side}[{index}] has layers of (channels, norm groups)"
-                    f" {found} in the adapter, {wanted} in the UNet."
+
+
+def motion_size(layer: AnimateDiffTransformer3D) -> tuple[int, int]:
+    """(channels, norm groups) of a motion module."""
+    return layer.norm.num_channels, layer.norm.num_groups
+
+
+def warn_about_idle_adapter(unet: UNetMotionModel, adapter: MotionAdapter | None) -> None:
+    """Warn if a motion UNet comes with an adapter of other weights, which are not used."""
+    in_unet = dict(unet.named_parameters())
+    for name, weight in adapter.named_parameters() if adapter is not None else ():
+        # A motion module acts through `proj_out`; an untrained one, all zero, is not used in either place.
+        if name.endswith("proj_out.weight") and name in in_unet and not (weight.is_meta or in_unet[name].is_meta):
+            if not torch.equal(weight.to(in_unet[name]), in_unet[name]):
+                logger.warning(
+                    "`unet` has motion modules of its own, the different weights of `motion_adapter` are not used;"
+                    " `pipe.unet.load_motion_modules(motion_adapter)` puts them in."
                 )
+                return
 
 
 def with_linear_betas(scheduler: SchedulerMixin | None) -> SchedulerMixin | None:
