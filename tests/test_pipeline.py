@@ -1,0 +1,440 @@
+"""`LandscapeVideoPipeline`: calls, outputs, and every check before the first step."""
+
+import inspect
+import io
+import logging
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AnimateDiffPipeline,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UNetMotionModel,
+)
+from tiny_models import build_scheduler, build_unet2d
+
+from pipeline_landscape_video import LandscapeVideoPipeline
+
+
+PIPELINE_LOGGER = "pipeline_landscape_video.pipeline"
+
+
+def still(frames_a: torch.Tensor, frames_b: torch.Tensor) -> torch.Tensor:
+    """A flow estimator that sees no motion."""
+    return torch.zeros_like(frames_a[:, :2])
+
+
+def sample(pipe, **arguments):
+    """Frames of a call with small defaults."""
+    defaults = {
+        "num_frames": 4,
+        "num_inference_steps": 2,
+        "generator": torch.Generator().manual_seed(0),
+        "output_type": "pt",
+        "flow_estimator": still,
+    }
+    if "prompt_embeds" not in arguments:
+        defaults["prompt"] = "misty mountains"
+    return pipe(**(defaults | arguments)).frames
+
+
+def said(caplog, logger=PIPELINE_LOGGER):
+    """Messages of one logger."""
+    return [record.getMessage() for record in caplog.records if record.name == logger]
+
+
+class Steps:
+    """Counts how often a pipeline's UNet runs."""
+
+    def __init__(self, pipe):
+        self.count = 0
+        pipe.unet.register_forward_pre_hook(self.add)
+
+    def add(self, *_):
+        self.count += 1
+
+
+# Signature and defaults
+
+
+def test_signature_is_the_parents_then_ours():
+    parent = list(inspect.signature(AnimateDiffPipeline.__call__).parameters)
+    ours = list(inspect.signature(LandscapeVideoPipeline.__call__).parameters)
+    assert ours == [*parent[:-1], "interpolate", "sofp_mode", "flow_estimator", "kwargs"]
+    constructor = list(inspect.signature(AnimateDiffPipeline.__init__).parameters)
+    assert list(inspect.signature(LandscapeVideoPipeline.__init__).parameters) == constructor
+
+
+def test_defaults_are_those_of_the_paper(tiny_pipeline):
+    pipe = tiny_pipeline()
+    steps = Steps(pipe)
+    frames = pipe("misty mountains", flow_estimator=still).frames
+    assert steps.count == 25
+    assert pipe.guidance_scale == 8
+    assert len(frames) == 1 and len(frames[0]) == 2 * 16 - 1
+    assert frames[0][0].size == (64, 64)
+
+
+# Outputs
+
+
+def test_interpolation_leaves_the_sampled_frames_untouched(tiny_pipeline):
+    pipe = tiny_pipeline()
+    frames = sample(pipe, interpolate=False)
+    interpolated = sample(pipe, flow_estimator="dis")
+    assert frames.shape == (1, 4, 3, 64, 64)
+    assert interpolated.shape == (1, 7, 3, 64, 64)
+    assert torch.equal(interpolated[:, ::2], frames)
+    assert frames.min() >= 0 and frames.max() <= 1 and frames.std() > 0
+
+
+def test_frames_equal_the_parents_with_a_stock_adapter(tiny_components):
+    components = tiny_components(sparse_causal_mode=None)
+    stock = sample_stock(AnimateDiffPipeline(**components))
+    assert torch.equal(sample(LandscapeVideoPipeline(**components), interpolate=False), stock)
+
+
+def sample_stock(pipe):
+    return pipe(
+        "misty mountains",
+        num_frames=4,
+        num_inference_steps=2,
+        guidance_scale=8,
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
+    ).frames
+
+
+@pytest.mark.parametrize("interpolate", [True, False])
+def test_output_types_hold_the_same_frames(tiny_pipeline, interpolate):
+    pipe = tiny_pipeline()
+    num_frames = 7 if interpolate else 4
+    tensor, array, images = (
+        sample(pipe, output_type=output_type, interpolate=interpolate) for output_type in ("pt", "np", "pil")
+    )
+    assert tensor.shape == (1, num_frames, 3, 64, 64)
+    assert array.shape == (1, num_frames, 64, 64, 3)
+    assert len(images) == 1 and len(images[0]) == num_frames
+    assert np.array_equal(array, tensor.permute(0, 1, 3, 4, 2).numpy())
+    for image, frame in zip(images[0], array[0], strict=True):
+        assert np.array_equal(np.asarray(image), (frame * 255).round().astype("uint8"))
+
+
+def test_latents_are_not_interpolated_and_decode_to_the_frames(tiny_pipeline):
+    pipe = tiny_pipeline()
+    latents = sample(pipe, output_type="latent", interpolate=True)
+    assert latents.shape == (1, 4, 4, 8, 8)
+    with torch.no_grad():
+        frames = (pipe.decode_latents(latents) / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+    torch.testing.assert_close(frames, sample(pipe, interpolate=False))
+
+
+def test_return_dict_false_gives_a_tuple(tiny_pipeline):
+    pipe = tiny_pipeline()
+    arguments = {"num_frames": 2, "num_inference_steps": 1, "output_type": "np", "flow_estimator": still}
+    output = pipe("mist", return_dict=False, generator=torch.Generator().manual_seed(0), **arguments)
+    assert isinstance(output, tuple) and len(output) == 1
+    frames = pipe("mist", generator=torch.Generator().manual_seed(0), **arguments).frames
+    assert np.array_equal(output[0], frames)
+
+
+def test_batch_equals_single_prompts_with_their_generators(tiny_pipeline):
+    pipe = tiny_pipeline()
+    prompts = ["mist over the river", "a boat"]
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    batch = sample(pipe, prompt=prompts, negative_prompt=["rain", "snow"], generator=generators)
+    assert batch.shape == (2, 7, 3, 64, 64)
+    for index, (prompt, negative_prompt) in enumerate(zip(prompts, ["rain", "snow"], strict=True)):
+        generator = torch.Generator().manual_seed(index + 1)
+        single = sample(pipe, prompt=prompt, negative_prompt=negative_prompt, generator=generator)
+        torch.testing.assert_close(batch[index], single[0], atol=1e-4, rtol=1e-4)
+
+
+def test_too_few_generators_are_refused(tiny_pipeline):
+    with pytest.raises(ValueError, match="list of generators of length 1"):
+        sample(tiny_pipeline(), prompt=["mist", "rain"], generator=[torch.Generator()])
+
+
+def test_one_frame_stays_one_frame(tiny_pipeline):
+    assert sample(tiny_pipeline(), num_frames=1).shape == (1, 1, 3, 64, 64)
+
+
+def test_height_and_width_are_obeyed(tiny_pipeline):
+    assert sample(tiny_pipeline(), height=48, width=72, flow_estimator="dis").shape == (1, 7, 3, 48, 72)
+
+
+def test_prompt_embeddings_replace_the_prompt(tiny_pipeline):
+    pipe = tiny_pipeline()
+    with torch.no_grad():
+        prompt_embeds, negative_prompt_embeds = pipe.encode_prompt("misty mountains", "cpu", 1, True)
+    frames = sample(pipe, prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds)
+    assert torch.equal(frames, sample(pipe))
+
+
+def test_bfloat16_works_with_interpolation(tiny_pipeline):
+    pipe = tiny_pipeline().to(torch.bfloat16)
+    frames = sample(pipe, flow_estimator="dis")
+    assert frames.dtype == torch.float32 and torch.isfinite(frames).all()
+
+
+def test_nothing_is_recorded_for_gradients(tiny_pipeline):
+    assert not sample(tiny_pipeline()).requires_grad
+
+
+# Flow estimators
+
+
+def test_flow_estimator_sees_frames_between_0_and_1(tiny_pipeline):
+    seen = []
+
+    def estimator(frames_a, frames_b):
+        seen.extend([frames_a, frames_b])
+        return still(frames_a, frames_b)
+
+    sample(tiny_pipeline(), flow_estimator=estimator)
+    assert seen and all(frames.shape[1:] == (3, 64, 64) for frames in seen)
+    assert all(frames.min() >= 0 and frames.max() <= 1 for frames in seen)
+
+
+def test_sofp_mode_reaches_the_interpolation(tiny_pipeline):
+    pipe = tiny_pipeline()
+    frames = sample(pipe, interpolate=False)[0]
+
+    def braking(frames_a, frames_b):
+        """2 pixels to the right towards any later frame, however far, and back: each mode places that differently."""
+        time_a, time_b = (
+            torch.stack([(frames - one).abs().sum((1, 2, 3)).argmin() for one in some])
+            for some in (frames_a, frames_b)
+        )
+        flow = torch.zeros_like(frames_a[:, :2])
+        flow[:, 0] = 2 * (time_b - time_a).sign()[:, None, None]
+        return flow
+
+    modes = [sample(pipe, flow_estimator=braking, sofp_mode=mode) for mode in ("quadratic", "projection", "linear")]
+    assert all(torch.equal(mode[0, ::2], frames) for mode in modes)
+    assert not torch.equal(modes[0], modes[1])
+    assert not torch.equal(modes[0], modes[2])
+    assert not torch.equal(modes[1], modes[2])
+
+
+def test_flow_estimator_is_made_once_and_is_no_component(tiny_pipeline):
+    pipe = tiny_pipeline()
+    assert pipe.get_flow_estimator("dis") is pipe.get_flow_estimator("dis")
+    assert pipe.get_flow_estimator(still) is still
+    assert set(pipe.components) == set(inspect.signature(AnimateDiffPipeline.__init__).parameters) - {"self"}
+    pipe.to(torch.float64).to("cpu")
+
+
+# Callbacks, interrupts, progress
+
+
+def test_callback_sees_and_changes_latents(tiny_pipeline):
+    seen = []
+
+    def blank(pipe, step, timestep, tensors):
+        seen.append((step, tensors["latents"].shape))
+        return {"latents": torch.zeros_like(tensors["latents"])}
+
+    pipe = tiny_pipeline()
+    latents = sample(pipe, output_type="latent", callback_on_step_end=blank)
+    assert seen == [(0, (1, 4, 4, 8, 8)), (1, (1, 4, 4, 8, 8))]
+    assert not latents.any()
+    with pytest.raises(ValueError, match="callback_on_step_end_tensor_inputs"):
+        sample(pipe, callback_on_step_end=blank, callback_on_step_end_tensor_inputs=["noise"])
+
+
+def test_interrupt_ends_sampling_and_skips_interpolation(tiny_pipeline):
+    def stop(pipe, step, timestep, tensors):
+        pipe._interrupt = step == 1
+        return tensors
+
+    pipe = tiny_pipeline()
+    steps = Steps(pipe)
+    assert sample(pipe, num_inference_steps=5, callback_on_step_end=stop).shape == (1, 4, 3, 64, 64)
+    assert steps.count == 2
+    assert sample(pipe, num_inference_steps=5).shape == (1, 7, 3, 64, 64)  # the next call is whole again
+
+
+def test_deprecated_callback_of_the_parent_still_works(tiny_pipeline):
+    seen = []
+    with pytest.warns(FutureWarning, match="callback"):
+        sample(tiny_pipeline(), callback=lambda step, timestep, latents: seen.append(step), callback_steps=1)
+    assert seen == [0, 1]
+
+
+def test_progress_bar_counts_the_steps(tiny_pipeline):
+    pipe = tiny_pipeline()
+    written = io.StringIO()
+    pipe.set_progress_bar_config(disable=False, file=written)
+    sample(pipe, num_inference_steps=3)
+    assert "3/3" in written.getvalue()
+
+
+def test_hooks_are_freed_when_interpolation_fails(tiny_pipeline, monkeypatch):
+    def broken(frames_a, frames_b):
+        raise RuntimeError("no flow today")
+
+    pipe = tiny_pipeline()
+    freed = []
+    free = pipe.maybe_free_model_hooks
+    monkeypatch.setattr(pipe, "maybe_free_model_hooks", lambda: (freed.append(pipe.interrupt), free()))
+    with pytest.raises(RuntimeError, match="no flow today"):
+        sample(pipe, flow_estimator=broken)
+    assert len(freed) == 2  # by the parent before decoding, and by us after it
+
+
+# Checks before the first step
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_frames": 33}, ValueError, "`num_frames` is 33, .* at most 32"),
+        ({"num_frames": 0}, ValueError, "`num_frames` is 0"),
+        ({"num_frames": 4.0}, ValueError, "`num_frames` is 4.0"),
+        ({"num_inference_steps": 0}, ValueError, "`num_inference_steps` is 0"),
+        ({"height": 60}, ValueError, "`height` is 60, must be a positive multiple of 8"),
+        ({"width": 60}, ValueError, "`width` is 60"),
+        ({"height": 0}, ValueError, "`height` is 0"),
+        ({"width": -8}, ValueError, "`width` is -8"),
+        ({"prompt": []}, ValueError, "`prompt` is empty"),
+        ({"output_type": "gif"}, ValueError, "`output_type` is 'gif', must be one of pil, np, pt, latent"),
+        ({"sofp_mode": "cubic"}, ValueError, "`sofp_mode` is 'cubic', must be one of quadratic, projection, linear"),
+        ({"sofp_mode": "cubic", "interpolate": False}, ValueError, "`sofp_mode` is 'cubic'"),
+        ({"flow_estimator": "farneback"}, ValueError, "`flow_estimator` is 'farneback', must be one of raft"),
+        ({"latents": torch.zeros(1, 4, 5, 8, 8)}, ValueError, "`num_frames` is 4, but `latents` hold 5"),
+        ({"interpolat": False}, TypeError, "unknown keyword `interpolat`, did you mean `interpolate`?"),
+        ({"video_length": 8}, TypeError, "unknown keyword `video_length`"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line_before_any_step(tiny_pipeline, arguments, error, message):
+    pipe = tiny_pipeline()
+    steps = Steps(pipe)
+    with pytest.raises(error, match=message) as caught:
+        sample(pipe, **arguments)
+    assert "\n" not in str(caught.value)
+    assert steps.count == 0
+
+
+def test_as_many_frames_as_positions_are_allowed(tiny_pipeline):
+    assert sample(tiny_pipeline(), num_frames=32, num_inference_steps=1, interpolate=False).shape[1] == 32
+
+
+def test_image_unet_assigned_later_is_refused(tiny_pipeline):
+    pipe = tiny_pipeline()
+    pipe.unet = build_unet2d()
+    with pytest.raises(ValueError, match="`pipe.unet` is an image UNet"):
+        sample(pipe)
+
+
+def test_motion_unet_assigned_later_gets_the_attention(tiny_pipeline, tiny_components):
+    pipe, components = tiny_pipeline(), tiny_components()
+    expected = sample(pipe)
+    assigned = UNetMotionModel.from_unet2d(components["unet"], components["motion_adapter"])
+    pipe.unet = assigned
+    assert torch.equal(sample(pipe), expected)
+    assert "sparse_causal_mode" not in assigned.config  # it may belong to another pipeline
+
+
+def test_long_prompt_is_warned_about_with_what_was_cut(tiny_pipeline, caplog):
+    sample(tiny_pipeline(), prompt="misty mountains " * 38 + "boat")
+    (message,) = said(caplog, "diffusers.pipelines.animatediff.pipeline_animatediff")
+    assert "truncated" in message and "mountains boat" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("wrap", [str, lambda text: [text]])
+def test_long_negative_prompt_is_warned_about_with_what_was_cut(tiny_pipeline, caplog, wrap):
+    pipe = tiny_pipeline()
+    text = "misty mountains " * 37 + "rain snow"
+    prompt = wrap("mist")
+    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER):
+        sample(pipe, prompt=prompt, negative_prompt=wrap(text[:-5]))
+        sample(pipe, prompt=prompt, negative_prompt=wrap(text), guidance_scale=1)  # not used, nothing to say
+        assert not said(caplog)
+        sample(pipe, prompt=prompt, negative_prompt=wrap(text))
+    assert said(caplog) == ["`negative_prompt` is cut after 77 tokens, this part is lost: 'snow'"]
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+        DDIMScheduler(beta_schedule="squaredcos_cap_v2"),
+    ],
+)
+def test_other_beta_schedules_are_warned_about(tiny_pipeline, caplog, scheduler):
+    pipe = tiny_pipeline()
+    pipe.scheduler = scheduler
+    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER):
+        sample(pipe, interpolate=False)
+    (message,) = said(caplog)
+    assert scheduler.config.beta_schedule in message and "\n" not in message
+
+
+def test_linear_betas_are_not_warned_about(tiny_pipeline, caplog):
+    pipe = tiny_pipeline()
+    pipe.scheduler = EulerDiscreteScheduler.from_config(build_scheduler().config)
+    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER):
+        sample(pipe, interpolate=False)
+    assert not said(caplog)
+
+
+def test_scheduler_without_betas_is_warned_about(tiny_pipeline, caplog):
+    pipe = tiny_pipeline()
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER), pytest.raises(AttributeError, match="init_noise_sigma"):
+        sample(pipe)  # diffusers' own AnimateDiff cannot use it either
+    assert "The betas of FlowMatchEulerDiscreteScheduler are None" in said(caplog)[0]
+
+
+# What diffusers' own pipeline brings along
+
+
+def test_free_noise_makes_longer_clips_and_can_be_disabled(tiny_pipeline):
+    pipe = tiny_pipeline()
+    before = sample(pipe, num_frames=8)
+    pipe.enable_free_noise(context_length=8, context_stride=4)
+    assert sample(pipe, num_frames=40, num_inference_steps=1, interpolate=False).shape[1] == 40
+    with pytest.raises(ValueError, match="`num_frames` is 0"):
+        sample(pipe, num_frames=0)
+    pipe.disable_free_noise()
+    assert not pipe.free_noise_enabled
+    assert torch.equal(sample(pipe, num_frames=8), before)
+    with pytest.raises(ValueError, match="at most 32"):
+        sample(pipe, num_frames=40)
+
+
+def test_free_noise_window_must_fit_the_positions(tiny_pipeline):
+    pipe = tiny_pipeline()
+    pipe.enable_free_noise(context_length=48, context_stride=4)
+    with pytest.raises(ValueError, match="`context_length` is 48, .* at most 32"):
+        sample(pipe, num_frames=64)
+
+
+def test_free_noise_takes_a_prompt_for_each_part(tiny_pipeline):
+    pipe = tiny_pipeline()
+    pipe.enable_free_noise(context_length=8, context_stride=4)
+    frames = sample(pipe, prompt={0: "mist", 8: "rain"}, num_frames=12, num_inference_steps=1)
+    assert frames.shape[1] == 23
+
+
+def test_free_init_and_freeu_work_with_interpolation(tiny_pipeline):
+    pipe = tiny_pipeline()
+    plain = sample(pipe)
+    pipe.enable_free_init(num_iters=2)
+    refined = sample(pipe)
+    pipe.disable_free_init()
+    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+    scaled = sample(pipe)
+    pipe.disable_freeu()
+    assert refined.shape == scaled.shape == plain.shape
+    assert not torch.equal(refined, plain)
+    assert torch.equal(sample(pipe), plain)
+
+
+def test_chunked_decoding_gives_the_same_frames(tiny_pipeline):
+    pipe = tiny_pipeline()
+    torch.testing.assert_close(sample(pipe, decode_chunk_size=1), sample(pipe), atol=1e-5, rtol=1e-5)
