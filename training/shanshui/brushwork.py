@@ -105,13 +105,16 @@ def noise(
     return total
 
 
+def mix(first: np.ndarray, second: np.ndarray, share: np.ndarray | float) -> np.ndarray:
+    """(3, h, w) planes from `first` to `second` ((3,) colours or such planes) by `share` (h, w) of the second."""
+    first, second = (colour.reshape(3, 1, 1) if colour.ndim == 1 else colour for colour in (first, second))
+    return first + (second - first) * share
+
+
 def premultiplied(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """(h, w, 4) float32 canvas of `colour` ((3,) or (h, w, 3), 0 to 1) with opacity `alpha` (h, w)."""
-    out = np.empty((*alpha.shape, 4), np.float32)
-    out[..., :3] = colour
-    out[..., :3] *= alpha[..., None]
-    out[..., 3] = alpha
-    return out
+    """(h, w, 4) float32 paint of `colour` ((3,) or planes (3, h, w), 0 to 1) with opacity `alpha` (h, w)."""
+    alpha = alpha.astype(np.float32)
+    return cv2.merge([*(plane * alpha for plane in colour.astype(np.float32)), alpha])
 
 
 def soften(canvas: np.ndarray, view: View) -> np.ndarray:
@@ -163,20 +166,25 @@ class Canvas:
         paint = cv2.warpAffine(self.paint, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         return top, paint
 
-    def lay(self, picture: np.ndarray, inverse: np.ndarray, strength: np.ndarray | float = 1.0) -> None:
-        """Lay it over `picture` (h, w, 3), in place."""
+    def lay(self, picture: np.ndarray, inverse: np.ndarray, strength: np.ndarray | None = None) -> None:
+        """Lay it over `picture` (h, w, 3), in place; `strength` (h,) thins it row by row."""
         top, paint = self.sample(inverse, picture.shape[:2])
-        if not isinstance(strength, float):
-            strength = strength[top : top + len(paint)]
-        lay_over(picture[top : top + len(paint)], paint, strength)
+        if strength is not None:
+            paint *= strength[top : top + len(paint), None, None]
+        if len(paint):
+            lay_over(picture[top : top + len(paint)], paint)
 
 
-def lay_over(picture: np.ndarray, paint: np.ndarray, strength: np.ndarray | float = 1.0) -> None:
+def lay_over(picture: np.ndarray, paint: np.ndarray) -> None:
     """Lay premultiplied `paint` (h, w, 4) over `picture` (h, w, 3), in place."""
-    if not isinstance(strength, float) or strength != 1.0:
-        paint = paint * np.asarray(strength, np.float32)
-    picture *= 1 - paint[..., 3:]
-    picture += paint[..., :3]
+    bare = cv2.cvtColor(1 - cv2.extractChannel(paint, 3), cv2.COLOR_GRAY2RGB)
+    picture[...] = cv2.add(cv2.multiply(picture, bare), cv2.cvtColor(paint, cv2.COLOR_RGBA2RGB))
+
+
+def tint(picture: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> None:
+    """Lay `colour` ((3,) or planes (3, h, w)) with opacity `alpha` (h, w) over `picture` (h, w, 3), in place."""
+    if alpha.size:
+        lay_over(picture, premultiplied(colour, alpha))
 
 
 @dataclass(frozen=True)

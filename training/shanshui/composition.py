@@ -41,14 +41,14 @@ class Layout:
         object.__setattr__(self, "mirrored", mirrored)
         object.__setattr__(self, "horizon", horizon * self.view.height)
         place("mass", (0.24, 0.36), (0.0, 0.0))
-        place("light", (0.70, 0.80), (0.13, 0.19))
-        place("birds", (0.44, 0.54), (0.10, 0.15))
-        place("boat", (0.38, 0.46), (0.80, 0.84))
-        place("pavilion", (0.56, 0.62), (0.60, 0.64))
-        place("trees", (0.86, 0.92), (0.95, 0.98))
-        place("waterfall", (0.26, 0.34), (0.0, 0.0))
+        place("light", (0.72, 0.81), (0.13, 0.19))
+        place("birds", (0.38, 0.44), (0.11, 0.15))
+        place("boat", (0.33, 0.40), (0.80, 0.84))
+        place("pavilion", (0.47, 0.51) if self.scene.trees != "none" else (0.53, 0.62), (0.60, 0.64))
+        place("trees", (0.91, 0.96), (0.94, 0.97))
+        place("waterfall", (0.19, 0.25), (0.0, 0.0))
         place("seal", (0.075, 0.085), (0.0, 0.0))
-        place("river", (0.40, 0.48), (0.0, 0.0))
+        place("river", (0.38, 0.44), (0.0, 0.0))
 
     def fall(self) -> tuple[float, float]:
         """y of the upper and the lower end of the waterfall."""

@@ -1,24 +1,25 @@
 """Many small things in the air: birds, rain, snowflakes and petals, drawn afresh in every frame."""
 
+import math
+
 import cv2
 import numpy as np
-from brushwork import View, generator, smoothstep
+from brushwork import View, generator, tint
 from composition import DRIFT, Layout
 from palettes import Palette, rgb
-from scene import Scene
 
 
-def mask(shapes: list[np.ndarray], size: tuple[int, int], finer: int) -> np.ndarray:
-    """(h, w, 1) float32 cover, 0 to 1, of filled polygons ((points, 2) pixels) on a sheet of `size` (h, w)."""
+def mask(shapes: np.ndarray | list[np.ndarray], size: tuple[int, int], finer: int) -> np.ndarray:
+    """(h, w) float32 cover, 0 to 1, of filled polygons ((points, 2) pixels) on a sheet of `size` (h, w)."""
     sheet = np.zeros((size[0] * finer, size[1] * finer), np.uint8)
     for shape in shapes:
         cv2.fillPoly(sheet, [np.round((shape * finer - 0.5) * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
-    return cv2.resize(sheet, size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
+    return cv2.resize(sheet, size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def finer(view: View) -> int:
     """Sub-pixels a pixel: enough that small shapes move without jerks."""
-    return 6 if view.unit <= 160 else 4 if view.unit <= 320 else 2
+    return 6 if view.unit <= 160 else 4
 
 
 class Birds:
@@ -59,15 +60,14 @@ class Birds:
         cover = mask(shapes, (bottom - top, right - left), finer(view))
         first, last = max(left, 0), min(right, view.width)
         if first < last:
-            part = picture[top:bottom, first:last]
-            part += (self.colours.line * 0.9 - part) * cover[:, first - left : last - left]
+            tint(picture[top:bottom, first:last], self.colours.line * 0.9, cover[:, first - left : last - left])
 
 
 class Weather:
     """Rain, snow or petals: particles that fall, wander and come again at the top."""
 
     # number, units a second down and across, share of sideways wandering
-    HABITS = {"rain": (70, 1.30, -0.28, 0.0), "snowfall": (75, 0.20, 0.04, 0.025), "petals": (30, 0.16, 0.12, 0.04)}
+    HABITS = {"rain": (90, 1.30, -0.28, 0.0), "snowfall": (75, 0.20, 0.04, 0.025), "petals": (30, 0.16, 0.12, 0.04)}
 
     def __init__(self, layout: Layout, colours: Palette) -> None:
         self.layout, self.kind, self.colours = layout, layout.scene.weather, colours
@@ -92,26 +92,23 @@ class Weather:
         y = self.place[:, 1] * size[1] + fall * speed * time * view.unit
         return np.stack([x, y], 1) % size - margin
 
-    def outlines(self, time: float) -> list[np.ndarray]:
-        unit = self.layout.view.unit
-        shapes = []
+    def outlines(self, time: float) -> np.ndarray:
+        """(particles, points, 2) pixels."""
+        unit, near, phase = self.layout.view.unit, self.near[:, None], self.phase[:, None]
         turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-        for (x, y), near, phase in zip(self.positions(time), self.near, self.phase, strict=True):
-            if self.kind == "rain":
-                ahead = np.array([self.habit[1], self.habit[0]]) / np.hypot(*self.habit[:2])
-                across = np.array([-ahead[1], ahead[0]]) * unit * (0.0045 + 0.003 * near)
-                tail = ahead * unit * (0.06 + 0.05 * near)
-                shapes.append(np.array([(x, y) + across, (x, y) - across, (x, y) - tail - across, (x, y) - tail + across]))
-            elif self.kind == "snowfall":
-                radius = unit * (0.009 + 0.008 * near)
-                shapes.append(np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], 1))
-            else:
-                spin = phase + 2.2 * time * (1 if phase > np.pi else -1)
-                flat = 0.55 + 0.30 * np.sin(2.6 * time + 3 * phase)
-                petal = np.stack([np.cos(turn), flat * np.sin(turn) * (1 - 0.35 * np.cos(turn))], 1)
-                rotation = np.array([[np.cos(spin), -np.sin(spin)], [np.sin(spin), np.cos(spin)]])
-                shapes.append(petal @ rotation.T * unit * (0.015 + 0.008 * near) + (x, y))
-        return shapes
+        if self.kind == "rain":
+            ahead = np.array([self.habit[1], self.habit[0]]) / math.hypot(*self.habit[:2])
+            along, across = np.array([0, 0, -1, -1]) * (0.06 + 0.05 * near), np.array([1, -1, -1, 1]) * (0.0032 + 0.0025 * near)
+            shape = along[..., None] * ahead + across[..., None] * (-ahead[1], ahead[0])
+        elif self.kind == "snowfall":
+            shape = np.stack([np.cos(turn), np.sin(turn)], 1) * (0.009 + 0.008 * near[..., None])
+        else:
+            spin = phase + 2.2 * time * np.where(phase > np.pi, 1, -1)
+            flat = 0.55 + 0.30 * np.sin(2.6 * time + 3 * phase)
+            x, y = np.cos(turn) + 0 * phase, flat * np.sin(turn) * (1 - 0.35 * np.cos(turn))
+            turned = [x * np.cos(spin) - y * np.sin(spin), x * np.sin(spin) + y * np.cos(spin)]
+            shape = np.stack(turned, 2) * (0.015 + 0.008 * near[..., None])
+        return shape * unit + self.positions(time)[:, None]
 
     def lay(self, picture: np.ndarray, time: float) -> None:
         colours = self.colours
@@ -119,8 +116,8 @@ class Weather:
             veil, colour, opacity = colours.far * 0.7 + 0.25 * colours.line, colours.line * 0.8 + colours.mist * 0.2, 0.62
             picture += (veil - picture) * np.float32(0.16)
         elif self.kind == "snowfall":
-            picture *= np.float32(0.80)
+            picture *= np.float32(0.92 if self.layout.scene.palette == "snow" else 0.80)
             colour, opacity = rgb("ffffff"), 0.95
         else:
             colour, opacity = colours.blossom, 0.95
-        picture += (colour - picture) * (mask(self.outlines(time), picture.shape[:2], finer(self.layout.view)) * opacity)
+        tint(picture, colour, mask(self.outlines(time), picture.shape[:2], finer(self.layout.view)) * opacity)

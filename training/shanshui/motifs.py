@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from brushwork import Sprite, View, smoothstep, soften
+from brushwork import Sprite, View, premultiplied, smoothstep, soften
 from palettes import Palette, rgb
 from scene import Scene
 
@@ -27,23 +27,27 @@ class Sheet:
         self.blend(points, colour, opacity, width)
 
     def blend(self, points, colour: np.ndarray, opacity: float, width: float | None) -> None:
-        finer = 4
-        points = (np.asarray(points, float) * self.pixels + self.anchor) * finer
-        mask = np.zeros((self.paint.shape[0] * finer, self.paint.shape[1] * finer), np.uint8)
-        fixed = np.round((points - 0.5) * 16).astype(np.int32)
+        finer = 3
+        points = np.asarray(points, float) * self.pixels + self.anchor
+        edge = 2 + (width or 0) * self.pixels / 2
+        left, top = np.maximum(np.floor(points.min(0) - edge).astype(int), 0)
+        right, bottom = np.minimum(np.ceil(points.max(0) + edge).astype(int), self.paint.shape[1::-1])
+        mask = np.zeros(((bottom - top) * finer, (right - left) * finer), np.uint8)
+        fixed = np.round(((points - (left, top)) * finer - 0.5) * 16).astype(np.int32)
         if width is None:
             cv2.fillPoly(mask, [fixed], 255, cv2.LINE_8, 4)
         else:
             thickness = max(round(width * self.pixels * finer), 1)
             cv2.polylines(mask, [fixed], False, 255, thickness, cv2.LINE_8, 4)
-        mask = cv2.resize(mask, self.paint.shape[1::-1], interpolation=cv2.INTER_AREA)
-        self.lay(colour, mask.astype(np.float32) * (opacity / 255))
+        mask = cv2.resize(mask, (int(right - left), int(bottom - top)), interpolation=cv2.INTER_AREA)
+        self.lay(colour, mask.astype(np.float32) * np.float32(opacity / 255), slice(top, bottom), slice(left, right))
 
-    def lay(self, colour: np.ndarray, alpha: np.ndarray) -> None:
-        """Lay a colour over the sheet with opacity `alpha` (h, w)."""
-        self.paint *= 1 - alpha[..., None]
-        self.paint[..., :3] += colour * alpha[..., None]
-        self.paint[..., 3] += alpha
+    def lay(
+        self, colour: np.ndarray, alpha: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> None:
+        """Lay a colour over (a part of) the sheet with opacity `alpha` (h, w)."""
+        bare = cv2.merge([1 - alpha] * 4)
+        self.paint[rows, columns] = cv2.add(cv2.multiply(self.paint[rows, columns], bare), premultiplied(colour, alpha))
 
     def radius(self) -> np.ndarray:
         """(h, w) distance from the anchor, in units."""
@@ -112,7 +116,7 @@ def pavilion_sprite(view: View, colours: Palette) -> Sprite:
     # The knoll pales towards its foot and its ends.
     pale = np.clip(smoothstep(-0.09, 0.03, y) * 0.8 + smoothstep(0.10, 0.33, np.abs(away)), 0, 1)
     sheet.paint[..., :3] += (colours.mist - earth) * (pale * 0.75 * sheet.paint[..., 3])[..., None]
-    sheet.paint *= (1 - smoothstep(-0.01, 0.03, y + 0 * away))[..., None]
+    sheet.paint *= (1 - smoothstep(-0.01, 0.03, y + 0 * away))[..., None].astype(np.float32)
     dark = colours.line
     sheet.fill([(-0.062, -0.165), (0.062, -0.165), (0.062, -0.095), (-0.062, -0.095)], colours.mist)
     for foot in (-0.058, -0.02, 0.02, 0.058):

@@ -1,7 +1,7 @@
 """Layered mountains: ridges, washes that fade down into mist, and texture strokes along the slopes."""
 
 import numpy as np
-from brushwork import View, generator, noise, premultiplied, smoothstep, soften
+from brushwork import View, generator, mix, noise, premultiplied, smoothstep, soften
 from composition import Layout
 from palettes import Palette
 
@@ -56,21 +56,26 @@ def make_room(layout: Layout, line: np.ndarray, layer: int) -> np.ndarray:
         offset = (view.x[0] - x + view.period / 2) % view.period - view.period / 2
         return 1 - smoothstep(reach, 2.2 * reach, np.abs(offset))
 
-    def below(line: np.ndarray, x: float, y: float, reach: float) -> np.ndarray:
-        return line + about(x, reach) * np.maximum(y - line, 0)
+    def at_most(line: np.ndarray, x: float, y: float, reach: float) -> np.ndarray:
+        """Lower the mountains about x in proportion, so that they keep their shapes and stay below y."""
+        nearby = about(x, reach)
+        tallest = foot - line[nearby > 0.5].min()
+        return foot - (foot - line) * (1 - nearby * max(1 - (foot - y) / tallest, 0))
 
+    foot = layout.horizon + 0.02 * view.height
     if scene.light != "none":
-        line = below(line, layout.light[0], layout.light[1] + 0.13 * view.unit, 0.13 * view.unit)
+        line = at_most(line, layout.light[0], layout.light[1] + 0.13 * view.unit, 0.15 * view.unit)
     if scene.birds != "none":
-        line = below(line, layout.birds[0], layout.birds[1] + 0.10 * view.unit, 0.26 * view.unit)
+        line = at_most(line, layout.birds[0], layout.birds[1] + 0.10 * view.unit, 0.26 * view.unit)
     if scene.waterfall:
         x, (top, bottom) = layout.waterfall[0], layout.fall()
         middle = fall_layer(scene.layers)
         if layer == middle:
-            needed = np.maximum(np.interp(x, view.x[0], line) - (top - 0.03 * view.unit), 0)
-            line = line - needed * about(x, 0.10 * view.unit)
+            tall = foot - line[np.abs(view.x[0] - x) < 0.05 * view.unit].max()
+            needed = (foot - top + 0.03 * view.unit) / tall
+            line = foot - (foot - line) * (1 + about(x, 0.10 * view.unit) * max(needed - 1, 0))
         elif layer > middle:
-            line = below(line, x, bottom - 0.02 * view.unit, 0.13 * view.unit)
+            line = at_most(line, x, bottom - 0.02 * view.unit, 0.12 * view.unit)
     return line
 
 
@@ -98,10 +103,10 @@ def paint_mountain(layout: Layout, colours: Palette, layer: int, line: np.ndarra
     # Ink runs out into mist at the foot of every mountain, and at the shore.
     ink = np.clip(ink, 0, 1) * (1 - 0.85 * smoothstep(0.05, 0.34, depth))
     ink *= 1 - 0.7 * smoothstep(-0.13, 0.0, (view.y[first:last] - layout.horizon) / np.float32(view.unit))
-    pigment = colours.slope + (colours.ridge - colours.slope) * np.exp(-depth / 0.10)[..., None]
-    pigment += (colours.far - pigment) * np.float32(0.75 * (1 - near) ** 1.3)
-    colour = colours.mist + (pigment - colours.mist) * ink[..., None]
-    colour += (colours.line - colour) * (contour * (0.18 + 0.40 * near))[..., None]
+    pigment = mix(colours.slope, colours.ridge, np.exp(-depth / 0.10))
+    pigment = mix(pigment, colours.far, np.float32(0.75 * (1 - near) ** 1.3))
+    colour = mix(colours.mist, pigment, ink)
+    colour = mix(colour, colours.line, contour * np.float32(0.18 + 0.40 * near))
     canvas = np.zeros((view.rows, view.columns, 4), np.float32)
     canvas[first:last] = soften(premultiplied(colour, alpha), view)
     return canvas

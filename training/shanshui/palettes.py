@@ -44,7 +44,7 @@ PALETTES = {
         "f1d7a8", "e6bd80", "f5e0b8", "d3a06a", "7e2f14", "c8682a", "3c1c12", "dcae74", "c23f17", "d9371f"
     ),
     "snow": palette(
-        "aab5c0", "8593a3", "c3ccd4", "c9d1d9", "f4f6f8", "e2e8ee", "2c3440", "75879a", "4a5663", "c25b6e"
+        "a3afbc", "7c8b9d", "c9d2da", "c2ccd5", "fbfcfd", "f0f4f7", "252d3a", "6a7d92", "3f4c5a", "c25b6e"
     ),
     "dawn": palette(
         "f6c9b4", "c79ac0", "f9d6c6", "d9a3b4", "59366e", "9c6796", "3a2450", "d9a2ae", "57406b", "f28ea6"

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
-from brushwork import View, generator, noise, smoothstep
+from brushwork import Canvas, View, generator, mix, noise, smoothstep
 from composition import DRIFT, Layout
 from flights import Birds, Weather
 from motifs import (
@@ -19,7 +20,7 @@ from motifs import (
 from mountains import depths, fall_layer, paint_mountain, ridge
 from palettes import PALETTES
 from scene import Scene
-from waters import Canvas, Lake, River, Waterfall, mist_canvas
+from waters import Lake, River, Waterfall, mist_canvas
 
 
 class Painting:
@@ -42,11 +43,10 @@ class Painting:
         rng = generator(self.scene.seed, "paper")
         blotches = noise(rng, shape, (3 * down, 3 * across), octaves=2, periodic=False)
         grain = noise(rng, shape, (64 * down, 48 * across), octaves=1, periodic=False)
-        self.paper = (1 + 0.010 * blotches + 0.007 * grain)[..., None].astype(np.float32)
+        self.paper = cv2.merge([1 + 0.010 * blotches + 0.007 * grain] * 3)
         y = (np.arange(view.height, dtype=np.float32)[:, None] + 0.5) / view.height
         wash = noise(rng, shape, (1.5 * down, 1.2 * across), octaves=3, periodic=False)
-        high = np.clip(1 - smoothstep(0.0, 0.55, y + 0.10 * wash), 0, 1)[..., None]
-        self.sky = (colours.paper + (colours.sky - colours.paper) * high).astype(np.float32)
+        self.sky = cv2.merge(list(mix(colours.sky, colours.paper, smoothstep(0.0, 0.55, y + 0.10 * wash))))
 
     def paint_mountains(self) -> None:
         scene, view, layout = self.scene, self.view, self.layout
@@ -80,11 +80,11 @@ class Painting:
         side = -1 if layout.mirrored else 1
         self.rock = rock_sprite(view, colours, rng, side)
         if scene.trees == "pines":
-            kinds = ((0.0, 0.44, -0.05, pine_sprite), (-0.17, 0.30, -0.06, pine_sprite))
+            kinds = ((0.0, 0.44, -0.05, pine_sprite), (-0.15, 0.30, -0.04, pine_sprite))
         else:
             kinds = (
-                (0.03, 0.80, -0.10, bamboo_sprite), (-0.05, 0.70, -0.16, bamboo_sprite),
-                (0.09, 0.62, 0.02, bamboo_sprite), (-0.12, 0.52, -0.14, bamboo_sprite),
+                (0.03, 0.62, -0.05, bamboo_sprite), (-0.04, 0.55, -0.09, bamboo_sprite),
+                (0.09, 0.50, 0.02, bamboo_sprite), (-0.10, 0.42, -0.07, bamboo_sprite),
             )  # fmt: skip
         for x, tall, lean, sprite in kinds:
             tree = sprite(view, colours, rng, tall * rng.uniform(0.95, 1.05), lean * side)

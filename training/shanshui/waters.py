@@ -1,8 +1,10 @@
 """Lake, river, waterfall and mist: what flows."""
 
+import math
+
 import cv2
 import numpy as np
-from brushwork import Canvas, View, generator, lay_over, noise, premultiplied, smoothstep, soften
+from brushwork import Canvas, View, generator, mix, noise, premultiplied, smoothstep, soften, tint
 from composition import Layout
 from palettes import Palette
 
@@ -15,7 +17,7 @@ def ripple_canvas(view: View, rng: np.random.Generator, colours: Palette) -> Can
     light = smoothstep(0.35, 0.85, field)
     dark = smoothstep(0.30, 0.85, -field)
     alpha = np.maximum(0.60 * light, 0.38 * dark)
-    colour = np.where((light > dark)[..., None], colours.mist, colours.water * 0.72 + colours.line * 0.28)
+    colour = mix(colours.water * 0.72 + colours.line * 0.28, colours.mist, light > dark)
     return Canvas(soften(premultiplied(colour, alpha), view), view)
 
 
@@ -42,14 +44,14 @@ class Lake:
         top = int(horizon)
         y = np.arange(view.height, dtype=np.float32)[:, None] + 0.5
         below = (y - np.float32(horizon)) / np.float32(view.unit)
-        edge = np.clip(y - horizon + 0.5, 0, 1)[..., None]
-        away = smoothstep(0.0, 0.34, below)[top:, :, None]
-        base = colours.mist + (colours.water - colours.mist) * (0.45 + 0.45 * away)
-        water = base + (self.mirror(picture, below[top:], time) - base) * (0.62 * (1 - 0.75 * away))
-        picture[top:] += (water - picture[top:]) * edge[top:]
+        edge = np.clip(y - np.float32(horizon) + 0.5, 0, 1)
+        away = smoothstep(0.0, 0.34, below[top:])
+        base = mix(colours.mist, colours.water, 0.45 + 0.45 * away)
+        mirror = np.stack(cv2.split(self.mirror(picture, below[top:], time)))
+        tint(picture[top:], mix(base, mirror, 0.62 * (1 - 0.75 * away)), edge[top:] + 0 * mirror[0])
         inverse = self.layout.inverse(0.55, time, foot=1.0)
         inverse[0, 2] += 0.02 * view.unit * view.oversample * time
-        self.ripples.lay(picture, inverse, edge * (0.35 + 0.65 * smoothstep(0.0, 0.2, below))[..., None])
+        self.ripples.lay(picture, inverse, (edge * (0.35 + 0.65 * smoothstep(0.0, 0.2, below)))[:, 0])
 
 
 class Stream:
@@ -85,9 +87,9 @@ class River:
         field = noise(rng, shape, cells, octaves=3)
         below = (view.y - horizon) / view.unit
         ink = np.clip((0.16 + 0.50 * smoothstep(0.0, 0.40, below)) * (1 + 0.5 * field), 0, 1)
-        colour = colours.mist + (colours.slope * 0.8 + colours.ridge * 0.2 - colours.mist) * ink[..., None]
-        alpha = np.clip((view.y - horizon) * view.oversample + 0.5, 0, 1) + np.zeros(shape, np.float32)
-        return Canvas(soften(premultiplied(colour, alpha).astype(np.float32), view), view)
+        colour = mix(colours.mist, colours.slope * 0.8 + colours.ridge * 0.2, ink)
+        alpha = np.clip((view.y - horizon) * view.oversample + 0.5, 0, 1) + 0 * field
+        return Canvas(soften(premultiplied(colour, alpha), view), view)
 
     def course(self, y: np.ndarray | float) -> tuple[np.ndarray | float, np.ndarray | float]:
         """x of the river's middle and half its width, at the height `y` of the composition."""
@@ -103,67 +105,76 @@ class River:
         self.land.lay(picture, inverse)
         top = int(layout.horizon)
         inverse = inverse / view.oversample
-        x = np.arange(view.width)[None] + 0.5
-        y = np.arange(top, view.height)[:, None] + 0.5
-        x = inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]
-        y = inverse[1, 1] * y + inverse[1, 2]
+        x = np.arange(view.width, dtype=np.float32)[None] + 0.5
+        y = np.arange(top, view.height, dtype=np.float32)[:, None] + 0.5
+        x = (inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]).astype(np.float32)
+        y = (inverse[1, 1] * y + inverse[1, 2]).astype(np.float32)
         middle, half = self.course(y)
         across = (x - middle) / half
         shore = (1 - np.abs(across)) * half  # pixels inside the river
-        alpha = (np.clip(shore + 0.5, 0, 1) * np.clip(y - layout.horizon + 0.5, 0, 1)).astype(np.float32)[..., None]
+        alpha = np.clip(shore + 0.5, 0, 1) * np.clip(y - layout.horizon + 0.5, 0, 1)
         near = np.clip((y - layout.horizon) / (view.height - layout.horizon), 0, 1.3)
         strokes = self.stream.at(across, 0.5 * np.log(near + 0.15) - 0.2 * time)
         clear = smoothstep(0.0, 0.25, near)
         light, dark = smoothstep(0.15, 0.6, strokes) * clear, smoothstep(0.15, 0.7, -strokes) * clear
-        water = colours.mist * (1 - 0.35) + colours.water * 0.35
-        water = water + (colours.mist * 1.04 - water) * (0.8 * light)[..., None]
-        water = water + (colours.water * 0.8 + colours.line * 0.2 - water) * (0.5 * dark)[..., None]
-        picture[top:] += (water - picture[top:]) * alpha
-        bank = np.exp(-((np.abs(shore) / (0.012 * view.unit)) ** 2)) * np.clip(near * 5, 0, 1) * 0.55
-        picture[top:] += (colours.line - picture[top:]) * bank.astype(np.float32)[..., None]
+        water = mix(colours.mist * 0.65 + colours.water * 0.35, colours.mist * 1.04, 0.8 * light)
+        tint(picture[top:], mix(water, colours.water * 0.8 + colours.line * 0.2, 0.5 * dark), alpha)
+        bank = np.exp(-((shore / (0.012 * view.unit)) ** 2)) * np.clip(near * 5, 0, 1)
+        tint(picture[top:], colours.line, 0.55 * bank)
 
 
 class Waterfall:
-    """A white ribbon that falls between dark rocks into spray."""
+    """A white ribbon that falls through a dark cleft into spray."""
 
     def __init__(self, layout: Layout, colours: Palette, depth: float) -> None:
         self.layout, self.colours, self.depth = layout, colours, depth
-        self.stream = Stream(generator(layout.scene.seed, "waterfall"), 4, 4)
+        rng = generator(layout.scene.seed, "waterfall")
+        self.stream = Stream(rng, 4, 4)
+        self.cliffs = [noise(rng, (1, 64), (1, 7), octaves=2, periodic=False)[0] for _ in range(2)]
+
+    def rocks(self, outside: np.ndarray, share: np.ndarray, left: np.ndarray) -> np.ndarray:
+        """(h, w) ink of the cleft, `outside` units from the water, at `share` of its height."""
+        wide = [0.020 + 0.012 * np.interp(share[:, 0], np.linspace(0, 1, 64), cliff) for cliff in self.cliffs]
+        wide = np.where(left, wide[0][:, None], wide[1][:, None]) * (1.15 - 0.5 * share)
+        return np.exp(-((np.maximum(outside, 0) / wide) ** 1.5)) * np.clip(0.85 - 0.35 * share, 0, 1)
 
     def lay(self, picture: np.ndarray, time: float) -> None:
-        view, layout, unit = self.layout.view, self.layout, self.layout.view.unit
+        view, layout, colours, unit = self.layout.view, self.layout, self.colours, self.layout.view.unit
         top, bottom = layout.fall()
         x0, y0, size = layout.seen(layout.waterfall[0], top, self.depth, time)
-        x1, y1, _ = layout.seen(layout.waterfall[0], bottom, self.depth, time)
+        y1 = layout.seen(layout.waterfall[0], bottom, self.depth, time)[1]
         left, right = max(int(x0 - 0.2 * unit), 0), min(int(x0 + 0.2 * unit), view.width)
-        first, last = max(int(y0 - 0.05 * unit), 0), min(int(y1 + 0.10 * unit), view.height)
+        first, last = max(int(y0 - 0.06 * unit), 0), min(int(y1 + 0.10 * unit), view.height)
         if left >= right:
             return
         part = picture[first:last, left:right]
-        x = (np.arange(left, right, dtype=np.float32)[None] + 0.5 - x0) / (unit * size)
-        y = (np.arange(first, last, dtype=np.float32)[:, None] + 0.5 - y0) / (unit * size)
-        length = (y1 - y0) / (unit * size)
-        half = 0.021 + 0.016 * np.clip(y / length, 0, 1) ** 1.5
-        bend = 0.012 * np.sin(9 * y)
-        across = (x - bend) / half
-        inside = np.clip((1 - np.abs(across)) * half * unit + 0.5, 0, 1)
-        ends = smoothstep(-0.012, 0.006, y) * (1 - smoothstep(length - 0.02, length + 0.03, y))
-        rocks = np.exp(-(((np.abs(x - bend) - half - 0.012) / 0.018) ** 2)) * ends
-        part += (self.colours.line - part) * (0.62 * rocks)[..., None]
-        strokes = self.stream.at(across, 1.3 * y + 0 * x - 0.45 * time)
-        white = np.minimum(self.colours.mist * 1.12 + 0.06, 1)
-        shade = white + (self.colours.water * 0.72 - white) * (0.75 * smoothstep(0.05, 0.6, strokes))[..., None]
-        part += (shade - part) * (inside * ends)[..., None]
-        swell = 1 + 0.10 * np.sin(2 * np.pi * 0.7 * time)
-        spray = np.exp(-((x / 0.085) ** 2 + ((y - length) / (0.038 * swell)) ** 2))
-        part += (white - part) * (0.85 * spray)[..., None]
+        unit *= size
+        x = (np.arange(left, right, dtype=np.float32)[None] + np.float32(0.5 - x0)) / np.float32(unit)
+        y = (np.arange(first, last, dtype=np.float32)[:, None] + np.float32(0.5 - y0)) / np.float32(unit)
+        length = (y1 - y0) / unit
+        share = np.clip(y / length, 0, 1)
+        half = 0.021 + 0.016 * share**1.5
+        x = x - 0.012 * np.sin(9 * y)
+        outside = np.abs(x) - half
+        ends = smoothstep(-0.02, 0.012, y) * (1 - smoothstep(length - 0.06, length + 0.02, y))
+        tint(part, colours.line, self.rocks(outside, share, x < 0) * ends)
+        ends = smoothstep(-0.010, 0.006, y) * (1 - smoothstep(length - 0.02, length + 0.03, y))
+        strokes = self.stream.at(x / half, 1.3 * y + 0 * x - 0.45 * time)
+        white = colours.mist * 0.25 + 0.75
+        water = mix(white, colours.water * 0.72, 0.75 * smoothstep(0.05, 0.6, strokes))
+        tint(part, water, np.clip(0.5 - outside * np.float32(unit), 0, 1) * ends)
+        swell = 1 + 0.10 * math.sin(2 * math.pi * 0.7 * time)
+        tint(part, white, 0.85 * np.exp(-((x / 0.085) ** 2) - ((y - length) / (0.038 * swell)) ** 2))
 
 
 def mist_canvas(view: View, rng: np.random.Generator, colours: Palette, y: float, thickness: float) -> Canvas:
-    """Clouds of mist about the height `y`, with soft, rounded edges and gaps between them."""
+    """Clouds of mist about the height `y`: rounded, bright above and shaded below, with gaps between them."""
     shape = (view.rows, view.columns)
-    field = noise(rng, shape, (5 * view.rows / view.oversample / view.unit, 2 * view.period / view.unit), octaves=3)
-    band = np.exp(-(((view.y - y) / thickness) ** 2))
-    alpha = 0.95 * smoothstep(0.15, 0.75, band * (0.62 + 0.9 * field))
-    white = np.minimum(colours.mist * 1.05 + 0.02, 1)
-    return Canvas(soften(premultiplied(white, alpha), view), view)
+    field = noise(rng, shape, (4 * view.rows / view.oversample / view.unit, 2.6 * view.period / view.unit), octaves=3)
+    offset = (view.y - y) / thickness
+    body = np.exp(-(offset**2)) * (0.62 + 0.85 * field)
+    alpha = 0.96 * smoothstep(0.16, 0.62, body)
+    white = colours.mist * 0.45 + 0.55
+    shade = colours.mist * 0.86 + colours.far * 0.14
+    colour = mix(white, shade, smoothstep(-0.9, 1.1, offset + 0.5 * field))
+    return Canvas(soften(premultiplied(colour, alpha), view), view)
