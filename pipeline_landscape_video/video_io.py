@@ -57,7 +57,8 @@ class VideoInfo:
     """What a file declares. `width` and `height` are those of the frames as read: upright, with square pixels.
 
     `num_frames` and `duration` (seconds) are None where the container declares none; `fps` is the average rate.
-    `color_primaries` and `color_trc` are the numbers of ITU-T H.273, 2 where nothing is declared.
+    `color_primaries` and `color_trc` are the numbers of ITU-T H.273, those of BT.709 where nothing is declared. `tags`
+    are the container's (title, artist, ...).
     """
 
     width: int
@@ -68,6 +69,7 @@ class VideoInfo:
     duration: Fraction | None
     color_primaries: int
     color_trc: int
+    tags: Mapping[str, str]
 
 
 class Clip(NamedTuple):
@@ -101,8 +103,9 @@ def probe_video(path: str | Path) -> VideoInfo:
             time_base=stream.time_base,
             num_frames=stream.frames or None,
             duration=None if declared_end is None else declared_end - _start(container, stream),
-            color_primaries=int(frame.color_primaries),
-            color_trc=int(frame.color_trc),
+            color_primaries=_declared_color(frame.color_primaries),
+            color_trc=_declared_color(frame.color_trc),
+            tags=dict(container.metadata),
         )
 
 
@@ -207,6 +210,10 @@ def _declared_end(container: av.container.InputContainer, stream: av.VideoStream
     if container.duration:
         return Fraction((container.start_time or 0) + container.duration, av.time_base)
     return None
+
+
+def _declared_color(number: int) -> int:
+    return 1 if number == 2 else int(number)  # ITU-T H.273: 2 is "unspecified", 1 is BT.709
 
 
 def _timestamp(

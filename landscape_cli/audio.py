@@ -1,0 +1,80 @@
+"""Carrying the sound of one file over to another."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+
+from pipeline_landscape_video.video_io import start_offset
+
+
+class AudioCopy:
+    """The audio streams of a file, on their way into an open container, in step with its video.
+
+    Packets are copied as they are where the container takes their codec, else encoded anew as AAC. A context manager;
+    made before the container's first packet is written.
+
+    Args:
+        path: the file whose audio is taken; it may have none.
+        target: the container to write to.
+    """
+
+    def __init__(self, path: str | Path, target: av.container.OutputContainer):
+        self._source = av.open(str(path))
+        self._target = target
+        self._offset = start_offset(self._source)
+        self._copies: dict[int, av.AudioStream] = {}
+        self._encoders: dict[int, av.AudioStream] = {}
+        for stream in self._source.streams.audio:
+            if stream.codec_context.name in target.supported_codecs:
+                self._copies[stream.index] = target.add_stream_from_template(stream)
+            else:
+                self._encoders[stream.index] = target.add_stream("aac", rate=stream.rate)
+        self._packets = self._demux()
+        self._held: av.Packet | None = None
+
+    def __enter__(self) -> "AudioCopy":
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._source.close()
+
+    def advance(self, seconds: float | Fraction | None = None) -> None:
+        """Write everything up to a time of the video, or, without one, all that is left.
+
+        In step, because the container holds back packets until every stream has reached their time.
+        """
+        while True:
+            packet = self._held or next(self._packets, None)
+            self._held = None
+            if packet is None:
+                break
+            if seconds is not None and packet.dts * packet.time_base - self._offset > seconds:
+                self._held = packet
+                return
+            self._write(packet)
+        if seconds is None:
+            for encoder in self._encoders.values():
+                self._target.mux(encoder.encode())
+
+    def _demux(self) -> Iterator[av.Packet]:
+        streams = self._source.streams.audio
+        if streams:
+            # Packets without a time are empty ones that end a stream.
+            yield from (packet for packet in self._source.demux(*streams) if packet.dts is not None)
+
+    def _write(self, packet: av.Packet) -> None:
+        index = packet.stream.index
+        shift = round(self._offset / packet.time_base)
+        if index in self._copies:
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = self._copies[index]
+            self._target.mux(packet)
+            return
+        for frame in packet.decode():
+            frame.pts -= shift
+            self._target.mux(self._encoders[index].encode(frame))

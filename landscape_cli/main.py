@@ -1,0 +1,87 @@
+"""The `landscape-video` command: what is common to its subcommands.
+
+Nothing heavy is imported here, nor at the top of a subcommand's file: `--help` must not wait for torch.
+"""
+
+import errno
+import signal
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from landscape_cli.generate import generate
+from landscape_cli.interpolate import interpolate
+
+
+# What is wrong with the path that was given; other errors of the system (a full disk) are no wrong input.
+_WRONG_PATH = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST)
+
+
+class OneLineErrors(TyperGroup):
+    """Says what went wrong in one line on stderr.
+
+    Exit codes: 2 for wrong input, 1 for a run that failed (disk full, out of memory), 130 after Ctrl-C. What nobody
+    foresaw keeps its traceback.
+    """
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except typer.TyperException as error:
+            _fail(error.format_message(), error.exit_code)
+        except OSError as error:
+            _fail(str(error), 2 if error.errno in _WRONG_PATH else 1)
+        except (ValueError, TypeError) as error:
+            _fail(str(error), 2)
+        if code == 130:
+            _fail("interrupted.", 130)
+        sys.exit(code)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    if message:  # none where the help was printed, because a command was given nothing at all
+        typer.echo(f"landscape-video: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(no_args_is_help=True)(generate)
+app.command(no_args_is_help=True)(interpolate)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"landscape-video {version('landscape-video')}")
+        raise typer.Exit
+
+
+@app.callback()
+def roof(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Landscape-painting video from a prompt, and smoother video from any file."""
+
+
+def _on_terminate(signal_number: int, frame: Any) -> NoReturn:
+    sys.exit(128 + signal_number)  # an exception, so that half-written files are removed on the way out
+
+
+def main() -> None:
+    """Entry point of the `landscape-video` script."""
+    signal.signal(signal.SIGTERM, _on_terminate)
+    app(prog_name="landscape-video")
