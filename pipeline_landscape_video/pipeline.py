@@ -31,7 +31,7 @@ from torch import nn
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames
-from .landscape_motion_attention import install_sparse_causal_attention
+from .landscape_motion_attention import check_adapter_fits, install_sparse_causal_attention
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, load_flow_estimator
 
 
@@ -91,9 +91,12 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
     ):
         # `unet` and `scheduler` may be None: diffusers builds pipelines of a few components only, to encode prompts.
         if isinstance(unet, UNet2DConditionModel):
+            if motion_adapter is None:
+                raise ValueError("`unet` is an image UNet, so `motion_adapter` must be given: nothing moves without.")
             check_adapter_fits(unet, motion_adapter)
             scheduler = with_linear_betas(scheduler)
             unet = UNetMotionModel.from_unet2d(unet, motion_adapter)
+            install_sparse_causal_attention(unet, motion_adapter.config.get("sparse_causal_mode", "full"))
         elif isinstance(unet, UNetMotionModel):
             warn_about_idle_adapter(unet, motion_adapter)
         super().__init__(
@@ -305,34 +308,6 @@ def check_choices(output_type: str, sofp_mode: str, flow_estimator: str | FlowEs
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"`{name}` is {value!r}, must be one of {', '.join(allowed)}.")
-
-
-def check_adapter_fits(unet: UNet2DConditionModel, adapter: MotionAdapter | None) -> None:
-    """Raise a `ValueError` that names the first block of an image UNet which `adapter` does not fit, and the sizes."""
-    if adapter is None:
-        raise ValueError("`unet` is an image UNet, so `motion_adapter` must be given: without one nothing moves.")
-    image_layers, motion_layers = {}, {}  # by block: (channels, norm groups) of each layer
-    for side in ("down_blocks", "up_blocks"):
-        for index, block in enumerate(getattr(unet, side)):
-            image_layers[f"{side}.{index}"] = [(layer.out_channels, layer.norm1.num_groups) for layer in block.resnets]
-        for index, block in enumerate(getattr(adapter, side)):
-            motion_layers[f"{side}.{index}"] = [motion_size(layer) for layer in block.motion_modules]
-    if adapter.mid_block is not None:
-        last = image_layers[f"down_blocks.{len(unet.down_blocks) - 1}"][-1]
-        image_layers["mid_block"] = [last]  # `UNetMotionModel.from_unet2d` makes one layer
-        motion_layers["mid_block"] = [motion_size(layer) for layer in adapter.mid_block.motion_modules]
-    for name in image_layers | motion_layers:
-        image_sizes, motion_sizes = image_layers.get(name, []), motion_layers.get(name, [])
-        if image_sizes != motion_sizes:
-            raise ValueError(
-                f"`motion_adapter` does not fit `unet`: {name} has layers of (channels, norm groups)"
-                f" {motion_sizes} in the adapter, {image_sizes} in the UNet."
-            )
-
-
-def motion_size(layer: AnimateDiffTransformer3D) -> tuple[int, int]:
-    """(channels, norm groups) of a motion module."""
-    return layer.norm.num_channels, layer.norm.num_groups
 
 
 def warn_about_idle_adapter(unet: UNetMotionModel, adapter: MotionAdapter | None) -> None:
