@@ -1,0 +1,152 @@
+"""Checkpoints that a crash cannot spoil: written aside, synced, renamed, and only then are older ones deleted.
+
+A checkpoint is a directory `checkpoint-STEP` whose `manifest.json` holds the SHA-256 of each of its files. What it
+contains is the caller's affair. At every moment of a save, whatever kills the process, the newest checkpoint that
+verifies is either the one before or the new one, whole.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+MANIFEST = "manifest.json"
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, incomplete or damaged."""
+
+
+@contextmanager
+def write_directory(path: str | Path) -> Iterator[Path]:
+    """Give an empty directory to write into; when the block ends, it takes the place of `path`, synced to disk.
+
+    When the block or anything after it raises, what was written is removed and what was at `path` stays.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.incomplete")
+    replaced = path.with_name(f".{path.name}.replaced")
+    for leftover in (aside, replaced):  # of a process that was killed while it wrote
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for file in [*sorted(aside.rglob("*")), aside]:
+            _fsync(file)
+        if path.exists():  # a directory cannot be renamed onto a full one
+            path.rename(replaced)
+        aside.rename(path)
+        _fsync(path.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def write_checkpoint(output_dir: str | Path, step: int, total_limit: int | None = None) -> Iterator[Path]:
+    """As `write_directory`, for `output_dir/checkpoint-STEP`; then older checkpoints are deleted.
+
+    Args:
+        output_dir: the folder of all checkpoints of a run.
+        step: number of finished optimizer steps.
+        total_limit: how many checkpoints up to this step to keep, the new one included, at least 1; None keeps all.
+    """
+    if total_limit is not None and total_limit < 1:
+        raise ValueError(f"`total_limit` is {total_limit}, but has to be at least 1.")
+    output_dir = Path(output_dir)
+    with write_directory(output_dir / f"checkpoint-{step}") as directory:
+        yield directory
+        _write_manifest(directory)
+    for leftover in output_dir.glob(".checkpoint-*"):  # of other steps, see above
+        shutil.rmtree(leftover, ignore_errors=True)
+    if total_limit is not None:
+        # Later steps than this one were left behind by a run that resumed before them: they are not ours to count.
+        for path in [path for path in list_checkpoints(output_dir) if checkpoint_step(path) <= step][:-total_limit]:
+            shutil.rmtree(path)
+
+
+def verify_checkpoint(path: str | Path) -> None:
+    """Compare each file of a checkpoint with its manifest.
+
+    Raises:
+        CheckpointError: naming the first file that is missing, additional or different, or the missing manifest.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a directory.")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        expected = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} has no {MANIFEST}: it is no checkpoint, or its save did not finish.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path / MANIFEST} is damaged: {error}.") from None
+    found = {file.relative_to(path).as_posix() for file in _files(path)}
+    for name in sorted(expected.keys() ^ found):
+        raise CheckpointError(f"{path / name} is {'missing' if name in expected else 'not in the manifest'}.")
+    for name, digest in expected.items():
+        if _sha256(path / name) != digest:
+            raise CheckpointError(f"{path / name} differs from its hash in the manifest.")
+
+
+def newest_valid_checkpoint(output_dir: str | Path) -> Path | None:
+    """The checkpoint of the highest step that verifies, or None; the log says which were skipped and why."""
+    for path in reversed(list_checkpoints(output_dir)):
+        try:
+            verify_checkpoint(path)
+        except CheckpointError as error:
+            logger.warning("Skipped %s: %s", path.name, error)
+        else:
+            return path
+    return None
+
+
+def list_checkpoints(output_dir: str | Path) -> list[Path]:
+    """All directories named `checkpoint-STEP`, valid or not, in the order of their steps."""
+    paths = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(paths, key=checkpoint_step)
+
+
+def checkpoint_step(path: Path) -> int:
+    """The number of finished steps that a checkpoint's name tells."""
+    return int(path.name.removeprefix("checkpoint-"))
+
+
+def write_json_atomically(path: str | Path, value: object) -> None:
+    """Write `value` as JSON so that readers, and a crash, meet either the old file or the new one."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.incomplete")
+    aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    _fsync(aside)
+    aside.replace(path)
+
+
+def _write_manifest(directory: Path) -> None:
+    digests = {file.relative_to(directory).as_posix(): _sha256(file) for file in _files(directory)}
+    (directory / MANIFEST).write_text(json.dumps({"sha256": digests}, indent=2) + "\n", encoding="utf-8")
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(file for file in directory.rglob("*") if file.is_file() and file != directory / MANIFEST)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
