@@ -43,12 +43,12 @@ class Layout:
         place("mass", (0.24, 0.36), (0.0, 0.0))
         place("light", (0.72, 0.81), (0.13, 0.19))
         place("birds", (0.38, 0.44), (0.11, 0.15))
-        place("boat", (0.33, 0.40), (0.80, 0.84))
+        place("boat", (0.33, 0.39), (0.80, 0.84))
         place("pavilion", (0.47, 0.51) if self.scene.trees != "none" else (0.53, 0.62), (0.60, 0.64))
-        place("trees", (0.91, 0.96), (0.94, 0.97))
-        place("waterfall", (0.19, 0.25), (0.0, 0.0))
+        place("trees", (0.90, 0.94), (0.90, 0.93))
+        place("waterfall", (0.19, 0.25) if self.scene.pavilion else (0.24, 0.34), (0.0, 0.0))
         place("seal", (0.075, 0.085), (0.0, 0.0))
-        place("river", (0.38, 0.44), (0.0, 0.0))
+        place("river", (0.39, 0.45), (0.0, 0.0))
 
     def fall(self) -> tuple[float, float]:
         """y of the upper and the lower end of the waterfall."""

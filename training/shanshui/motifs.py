@@ -116,7 +116,8 @@ def pavilion_sprite(view: View, colours: Palette) -> Sprite:
     # The knoll pales towards its foot and its ends.
     pale = np.clip(smoothstep(-0.09, 0.03, y) * 0.8 + smoothstep(0.10, 0.33, np.abs(away)), 0, 1)
     sheet.paint[..., :3] += (colours.mist - earth) * (pale * 0.75 * sheet.paint[..., 3])[..., None]
-    sheet.paint *= (1 - smoothstep(-0.01, 0.03, y + 0 * away))[..., None].astype(np.float32)
+    ground = smoothstep(-0.075, 0.02, y) + smoothstep(0.12, 0.30, np.abs(away))
+    sheet.paint *= (1 - np.clip(ground, 0, 1))[..., None].astype(np.float32)
     dark = colours.line
     sheet.fill([(-0.062, -0.165), (0.062, -0.165), (0.062, -0.095), (-0.062, -0.095)], colours.mist)
     for foot in (-0.058, -0.02, 0.02, 0.058):
@@ -192,18 +193,23 @@ def bamboo_sprite(view: View, colours: Palette, rng: np.random.Generator, height
     return sheet.sprite()
 
 
+def bank(x: np.ndarray | float, side: int) -> np.ndarray | float:
+    """How far the bank that trees stand on has fallen at `x` units from its anchor; it rises to its `side`."""
+    inland = side * x
+    return -0.05 * np.tanh(inland / 0.10) + 0.30 * np.clip(-inland - 0.06, 0, None) ** 1.3
+
+
 def rock_sprite(view: View, colours: Palette, rng: np.random.Generator, side: int) -> Sprite:
     """The dark bank in a lower corner that trees stand on; anchor on its crest, `side` 1 in the right corner."""
-    sheet = Sheet(view, -0.42, -0.10, 0.42, 0.28)
-    x = np.linspace(-0.40, 0.40, 41)
-    crest = 0.16 * np.clip(-side * x / 0.40, -0.4, 1) ** 1 + 0.012 * np.sin(23 * x + rng.uniform(0, 6))
-    crest = crest + 0.14 * smoothstep(0.20, 0.42, -side * x)
-    earth = colours.line * 0.72 + colours.slope * 0.28
-    sheet.fill(np.concatenate([np.stack([x, crest], 1), [(0.40, 0.28), (-0.40, 0.28)]]), earth)
+    sheet = Sheet(view, -0.50, -0.10, 0.50, 0.26)
+    x = np.linspace(-0.50, 0.50, 61)
+    crest = bank(x, side) + 0.007 * np.sin(29 * x + rng.uniform(0, 6)) + 0.004 * np.sin(61 * x + rng.uniform(0, 6))
+    earth = colours.line * 0.75 + colours.slope * 0.25
+    sheet.fill(np.concatenate([np.stack([x, crest], 1), [(0.50, 0.26), (-0.50, 0.26)]]), earth)
     y = (np.arange(sheet.paint.shape[0], dtype=np.float32)[:, None] + 0.5 - sheet.anchor[1]) / sheet.pixels
     across = (np.arange(sheet.paint.shape[1], dtype=np.float32)[None] + 0.5 - sheet.anchor[0]) / sheet.pixels
-    depth = y - np.interp(across[0], x, crest).astype(np.float32)[None]
-    pale = smoothstep(0.0, 0.16, depth) * 0.55
-    sheet.paint[..., :3] += (colours.slope * 0.6 + colours.mist * 0.4 - earth) * (pale * sheet.paint[..., 3])[..., None]
-    sheet.paint *= (1 - smoothstep(0.22, 0.40, -side * across + 0 * y))[..., None]
+    depth = (y - np.interp(across[0], x, crest)[None]).astype(np.float32)
+    pale = smoothstep(0.0, 0.11, depth) * 0.70
+    sheet.paint[..., :3] += (colours.slope * 0.5 + colours.mist * 0.5 - earth) * (pale * sheet.paint[..., 3])[..., None]
+    sheet.paint *= (1 - smoothstep(0.22, 0.46, -side * across + 0 * y))[..., None].astype(np.float32)
     return sheet.sprite()

@@ -27,8 +27,10 @@ def ridge(layout: Layout, layer: int) -> np.ndarray:
     foot = layout.horizon + 0.02 * height
     top = 0.22 * height + rng.uniform(0, 0.04) * height
     # The tallest peak belongs to a middle layer; what is far is lower and wider, what is near lies low at the shore.
-    tall = (foot - top) * float(np.interp(near, [0, 0.45, 1], [0.78, 1.0, 0.48]))
-    side = layout.mass[0] + rng.uniform(-0.08, 0.08) * view.width
+    tall = (foot - top) * float(np.interp(near, [0, 0.35, 1], [0.80, 1.0, 0.44]))
+    # Neighbouring layers peak on different sides of the massif, or the nearer would hide the farther.
+    shift = (0.11 if layer % 2 == scene.seed % 2 else -0.11) + rng.uniform(-0.05, 0.05)
+    side = layout.mass[0] + shift * view.width
     if near < 0.2:
         side = view.width - layout.mass[0] * rng.uniform(0.9, 1.3)
     if scene.waterfall and layer == fall_layer(scene.layers):
@@ -67,6 +69,8 @@ def make_room(layout: Layout, line: np.ndarray, layer: int) -> np.ndarray:
         line = at_most(line, layout.light[0], layout.light[1] + 0.13 * view.unit, 0.15 * view.unit)
     if scene.birds != "none":
         line = at_most(line, layout.birds[0], layout.birds[1] + 0.10 * view.unit, 0.26 * view.unit)
+    if scene.pavilion and layer == scene.layers - 1:
+        line = at_most(line, layout.pavilion[0], 0.60 * view.height, 0.12 * view.unit)
     if scene.waterfall:
         x, (top, bottom) = layout.waterfall[0], layout.fall()
         middle = fall_layer(scene.layers)
@@ -83,11 +87,14 @@ def paint_mountain(layout: Layout, colours: Palette, layer: int, line: np.ndarra
     """(rows, columns, 4) canvas of one layer below its skyline `line`."""
     view, scene = layout.view, layout.scene
     rng = generator(scene.seed, "wash", layer)
-    first = max(int(line.min() * view.oversample) - 4, 0)
+    first = max(int((line.min() - 0.05 * view.unit) * view.oversample) - 4, 0)
     # Water hides what is below the horizon.
     last = view.rows if scene.water == "none" else int((layout.horizon + 0.04 * view.height) * view.oversample)
     cells = (view.rows / view.oversample / view.unit, view.period / view.unit)
     near = layer / (scene.layers - 1)
+    if near > 0.3:
+        rise, grove = woods(layout, generator(scene.seed, "woods", layer), line, near)
+        bare, line = line, line - view.unit * rise
     slope = np.gradient(line) * np.float32(view.oversample)
     slope = (slope + np.roll(slope, 1) + np.roll(slope, -1)) / 3
     below = view.y[first:last] - line
@@ -97,7 +104,8 @@ def paint_mountain(layout: Layout, colours: Palette, layer: int, line: np.ndarra
     wet = noise(rng, (view.rows, view.columns), (2 * cells[0], 2 * cells[1]), octaves=3)[first:last]
     reach = (0.13 + 0.05 * near) * (1 + 0.35 * noise(rng, (1, view.columns), (1, 3 * cells[1]), octaves=2))
     ink = tone * (0.80 * np.exp(-depth / np.maximum(reach, 0.05)) + 0.14) * (1 + 0.28 * wet)
-    ink += tone * texture(view, rng, slope, depth, cells) * (0.10 + 0.28 * near)
+    ink += tone * (0.10 + 0.28 * near) * texture(view, rng, slope, depth, cells) * (1 + 0.5 * wet)
+    ink += tone * 0.30 * shoulders(layout, rng, line, first, last)
     dry = 0.75 + 0.45 * noise(rng, (1, view.columns), (1, 8 * cells[1]), octaves=2)
     contour = np.exp(-((depth / 0.010) ** 2)) * np.clip(dry, 0, 1)
     # Ink runs out into mist at the foot of every mountain, and at the shore.
@@ -107,6 +115,9 @@ def paint_mountain(layout: Layout, colours: Palette, layer: int, line: np.ndarra
     pigment = mix(pigment, colours.far, np.float32(0.75 * (1 - near) ** 1.3))
     colour = mix(colours.mist, pigment, ink)
     colour = mix(colour, colours.line, contour * np.float32(0.18 + 0.40 * near))
+    if near > 0.3:
+        crown = grove * (1 - smoothstep(0.0, 0.03, (view.y[first:last] - bare) / np.float32(view.unit)))
+        colour = mix(colour, colours.foliage, crown * np.float32(0.25 + 0.55 * near))
     canvas = np.zeros((view.rows, view.columns, 4), np.float32)
     canvas[first:last] = soften(premultiplied(colour, alpha), view)
     return canvas
@@ -121,4 +132,32 @@ def texture(
     strokes = noise(rng, (1, view.columns), (1, 16 * cells[1]), octaves=2, gain=0.6)[0]
     origin = view.x - leaning.astype(np.float32) * depth * np.float32(view.unit * 0.9)
     folds = 1 - 2 * np.abs(strokes[(origin * view.oversample).astype(np.int32) % view.columns])
-    return folds * np.exp(-depth / 0.16) * smoothstep(0.0, 0.03, depth)
+    return folds * np.exp(-depth / 0.13) * smoothstep(0.0, 0.03, depth)
+
+
+def shoulders(layout: Layout, rng: np.random.Generator, line: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Lower ridges within one mountain, each with its own ink below its crest: (last - first, columns)."""
+    view = layout.view
+    y = view.y[first:last]
+    ink = np.zeros((last - first, view.columns), np.float32)
+    for k in range(2):
+        wander = noise(rng, (1, view.columns), (1, 5 * view.period / view.unit), octaves=4, gain=0.5)[0]
+        crest = line + view.unit * (0.05 + 0.07 * k + 0.085 * wander).astype(np.float32)
+        below = (y - crest) / np.float32(view.unit)
+        # Where a shoulder would rise above the skyline it belongs to, it fades into the skyline's own ink.
+        inside = smoothstep(0.0, 0.03, (crest - line) / np.float32(view.unit))
+        ink += smoothstep(-0.006, 0.006, below) * np.exp(-np.maximum(below, 0) / 0.055) * inside
+    return ink
+
+
+def woods(layout: Layout, rng: np.random.Generator, line: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
+    """How far crowns of trees stand above a skyline, and how densely they grow: (columns,) units and 0 to 1.
+
+    They grow in valleys and on low hills; peaks stay bare.
+    """
+    view = layout.view
+    cells = view.period / view.unit
+    grove = smoothstep(0.05, 0.55, noise(rng, (1, view.columns), (1, 2.5 * cells), octaves=2)[0])
+    grove = grove * smoothstep(0.0, 0.10, (line - np.quantile(line, 0.35)) / view.unit)
+    crowns = np.abs(noise(rng, (1, view.columns), (1, 16 * cells), octaves=2, gain=0.5)[0])
+    return grove * (0.006 + 0.036 * np.sqrt(crowns)) * (0.5 + 0.5 * near), grove

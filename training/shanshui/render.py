@@ -10,6 +10,7 @@ from composition import DRIFT, Layout
 from flights import Birds, Weather
 from motifs import (
     bamboo_sprite,
+    bank,
     boat_sprite,
     light_sprite,
     pavilion_sprite,
@@ -53,8 +54,14 @@ class Painting:
         self.depths = depths(scene.layers)
         self.mountains = []
         for layer in range(scene.layers):
-            paint = paint_mountain(layout, self.colours, layer, ridge(layout, layer))
+            line = ridge(layout, layer)
+            paint = paint_mountain(layout, self.colours, layer, line)
             self.mountains.append(Canvas(paint, view))
+        # A pavilion stands at the shore, or on the nearest skyline where there is no shore.
+        self.pavilion_place = (*layout.pavilion, 0.62)
+        if scene.water == "none":
+            skyline = float(np.interp(layout.pavilion[0], view.x[0], line))
+            self.pavilion_place = (layout.pavilion[0], skyline + 0.085 * view.unit, self.depths[-1])
         self.mist = {}
         for k, share in enumerate((0.5, 1.0) if scene.mist != "none" else ()):
             y = layout.horizon - (0.21 - 0.16 * k) * view.height
@@ -124,7 +131,7 @@ class Painting:
 
     def place_pavilion(self, picture: np.ndarray, time: float) -> None:
         if self.pavilion:
-            self.pavilion.place(picture, *self.layout.seen(*self.layout.pavilion, 0.62, time))
+            self.pavilion.place(picture, *self.layout.seen(*self.pavilion_place, time))
 
     def place_boat(self, picture: np.ndarray, time: float) -> None:
         if self.boat is None:
@@ -143,10 +150,11 @@ class Painting:
     def place_trees(self, picture: np.ndarray, time: float) -> None:
         if not self.trees:
             return
+        view = self.view
         x, y, size = self.layout.seen(*self.layout.trees, 1.0, time)
         for offset, tree, phase in self.trees:
             sway = 0.055 * math.sin(2 * math.pi * 0.45 * time + phase) + 0.02 * math.sin(2 * math.pi * 0.9 * time)
-            rise = 0.28 * abs(offset) - 0.012 * self.view.unit
+            rise = (bank(offset / view.unit, -1 if self.layout.mirrored else 1) + 0.012) * view.unit
             tree.place(picture, x + offset * size, y + rise * size, size, shear=sway)
         self.rock.place(picture, x, y, size)
 

@@ -76,7 +76,12 @@ class River:
     def __init__(self, layout: Layout, colours: Palette) -> None:
         self.layout, self.colours = layout, colours
         rng = generator(layout.scene.seed, "river")
-        self.phase, self.bend = rng.uniform(-0.4, 0.4), rng.choice([-1, 1])
+        self.phase = rng.uniform(-0.4, 0.4)
+        # Of both ways to wind, the one that brings the boat where the composition wants it, clear of the trees.
+        self.bend = 1
+        x, y = layout.boat
+        swing = self.course(y)[0] - layout.river[0]
+        self.bend = 1 if swing * (x - layout.river[0]) > 0 else -1
         self.stream = Stream(rng, 5, 8)
         self.land = self.paint_land(rng)
 
