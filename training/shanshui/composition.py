@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+
 from brushwork import View, generator
 from scene import Scene
 

@@ -4,6 +4,7 @@ import math
 
 import cv2
 import numpy as np
+
 from brushwork import View, generator, tint
 from composition import DRIFT, Layout
 from palettes import Palette, rgb

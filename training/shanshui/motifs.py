@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+
 from brushwork import Sprite, View, premultiplied, smoothstep, soften
 from palettes import Palette, rgb
 from scene import Scene

@@ -1,6 +1,7 @@
 """Layered mountains: ridges, washes that fade down into mist, and texture strokes along the slopes."""
 
 import numpy as np
+
 from brushwork import View, generator, mix, noise, premultiplied, smoothstep, soften
 from composition import Layout
 from palettes import Palette

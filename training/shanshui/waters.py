@@ -4,6 +4,7 @@ import math
 
 import cv2
 import numpy as np
+
 from brushwork import Canvas, View, generator, mix, noise, premultiplied, smoothstep, soften, tint
 from composition import Layout
 from palettes import Palette
