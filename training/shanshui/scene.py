@@ -17,7 +17,7 @@ TREES = ("none", "pines", "bamboo")
 LIGHTS = ("none", "sun", "moon")
 LAYERS = (2, 3, 4, 5)
 
-# Motifs whose strokes are finer than the latent grid of a 128 x 128 model can carry; the tiny family does without them.
+# Strokes finer than the latent grid of a 128 x 128 model can carry; the tiny family does without them.
 FINE_WEATHERS = ("rain", "snowfall", "petals")
 FINE_TREES = ("bamboo",)
 
@@ -27,7 +27,8 @@ class Scene:
     """A landscape, as a caption tells it, plus the seed of everything that a caption leaves open.
 
     `camera` names the way the camera travels: with "left" the mountains move to the right of the picture; "closer"
-    magnifies, "away" shrinks. `boat`, `birds` and `mist` name the side of the picture they move to. A boat needs water.
+    magnifies, "away" shrinks. `boat`, `birds` and `mist` name the side of the picture they move to. A boat needs
+    water.
     """
 
     palette: str = "ink"

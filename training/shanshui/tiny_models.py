@@ -1,0 +1,71 @@
+"""The sizes of shanshui-tiny: what Stable Diffusion 1.5 has, in miniature."""
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+
+SIZE = 128  # pixels
+LATENT_CHANNELS = 8
+MAX_TOKENS = 77
+TEXT_WIDTH = 192
+
+
+def build_vae() -> AutoencoderKL:
+    """Eight times smaller, eight channels: 128 x 128 pixels become 16 x 16 latents."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 128),
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=SIZE,
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """Three levels, text cross-attention on all of them."""
+    return UNet2DConditionModel(
+        sample_size=SIZE // 8,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(64, 128, 192),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,  # the number of heads, in this class
+        norm_num_groups=16,
+    )
+
+
+def build_clip(vocab_size: int, bos_token_id: int, eos_token_id: int) -> CLIPModel:
+    """Text tower (it becomes the pipeline's text encoder) and image tower, one width for both."""
+    size = {"hidden_size": TEXT_WIDTH, "intermediate_size": 3 * TEXT_WIDTH, "num_hidden_layers": 4}
+    text = CLIPTextConfig(
+        vocab_size=vocab_size,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        bos_token_id=bos_token_id,
+        eos_token_id=eos_token_id,
+        pad_token_id=eos_token_id,
+        projection_dim=TEXT_WIDTH,
+        **size,
+    )
+    vision = CLIPVisionConfig(num_attention_heads=4, image_size=SIZE, patch_size=16, projection_dim=TEXT_WIDTH, **size)
+    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=TEXT_WIDTH))
+
+
+def build_scheduler() -> DDIMScheduler:
+    """The linear betas of the paper. The tiny UNet predicts v: at a signal level of 0.04, where a clip's palette is
+    settled, the noise itself says almost nothing about the picture."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="linear",
+        clip_sample=False,
+        steps_offset=1,
+        timestep_spacing="leading",
+        prediction_type="v_prediction",
+    )

@@ -1,0 +1,261 @@
+"""Build shanshui-tiny from nothing: render clips, train its CLIP, autoencoder, image UNet and motion adapter, export.
+
+    python training/shanshui/train_tiny.py --run_dir runs/shanshui
+
+does everything, one stage after the other. Stop it whenever you like: the same command goes on where it was. Each
+stage trains for its minutes (`--minutes vae=40 unet=60`); asking for more minutes later trains that stage further.
+"""
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer
+
+
+TRAINING = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(TRAINING)]
+
+from clip_files import render_dataset  # noqa: E402
+from latent_cache import write_shard  # noqa: E402
+from scene import Scene  # noqa: E402
+from tiny_models import SIZE, build_scheduler  # noqa: E402
+from train_clip import attribute_labels, draw_caption, train_clip, train_tokenizer  # noqa: E402
+from train_image_unet import train_image_unet  # noqa: E402
+from train_vae import train_vae  # noqa: E402
+
+
+logger = logging.getLogger("train_tiny")
+
+MINUTES = {"clip": 10.0, "vae": 40.0, "unet": 60.0, "motion": 45.0}
+TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the rendered scenes
+CAPTIONS_PER_CLIP = 4
+
+
+class TinyFamily:
+    """The stages, in order; each reads what the earlier ones wrote into `run_dir`."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.run_dir: Path = args.run_dir
+        self.device = torch.device(args.device)
+        self.minutes = MINUTES | args.minutes
+
+    def render(self) -> None:
+        self.clips()
+
+    def clips(self) -> tuple[np.ndarray, list[Scene]]:
+        """The training clips, uint8 (clips, 16, 128, 128, 3), and their scenes; rendered where they are missing."""
+        return render_dataset(
+            self.run_dir / "clips.npy",
+            self.args.clips,
+            seed=TRAINING_SEED,
+            size=SIZE,
+            fine_motifs=False,
+            workers=self.args.workers,
+        )
+
+    def captions(self, scenes: list[Scene]) -> list[list[str]]:
+        """Captions of each clip, half of them English, half Chinese."""
+        return [
+            [
+                draw_caption(scene, np.random.default_rng((TRAINING_SEED, index, k)), ("en", "zh")[k % 2])
+                for k in range(CAPTIONS_PER_CLIP)
+            ]
+            for index, scene in enumerate(scenes)
+        ]
+
+    def clip(self) -> None:
+        frames, scenes = self.clips()
+        directory = self.run_dir / "clip"
+        tokenizer_folder = directory / "model"
+        if not (tokenizer_folder / "tokenizer.json").exists():
+            texts = [text for texts in self.captions(scenes) for text in texts]
+            train_tokenizer(texts).save_pretrained(tokenizer_folder)
+        tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
+        clip = train_clip(
+            frames, scenes, tokenizer, directory, self.minutes["clip"], self.device, self.args.batch_scale * 48
+        )
+        clip.save_pretrained(directory / "model")
+        processor = CLIPImageProcessorPil(
+            size={"shortest_edge": SIZE}, crop_size=SIZE, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        )
+        processor.save_pretrained(directory / "model")
+
+    def vae(self) -> None:
+        frames, _ = self.clips()
+        vae = train_vae(
+            frames.reshape(-1, SIZE, SIZE, 3),
+            self.run_dir / "vae",
+            self.minutes["vae"],
+            self.device,
+            self.args.batch_scale * 2 * SIZE**2,
+        )
+        vae.save_pretrained(self.run_dir / "vae" / "model")
+
+    def latents(self) -> None:
+        """Encode every clip for the two UNet stages, unless that was done with the same autoencoder and clips."""
+        frames, scenes = self.clips()
+        folder, vae_folder = self.run_dir / "latents", self.run_dir / "vae" / "model"
+        key = {"vae": file_hash(vae_folder / "diffusion_pytorch_model.safetensors"), "clips": len(frames)}
+        if (folder / "made_of.json").exists() and json.loads((folder / "made_of.json").read_text()) == key:
+            return
+        folder.mkdir(exist_ok=True)
+        vae = AutoencoderKL.from_pretrained(vae_folder).to(self.device)
+        encoded = [encode_clip(vae, clip) for clip in frames]
+        write_shard(folder, 0, torch.stack(encoded))
+        with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
+            for texts in self.captions(scenes):
+                file.write(json.dumps({"text": texts[0], "texts": texts[1:]}, ensure_ascii=False) + "\n")
+        (folder / "made_of.json").write_text(json.dumps(key))
+
+    def unet(self) -> None:
+        from safetensors.torch import load_file
+
+        _, scenes = self.clips()
+        latents = load_file(self.run_dir / "latents" / "latents-00000.safetensors")["latents"]
+        texts = [[row["text"], *row["texts"]] for row in read_lines(self.run_dir / "latents" / "captions.jsonl")]
+        encode = text_encoder(self.run_dir / "clip" / "model", self.device)
+        states = torch.stack([encode(wordings).half().cpu() for wordings in texts])
+
+        def draw_texts(clips: list[int], seed: int) -> torch.Tensor:
+            wordings = np.random.default_rng(seed).integers(CAPTIONS_PER_CLIP, size=len(clips))
+            return states[clips, wordings.tolist()]
+
+        unet = train_image_unet(
+            latents,
+            attribute_labels(scenes, self.device),
+            draw_texts,
+            encode([""]),
+            self.run_dir / "unet",
+            self.minutes["unet"],
+            self.device,
+            self.args.batch_scale * 16,
+        )
+        unet.save_pretrained(self.run_dir / "unet" / "model")
+
+    def motion(self) -> None:
+        """The published training script on the cached latents, with the published flags."""
+        base, output = self.run_dir / "base", self.run_dir / "motion"
+        self.save_base(base)
+        command = [
+            sys.executable, str(TRAINING / "train_motion.py"), "--pretrained_model_name_or_path", str(base),
+            "--train_data_dir", str(self.run_dir / "latents"), "--output_dir", str(output),
+            "--num_frames_range", "8", "16", "--train_batch_size", str(self.args.batch_scale * 2),
+            "--learning_rate", "5e-4", "--lr_warmup_steps", "100", "--lr_scheduler", "constant_with_warmup",
+            "--use_ema", "--ema_decay", "0.998", "--checkpointing_steps", "100", "--checkpoints_total_limit", "2",
+            "--max_train_steps", "100000", "--max_train_minutes", str(self.minutes["motion"]),
+        ]  # fmt: skip
+        if any(output.glob("checkpoint-*")):
+            command += ["--resume_from_checkpoint", "latest"]
+        subprocess.run(command, check=True)
+
+    def save_base(self, base: Path) -> None:
+        """The image model as a folder in Stable Diffusion's layout, which the motion stage trains on."""
+        self.text_tower().save_pretrained(base / "text_encoder")
+        CLIPTokenizer.from_pretrained(self.run_dir / "clip" / "model").save_pretrained(base / "tokenizer")
+        AutoencoderKL.from_pretrained(self.run_dir / "vae" / "model").save_pretrained(base / "vae")
+        UNet2DConditionModel.from_pretrained(self.run_dir / "unet" / "model").save_pretrained(base / "unet")
+        build_scheduler().save_pretrained(base / "scheduler")
+
+    def text_tower(self) -> CLIPTextModel:
+        return CLIPTextModel.from_pretrained(self.run_dir / "clip" / "model")
+
+    def export(self) -> None:
+        """Half-precision weights into the package: a pipeline folder, and the whole CLIP beside it."""
+        from captions import vocabulary
+        from motion_adapter.publish import export_pipeline
+        from pipeline_landscape_video.pipeline import LandscapeVideoPipeline
+
+        base = self.run_dir / "base"
+        adapter = MotionAdapter.from_pretrained(self.run_dir / "motion" / "motion_adapter")
+        pipe = LandscapeVideoPipeline.from_pretrained(base, motion_adapter=adapter)
+        target = self.args.export_dir
+        export_pipeline(pipe, target, dtype=torch.float16, include_code=False, overwrite=True)
+        clip_folder = self.run_dir / "clip" / "model"
+        clip = CLIPModel.from_pretrained(clip_folder).half()
+        clip.save_pretrained(target / "clip")
+        config = json.loads((target / "clip" / "config.json").read_text())
+        (target / "clip" / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+        CLIPTokenizer.from_pretrained(clip_folder).save_pretrained(target / "clip")
+        CLIPImageProcessorPil.from_pretrained(clip_folder).save_pretrained(target / "clip")
+        words = sorted(vocabulary("en") | vocabulary("zh"))
+        (target / "words.json").write_text(json.dumps(words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
+STAGES = ("render", "clip", "vae", "latents", "unet", "motion", "export")
+
+
+def text_encoder(folder: Path, device: torch.device) -> Callable[[list[str]], torch.Tensor]:
+    """From texts to the states that the UNet attends to, (texts, 77, dim)."""
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    model = CLIPTextModel.from_pretrained(folder).to(device).eval()
+
+    @torch.no_grad()
+    def encode(texts: list[str]) -> torch.Tensor:
+        tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return model(tokens.to(device))[0]
+
+    return encode
+
+
+@torch.no_grad()
+def encode_clip(vae: AutoencoderKL, frames: np.ndarray) -> torch.Tensor:
+    """Scaled latents, float16 (num_frames, channels, h, w), of uint8 (num_frames, height, width, 3)."""
+    pixels = torch.from_numpy(frames.copy()).to(vae.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return (vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor).half().cpu()
+
+
+def file_hash(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def parse_minutes(text: str) -> tuple[str, float]:
+    stage, _, minutes = text.partition("=")
+    if stage not in MINUTES:
+        raise argparse.ArgumentTypeError(f"{text!r}: stages with minutes are {', '.join(MINUTES)}, as in vae=40")
+    return stage, float(minutes)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    package = TRAINING.parent / "pipeline_landscape_video" / "shanshui_tiny"
+    parser.add_argument("--run_dir", type=Path, default=Path("runs/shanshui"), help="clips, logs and checkpoints")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=" ".join(STAGES))
+    defaults = " ".join(f"{stage}={minutes:g}" for stage, minutes in MINUTES.items())
+    parser.add_argument("--minutes", nargs="+", type=parse_minutes, default=[], metavar="STAGE=N", help=defaults)
+    parser.add_argument("--clips", type=int, default=2400, help="rendered for training")
+    parser.add_argument("--workers", type=int, help="rendering processes; one per core")
+    parser.add_argument("--batch_scale", type=int, default=1, help="multiplies every batch: 1 for a CPU, 8 for a GPU")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--export_dir", type=Path, default=package, help="where the finished family goes")
+    args = parser.parse_args()
+    args.minutes = dict(args.minutes)
+    return args
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    args = parse_args()
+    args.run_dir.mkdir(parents=True, exist_ok=True)
+    family = TinyFamily(args)
+    for stage in STAGES:
+        if stage in args.stages:
+            logger.info("stage %s", stage)
+            getattr(family, stage)()
+
+
+if __name__ == "__main__":
+    main()
