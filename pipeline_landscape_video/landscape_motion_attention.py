@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
@@ -148,28 +149,26 @@ class SparseCausalAttention(Attention):
                 "`encoder_hidden_states` and `attention_mask` must be None."
             )
         if self.sparse_causal_mode == "previous":
-            # Over a single key the softmax is 1 whatever query and key are: what is left is the value of frame i-1.
-            hidden_states = _previous_frame(self.to_v(hidden_states))
+            hidden_states = self._attend_to_previous(hidden_states)
         else:
-            hidden_states = self._attend_to_two_frames(hidden_states)
+            hidden_states = self._attend_to_masked(hidden_states)
         for layer in self.to_out:  # a linear layer, then dropout
             hidden_states = layer(hidden_states)
         return hidden_states
 
-    def _attend_to_two_frames(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # The softmax over two keys is the sigmoid of the difference of their scores: no mask, no square of the number
-        # of frames. Where both keys are the same frame (frame 0), the two values are equal and the weight is without
-        # effect.
+    def _attend_to_previous(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        # Over a single key the softmax is 1 whatever query and key are: what is left is the value of frame i-1.
+        value = self.to_v(hidden_states)
+        return torch.cat([value[:, :1], value[:, :-1]], dim=1)
+
+    def _attend_to_masked(self, hidden_states: torch.Tensor) -> torch.Tensor:
         query, key, value = (
-            rearrange(project(hidden_states), "tokens frames (heads dim) -> tokens frames heads dim", heads=self.heads)
+            rearrange(project(hidden_states), "tokens frames (heads dim) -> tokens heads frames dim", heads=self.heads)
             for project in (self.to_q, self.to_k, self.to_v)
         )
-        previous_key, previous_value = _previous_frame(key), _previous_frame(value)
-        if self.sparse_causal_mode == "first_previous":
-            key, value = key[:, :1], value[:, :1]
-        score_difference = (query * self.scale * (key - previous_key)).sum(dim=-1, keepdim=True)
-        attended = torch.lerp(previous_value, value.expand_as(previous_value), score_difference.sigmoid())
-        return rearrange(attended, "tokens frames heads dim -> tokens frames (heads dim)")
+        mask = sparse_causal_mask(self.sparse_causal_mode, hidden_states.shape[1], device=hidden_states.device)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
+        return rearrange(attended, "tokens heads frames dim -> tokens frames (heads dim)")
 
     def extra_repr(self) -> str:
         return f"sparse_causal_mode={self.sparse_causal_mode!r}"
@@ -194,11 +193,6 @@ class SparseCausalBlocks(nn.ModuleList):
 
     def extend(self, modules: Iterable[nn.Module]) -> "SparseCausalBlocks":
         return super().extend([_set_mode(module, self.sparse_causal_mode) for module in modules])
-
-
-def _previous_frame(frames: torch.Tensor) -> torch.Tensor:
-    """Frame i-1 in the place of frame i, `(tokens, num_frames, ...)`; frame 0 stays in its own place."""
-    return torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
 
 
 def _set_mode(block: nn.Module, mode: str | None) -> nn.Module:
