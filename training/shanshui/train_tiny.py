@@ -175,9 +175,14 @@ class TinyFamily:
         from motion_adapter.publish import export_pipeline
         from pipeline_landscape_video.pipeline import LandscapeVideoPipeline
 
-        base = self.run_dir / "base"
-        adapter = MotionAdapter.from_pretrained(self.run_dir / "motion" / "motion_adapter")
-        pipe = LandscapeVideoPipeline.from_pretrained(base, motion_adapter=adapter)
+        pipe = LandscapeVideoPipeline(
+            vae=AutoencoderKL.from_pretrained(self.run_dir / "vae" / "model"),
+            text_encoder=self.text_tower(),
+            tokenizer=CLIPTokenizer.from_pretrained(self.run_dir / "clip" / "model"),
+            unet=UNet2DConditionModel.from_pretrained(self.run_dir / "unet" / "model"),
+            motion_adapter=MotionAdapter.from_pretrained(self.run_dir / "motion" / "motion_adapter"),
+            scheduler=build_scheduler(),
+        )
         target = self.args.export_dir
         export_pipeline(pipe, target, dtype=torch.float16, include_code=False, overwrite=True)
         clip_folder = self.run_dir / "clip" / "model"
