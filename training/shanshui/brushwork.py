@@ -1,8 +1,8 @@
 """Brush, ink and paper: noise, painted canvases and how they are laid over each other.
 
-Positions are in pixels of the picture, sizes in `unit` = min(height, width), so that a scene looks the same at any size.
-Everything that does not change by itself is painted once on a `Canvas`, finer than the picture and periodic in x, and
-moved by sub-pixel affine maps.
+Positions are in pixels of the picture, sizes in units of min(height, width), so that a scene looks the same at any
+size. Everything that does not change by itself is painted once on a `Canvas`, finer than the picture and periodic in
+x, and moved by sub-pixel affine maps.
 """
 
 import math
@@ -189,7 +189,13 @@ def tint(picture: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A small painted thing: premultiplied `paint` (h, w, 4), its `anchor` (x, y) and canvas pixels per picture pixel."""
+    """A small painted thing.
+
+    Attributes:
+        paint: (h, w, 4) float32, premultiplied.
+        anchor: (x, y) in it, the point that is placed.
+        scale: its pixels per picture pixel.
+    """
 
     paint: np.ndarray
     anchor: tuple[float, float]
@@ -198,7 +204,7 @@ class Sprite:
     def place(
         self, picture: np.ndarray, x: float, y: float, size: float = 1.0, shear: float = 0.0, angle: float = 0.0
     ) -> None:
-        """Paint it with its anchor at (x, y), `size` times as large, leaning by `shear` and turned by `angle` radians."""
+        """Paint it with its anchor at (x, y), `size` times as large, leaning by `shear`, turned by `angle` radians."""
         factor = size / self.scale
         cosine, sine = factor * math.cos(angle), factor * math.sin(angle)
         forward = np.array([[cosine, -sine - factor * shear], [sine, cosine]])

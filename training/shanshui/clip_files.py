@@ -89,8 +89,9 @@ def write_video_folder(
 ) -> None:
     """Write clips as `clip_000000.mp4`, ... with a `metadata.jsonl` (Hugging Face's VideoFolder layout).
 
-    Each line of it holds `file_name`, `text` (a caption), `texts` (other captions of the same clip) and every attribute
-    of the scene. Arguments as for `render_dataset`; `language` is "en", "zh" or "both" (`text` is English then).
+    Each line of it holds `file_name`, `text` (a caption), `texts` (other captions of the same clip) and every
+    attribute of the scene. Arguments as for `render_dataset`; `language` is "en", "zh" or "both" (`text` is English
+    then).
 
     Raises:
         ValueError: an unknown language, or the folder's `metadata.jsonl` is of other settings.
@@ -131,7 +132,8 @@ def _write_clip(directory: Path, row: dict[str, Any]) -> None:
 
     scene = Scene(**{name: row[name] for name in Scene.__dataclass_fields__})
     clip = render_clip(scene, [step / row["fps"] for step in range(row["num_frames"])], row["height"], row["width"])
-    write_video(directory / row["file_name"], clip, fps=row["fps"], metadata={"scene": asdict(scene), "text": row["text"]})
+    metadata = {"scene": asdict(scene), "text": row["text"]}
+    write_video(directory / row["file_name"], clip, fps=row["fps"], metadata=metadata)
 
 
 @contextmanager

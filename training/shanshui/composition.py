@@ -34,10 +34,9 @@ class Layout:
         horizon = rng.uniform(0.64, 0.70) if water == "lake" else rng.uniform(0.58, 0.63) if water == "river" else 0.86
 
         def place(name: str, x: tuple[float, float], y: tuple[float, float]) -> None:
-            across = rng.uniform(*x)
-            object.__setattr__(
-                self, name, ((1 - across if mirrored else across) * self.view.width, rng.uniform(*y) * self.view.height)
-            )
+            across, down = rng.uniform(*x), rng.uniform(*y)
+            across = 1 - across if mirrored else across
+            object.__setattr__(self, name, (across * self.view.width, down * self.view.height))
 
         object.__setattr__(self, "mirrored", mirrored)
         object.__setattr__(self, "horizon", horizon * self.view.height)

@@ -99,7 +99,8 @@ class Weather:
         turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
         if self.kind == "rain":
             ahead = np.array([self.habit[1], self.habit[0]]) / math.hypot(*self.habit[:2])
-            along, across = np.array([0, 0, -1, -1]) * (0.06 + 0.05 * near), np.array([1, -1, -1, 1]) * (0.0032 + 0.0025 * near)
+            along = np.array([0, 0, -1, -1]) * (0.06 + 0.05 * near)
+            across = np.array([1, -1, -1, 1]) * (0.0032 + 0.0025 * near)
             shape = along[..., None] * ahead + across[..., None] * (-ahead[1], ahead[0])
         elif self.kind == "snowfall":
             shape = np.stack([np.cos(turn), np.sin(turn)], 1) * (0.009 + 0.008 * near[..., None])
@@ -114,8 +115,9 @@ class Weather:
     def lay(self, picture: np.ndarray, time: float) -> None:
         colours = self.colours
         if self.kind == "rain":
-            veil, colour, opacity = colours.far * 0.7 + 0.25 * colours.line, colours.line * 0.8 + colours.mist * 0.2, 0.62
+            veil = colours.far * 0.7 + 0.25 * colours.line
             picture += (veil - picture) * np.float32(0.16)
+            colour, opacity = colours.line * 0.8 + colours.mist * 0.2, 0.62
         elif self.kind == "snowfall":
             picture *= np.float32(0.92 if self.layout.scene.palette == "snow" else 0.80)
             colour, opacity = rgb("ffffff"), 0.95

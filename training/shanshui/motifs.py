@@ -47,8 +47,8 @@ class Sheet:
         self, colour: np.ndarray, alpha: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)
     ) -> None:
         """Lay a colour over (a part of) the sheet with opacity `alpha` (h, w)."""
-        bare = cv2.merge([1 - alpha] * 4)
-        self.paint[rows, columns] = cv2.add(cv2.multiply(self.paint[rows, columns], bare), premultiplied(colour, alpha))
+        below = cv2.multiply(self.paint[rows, columns], cv2.merge([1 - alpha] * 4))
+        self.paint[rows, columns] = cv2.add(below, premultiplied(colour, alpha))
 
     def radius(self) -> np.ndarray:
         """(h, w) distance from the anchor, in units."""
@@ -150,8 +150,8 @@ def pine_sprite(view: View, colours: Palette, rng: np.random.Generator, height: 
     wind = 0.022 * np.sin(rise * 7 + rng.uniform(0, 6)) * rise
     trunk = np.stack([lean * rise**1.5 + wind, -height * rise], 1)
     bark = colours.line * 0.8 + colours.foliage * 0.2
-    width = 0.020 * (1 - 0.62 * rise) * (height / 0.40) ** 0.5
-    sheet.fill(np.concatenate([trunk + np.stack([width, 0 * width], 1), (trunk - np.stack([width, 0 * width], 1))[::-1]]), bark)
+    half = np.stack([0.020 * (1 - 0.62 * rise) * (height / 0.40) ** 0.5, 0 * rise], 1)
+    sheet.fill(np.concatenate([trunk + half, (trunk - half)[::-1]]), bark)
     green, light = colours.foliage * 0.75 + colours.line * 0.25, colours.foliage * 0.75 + colours.mist * 0.25
     side = 1 if lean > 0 else -1
     levels = np.linspace(0.48, 1.0, 5)
@@ -189,8 +189,8 @@ def bamboo_sprite(view: View, colours: Palette, rng: np.random.Generator, height
             start = np.array([x + side * rng.uniform(0.0, 0.05), y + rng.uniform(-0.04, 0.02)])
             ahead = np.array([side * np.cos(angle), np.sin(angle)])
             across = np.array([-ahead[1], ahead[0]]) * 0.0115
-            leaf = [start, start + 0.35 * length * ahead + across, start + length * ahead, start + 0.35 * length * ahead - across]
-            sheet.fill(leaf, green)
+            broad = start + 0.35 * length * ahead
+            sheet.fill([start, broad + across, start + length * ahead, broad - across], green)
     return sheet.sprite()
 
 
@@ -211,6 +211,7 @@ def rock_sprite(view: View, colours: Palette, rng: np.random.Generator, side: in
     across = (np.arange(sheet.paint.shape[1], dtype=np.float32)[None] + 0.5 - sheet.anchor[0]) / sheet.pixels
     depth = (y - np.interp(across[0], x, crest)[None]).astype(np.float32)
     pale = smoothstep(0.0, 0.11, depth) * 0.70
-    sheet.paint[..., :3] += (colours.slope * 0.5 + colours.mist * 0.5 - earth) * (pale * sheet.paint[..., 3])[..., None]
+    low = colours.slope * 0.5 + colours.mist * 0.5
+    sheet.paint[..., :3] += (low - earth) * (pale * sheet.paint[..., 3])[..., None]
     sheet.paint *= (1 - smoothstep(0.22, 0.46, -side * across + 0 * y))[..., None].astype(np.float32)
     return sheet.sprite()
