@@ -59,6 +59,7 @@ def interpolate(
     from tqdm import tqdm
 
     from landscape_cli.audio import AudioCopy
+    from landscape_cli.cuts import CutFinder
     from pipeline_landscape_video.video_io import check_output, iterate_video, open_mp4, probe_video, read_metadata
 
     # 1. Everything that can be wrong with the files
@@ -86,11 +87,12 @@ def interpolate(
     }
 
     # 3. Read, interpolate and write, a few frames at a time
+    cut_finder = CutFinder()
     last_duration = Fraction(0)
 
     def frames() -> Iterator[tuple["Tensor", float]]:
         nonlocal last_duration
-        for frame in iterate_video(source):
+        for frame in cut_finder.watch(iterate_video(source)):
             last_duration = frame.duration
             yield to_tensor(frame.pixels, target), float(frame.timestamp)
 
@@ -112,7 +114,9 @@ def interpolate(
         tqdm(total=num_frames, unit="frame", desc=output.name, file=sys.stderr) as bar,
     ):
         previous = None  # written when the next one is known, which ends it
-        for frame, time in interpolate_stream(frames(), flow_estimator, sofp_mode.value, times, is_cut=CutDetector()):
+        for frame, time in interpolate_stream(
+            frames(), flow_estimator, sofp_mode.value, times, is_cut=cut_finder.is_cut
+        ):
             if previous is not None:
                 audio.advance(previous[1])
                 writer.write(*previous, duration=time - previous[1])
@@ -121,37 +125,8 @@ def interpolate(
         audio.advance(previous[1])
         writer.write(*previous, duration=last_duration)
         bar.update()
-        writer.finish()
         audio.advance()
     typer.echo(f"{output}: {bar.n} frames of {info.width} x {info.height}, {float(info.fps * multiple):.6g} fps")
-
-
-class CutDetector:
-    """Where a new scene begins: PySceneDetect's content detector, with its default threshold and no shortest scene.
-
-    Called with each two neighbouring frames, `(3, height, width)` in [0, 1], in order.
-    """
-
-    def __init__(self) -> None:
-        from scenedetect import ContentDetector
-
-        self._detector = ContentDetector(min_scene_len=0)
-        self._num_seen = 0
-
-    def __call__(self, frame: "Tensor", next_frame: "Tensor") -> bool:
-        if self._num_seen == 0:
-            self._see(frame)
-        return self._see(next_frame)
-
-    def _see(self, frame: "Tensor") -> bool:
-        from scenedetect import FrameTimecode
-
-        from pipeline_landscape_video.video_io import as_pixels
-
-        step = max(1, min(frame.shape[-2:]) // 256)  # the mean over all pixels needs no more of them
-        pixels = as_pixels(frame[:, ::step, ::step])[:, :, ::-1]  # OpenCV counts blue first
-        self._num_seen += 1
-        return bool(self._detector.process_frame(FrameTimecode(self._num_seen, fps=25.0), pixels))
 
 
 def to_tensor(pixels: "np.ndarray", device: "torch.device") -> "Tensor":

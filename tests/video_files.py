@@ -1,0 +1,80 @@
+"""Small video files of every awkward kind, made with PyAV."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+TICKS = 12800  # per second; divides the usual frame rates and survives an mp4 unchanged
+
+
+def moving_frames(num_frames: int, height: int = 48, width: int = 64, speed: int = 2) -> list[np.ndarray]:
+    """A smooth picture that slides to the right by `speed` pixels a frame, (height, width, 3) uint8."""
+    y, x = np.mgrid[:height, : width + speed * num_frames].astype(np.float64)
+    red = 128 + 70 * np.sin(x / 5) * np.cos(y / 7)
+    green = 128 + 60 * np.cos(x / 9 + y / 6)
+    blue = 40 + 2.5 * y
+    picture = np.stack([red, green, blue], axis=-1).clip(0, 255).astype(np.uint8)
+    return [picture[:, speed * (num_frames - i) : speed * (num_frames - i) + width] for i in range(num_frames)]
+
+
+def quadrants(height: int = 48, width: int = 64) -> np.ndarray:
+    """Red, green / blue, white: a picture that shows how it was turned."""
+    picture = np.full((height, width, 3), 235, dtype=np.uint8)
+    picture[: height // 2, : width // 2] = (200, 30, 30)
+    picture[: height // 2, width // 2 :] = (30, 160, 40)
+    picture[height // 2 :, : width // 2] = (30, 40, 190)
+    return picture
+
+
+def make_video(
+    path: str | Path,
+    frames: Sequence[np.ndarray],
+    timestamps: Sequence[Fraction | float] | None = None,
+    fps: int = 10,
+    pixel_aspect: Fraction | None = None,
+    rotation: int | None = None,
+    hflip: bool = False,
+    audio: str | None = None,
+    audio_seconds: float | None = None,
+    tags: dict[str, str] | None = None,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write `frames` as H.264, at even times or at `timestamps` in seconds, with a tone in the codec `audio`."""
+    timestamps = [Fraction(i, fps) for i in range(len(frames))] if timestamps is None else timestamps
+    height, width, _ = frames[0].shape
+    with av.open(str(path), "w", options=options or {}) as container:
+        container.metadata.update(tags or {})
+        video = container.add_stream("libx264", rate=fps, options={"crf": "8", "g": "6"})
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        if pixel_aspect is not None:
+            video.codec_context.sample_aspect_ratio = pixel_aspect
+        if rotation is not None or hflip:
+            video.set_display_rotation(rotation or 0, hflip=hflip)
+        video.codec_context.time_base = Fraction(1, TICKS)
+        sound = None if audio is None else container.add_stream(audio, rate=48000, layout="mono")
+        for pixels, timestamp in zip(frames, timestamps, strict=True):
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+            picture.time_base, picture.pts = Fraction(1, TICKS), round(timestamp * TICKS)
+            container.mux(video.encode(picture))
+        container.mux(video.encode())
+        if sound is not None:
+            seconds = float(timestamps[-1]) + 1 / fps if audio_seconds is None else audio_seconds
+            for start in range(0, int(seconds * 48000), 960):
+                wave = 8000 * np.sin(2 * np.pi * 440 * np.arange(start, start + 960) / 48000)
+                chunk = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], format="s16", layout="mono")
+                chunk.sample_rate, chunk.pts, chunk.time_base = 48000, start, Fraction(1, 48000)
+                container.mux(sound.encode(chunk))
+            container.mux(sound.encode())
+    return Path(path)
+
+
+def half_of(path: Path, share: float = 0.5) -> Path:
+    """A copy of the file that ends too early."""
+    data = path.read_bytes()
+    short = path.with_name(f"short_{path.name}")
+    short.write_bytes(data[: int(len(data) * share)])
+    return short
