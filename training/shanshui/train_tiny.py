@@ -26,6 +26,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(TRAINING)]
 
 from clip_files import render_dataset  # noqa: E402
 from latent_cache import write_shard  # noqa: E402
+from model_card import write_model_card  # noqa: E402
 from scene import Scene  # noqa: E402
 from tiny_models import SIZE, build_scheduler  # noqa: E402
 from train_clip import attribute_labels, draw_caption, train_clip, train_tokenizer  # noqa: E402
@@ -170,7 +171,7 @@ class TinyFamily:
         return CLIPTextModel.from_pretrained(self.run_dir / "clip" / "model")
 
     def export(self) -> None:
-        """Half-precision weights into the package: a pipeline folder, and the whole CLIP beside it."""
+        """Half-precision weights into the package: a pipeline folder, the whole CLIP beside it, and the model card."""
         from captions import vocabulary
         from motion_adapter.publish import export_pipeline
         from pipeline_landscape_video.pipeline import LandscapeVideoPipeline
@@ -194,6 +195,7 @@ class TinyFamily:
         CLIPImageProcessorPil.from_pretrained(clip_folder).save_pretrained(target / "clip")
         words = sorted(vocabulary("en") | vocabulary("zh"))
         (target / "words.json").write_text(json.dumps(words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        write_model_card(target, self.run_dir, self.args.clips, TRAINING_SEED, self.device)
 
 
 STAGES = ("render", "clip", "vae", "latents", "unet", "motion", "export")

@@ -32,7 +32,7 @@ def train_vae(
         reconstruction = vae.decode(posterior.sample(generator)).sample
         losses = reconstruction_losses(reconstruction, batch)
         losses["kl"] = posterior.kl().mean() / posterior.mean[0].numel()
-        losses["loss"] = losses["l1"] + losses["edges"] + 0.2 * losses["dissimilarity"] + KL_WEIGHT * losses["kl"]
+        losses["loss"] = 2 * losses["l1"] + losses["edges"] + 0.2 * losses["dissimilarity"] + KL_WEIGHT * losses["kl"]
         return losses
 
     vae = train_for(minutes, vae, step, directory, learning_rate=1.5e-3, weight_decay=1e-4)
