@@ -20,9 +20,9 @@ tags: [text-to-video, landscape-painting, animatediff, motion-adapter]
 
 # shanshui-tiny
 
-A complete text-to-video family in {megabytes:.0f} MB, so that `landscape-video generate` works without a network. It has
-the parts of the real system in their roles: a CLIP (text encoder, and offline metric), a VAE, an image UNet, and a
-motion adapter with Versatile and Sparse-Causal attention trained with the contrastive loss (NADM). Clips are
+A complete text-to-video family in {megabytes:.0f} MB, so that `landscape-video generate` works without a network. It
+has the parts of the real system in their roles: a CLIP (text encoder, and offline metric), a VAE, an image UNet, and
+a motion adapter with Versatile and Sparse-Causal attention trained with the contrastive loss (NADM). Clips are
 128 x 128, 8 to 16 frames. It was trained on nothing but clips that `training/shanshui/render.py` draws, so it paints
 those landscapes and no others: mountains in two to five ridges, lake, river, waterfall, boat, mist, birds, pines,
 pavilion, sun and moon, in five palettes (ink, blue-green, autumn, snow, dawn), with a camera that rests, pans left or
