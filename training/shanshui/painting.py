@@ -65,7 +65,9 @@ class Painting:
             self.pavilion_place = (layout.pavilion[0], skyline + 0.085 * view.unit, self.depths[-1])
         self.mist = {}
         for k, share in enumerate((0.5, 1.0) if scene.mist != "none" else ()):
-            y = layout.horizon - (0.21 - 0.16 * k) * view.height
+            # Where there is no water the foot of the mountains is pale by itself: mist shows against their shoulders.
+            above = (0.21, 0.05) if scene.water != "none" else (0.36, 0.19)
+            y = layout.horizon - above[k] * view.height
             canvas = mist_canvas(view, generator(scene.seed, "mist", k), self.colours, y, 0.075 * view.height)
             self.mist[int(share * (scene.layers - 1))] = canvas
 
@@ -106,12 +108,12 @@ class Painting:
             self.light.place(picture, *layout.seen(*layout.light, 0.02, time)[:2])
         for layer, canvas in enumerate(self.mountains):
             canvas.lay(picture, layout.inverse(self.depths[layer], time))
-            if self.waterfall and layer == fall_layer(self.scene.layers):
-                self.waterfall.lay(picture, time)
             if layer in self.mist:
                 inverse = layout.inverse(0.0, time)
                 inverse[0, 2] -= self.wind(time) * view.oversample
                 self.mist[layer].lay(picture, inverse)
+            if self.waterfall and layer == fall_layer(self.scene.layers):
+                self.waterfall.lay(picture, time)
         if self.water:
             self.water.lay(picture, time)
         self.place_pavilion(picture, time)

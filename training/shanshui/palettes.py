@@ -19,7 +19,8 @@ class Palette:
 
     paper: np.ndarray  # the sheet, and the sky near the mountains
     sky: np.ndarray  # the top of the sky
-    mist: np.ndarray
+    mist: np.ndarray  # what mountains fade into at their feet
+    cloud: np.ndarray  # mist that drifts
     far: np.ndarray
     ridge: np.ndarray
     slope: np.ndarray
@@ -35,18 +36,18 @@ def palette(*colours: str) -> Palette:
 
 PALETTES = {
     "ink": palette(
-        "ece3cf", "ddd2bb", "efe7d6", "a9a49a", "26262a", "5b5955", "17171a", "b9b2a2", "2a2b2b", "b56a72"
+        "ece3cf", "ddd2bb", "efe7d6", "f9f6ef", "a9a49a", "26262a", "5b5955", "17171a", "b9b2a2", "2a2b2b", "b56a72"
     ),
     "blue_green": palette(
-        "e6d2a4", "d3b67c", "eadbb2", "7fb0a4", "12567e", "2f9a72", "1c2f3c", "86b5a8", "1d6b52", "e58a94"
+        "e6d2a4", "d3b67c", "eadbb2", "f8f2e2", "7fb0a4", "12567e", "2f9a72", "1c2f3c", "86b5a8", "1d6b52", "e58a94"
     ),
     "autumn": palette(
-        "f1d7a8", "e6bd80", "f5e0b8", "d3a06a", "7e2f14", "c8682a", "3c1c12", "dcae74", "c23f17", "d9371f"
+        "f1d7a8", "e6bd80", "f5e0b8", "fdf5e4", "d3a06a", "7e2f14", "c8682a", "3c1c12", "dcae74", "c23f17", "d9371f"
     ),
     "snow": palette(
-        "a3afbc", "7c8b9d", "c9d2da", "c2ccd5", "fbfcfd", "f0f4f7", "252d3a", "6a7d92", "3f4c5a", "c25b6e"
+        "a3afbc", "7c8b9d", "c9d2da", "8d9bab", "c2ccd5", "fbfcfd", "f0f4f7", "252d3a", "6a7d92", "3f4c5a", "c25b6e"
     ),
     "dawn": palette(
-        "f6c9b4", "c79ac0", "f9d6c6", "d9a3b4", "59366e", "9c6796", "3a2450", "d9a2ae", "57406b", "f28ea6"
+        "f6c9b4", "c79ac0", "f9d6c6", "fff0ea", "d9a3b4", "59366e", "9c6796", "3a2450", "d9a2ae", "57406b", "f28ea6"
     ),
 }

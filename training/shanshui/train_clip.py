@@ -103,15 +103,19 @@ def train_clip(
     torch.manual_seed(0)
     clip = build_clip(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
     model = ClipWithHeads(clip).to(device)
+    # Whole captions here: the heads ask the text for every attribute.
+    captions = [
+        [caption(scene, np.random.default_rng((4, index)), language) for language in LANGUAGES]
+        for index, scene in enumerate(scenes)
+    ]
 
     def step(generator: torch.Generator, fraction: float) -> dict[str, torch.Tensor]:
         chosen = torch.randint(len(frames), (batch_size,), generator=generator, device=generator.device).tolist()
         rng = np.random.default_rng(generator.initial_seed())
         pixels = np.stack([frames[index, rng.integers(frames.shape[1])] for index in chosen])
         batch = [scenes[index] for index in chosen]
-        # Whole captions here: the heads ask the text for every attribute.
-        texts = [caption(scene, rng, LANGUAGES[rng.integers(len(LANGUAGES))]) for scene in batch]
-        tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
+        texts = [captions[index][rng.integers(len(LANGUAGES))] for index in chosen]
+        tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids.to(device)
         return model.losses(clip_pixels(pixels, device), tokens, attribute_labels(batch, device))
 
     train_for(minutes, model, step, directory, learning_rate=1e-3, weight_decay=0.02, seed=1)

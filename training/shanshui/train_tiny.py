@@ -83,7 +83,7 @@ class TinyFamily:
             train_tokenizer(texts).save_pretrained(tokenizer_folder)
         tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
         clip = train_clip(
-            frames, scenes, tokenizer, directory, self.minutes["clip"], self.device, self.args.batch_scale * 48
+            frames, scenes, tokenizer, directory, self.minutes["clip"], self.device, self.args.batch_scale * 32
         )
         clip.save_pretrained(directory / "model")
         processor = CLIPImageProcessorPil(

@@ -180,7 +180,7 @@ def mist_canvas(view: View, rng: np.random.Generator, colours: Palette, y: float
     offset = (view.y - y) / thickness
     body = np.exp(-(offset**2)) * (0.62 + 0.85 * field)
     alpha = 0.96 * smoothstep(0.16, 0.62, body)
-    white = colours.mist * 0.45 + 0.55
-    shade = colours.mist * 0.86 + colours.far * 0.14
+    white = colours.cloud
+    shade = colours.cloud * 0.35 + colours.mist * 0.51 + colours.far * 0.14
     colour = mix(white, shade, smoothstep(-0.9, 1.1, offset + 0.5 * field))
     return Canvas(soften(premultiplied(colour, alpha), view), view)
