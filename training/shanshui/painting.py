@@ -66,7 +66,7 @@ class Painting:
         self.mist = {}
         for k, share in enumerate((0.5, 1.0) if scene.mist != "none" else ()):
             # Where there is no water the foot of the mountains is pale by itself: mist shows against their shoulders.
-            above = (0.21, 0.05) if scene.water != "none" else (0.36, 0.19)
+            above = (0.21, 0.05) if scene.water != "none" else (0.36, 0.10 if scene.waterfall else 0.19)
             y = layout.horizon - above[k] * view.height
             canvas = mist_canvas(view, generator(scene.seed, "mist", k), self.colours, y, 0.075 * view.height)
             self.mist[int(share * (scene.layers - 1))] = canvas

@@ -178,7 +178,7 @@ def mist_canvas(view: View, rng: np.random.Generator, colours: Palette, y: float
     shape = (view.rows, view.columns)
     field = noise(rng, shape, (4 * view.rows / view.oversample / view.unit, 2.6 * view.period / view.unit), octaves=3)
     offset = (view.y - y) / thickness
-    body = np.exp(-(offset**2)) * (0.62 + 0.85 * field)
+    body = np.exp(-(offset**2)) * (0.76 + 0.80 * field)
     alpha = 0.96 * smoothstep(0.16, 0.62, body)
     white = colours.cloud
     shade = colours.cloud * 0.35 + colours.mist * 0.51 + colours.far * 0.14
