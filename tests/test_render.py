@@ -1,0 +1,219 @@
+"""The renderer of ink-landscape clips: what a scene names is seen, moves as named, and is the same every time."""
+
+import dataclasses
+import json
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from captions import parse_caption
+from clip_files import render_dataset, scene_of, write_video_folder
+from pipeline_landscape_video.video_io import read_video
+from render import main, render_clip
+from scene import ATTRIBUTES, CAMERAS, LAYERS, PALETTES, Scene, sample_scene
+
+
+FULL = Scene(
+    palette="ink", layers=4, camera="left", water="lake", boat="right", mist="left", birds="right", weather="petals",
+    trees="bamboo", light="sun", waterfall=True, pavilion=True, seed=5,
+)  # fmt: skip
+
+
+def changed(first: np.ndarray, second: np.ndarray, levels: int = 24) -> np.ndarray:
+    """(..., h, w) where two pictures differ visibly."""
+    return np.abs(first.astype(int) - second).max(-1) > levels
+
+
+@cache
+def both_ends(scene: Scene) -> np.ndarray:
+    """First and last frame of a clip of two seconds."""
+    return render_clip(scene, [0.0, 2.0])
+
+
+def centre_x(weights: np.ndarray) -> float:
+    return float((weights * np.arange(weights.shape[1])).sum() / weights.sum())
+
+
+def flow(scene: Scene, start: float = 0.9, end: float = 1.1) -> np.ndarray:
+    first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in render_clip(scene, [start, end]))
+    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(first, second, None)
+
+
+@pytest.mark.parametrize("scene", [FULL, dataclasses.replace(FULL, water="river", weather="rain", camera="closer")])
+def test_a_frame_depends_on_its_instant_only(scene: Scene) -> None:
+    clip = render_clip(scene, [1.7, 0.25, 0.0], 64, 64)
+    assert np.array_equal(clip, render_clip(scene, [1.7, 0.25, 0.0], 64, 64))
+    assert np.array_equal(clip[1], render_clip(scene, [0.25], 64, 64)[0])
+    assert not np.array_equal(clip[0], clip[1])
+
+
+def test_scenes_that_differ_in_seed_differ() -> None:
+    first, second = (render_clip(Scene(seed=seed), [0.0])[0] for seed in (0, 1))
+    assert changed(first, second).mean() > 0.1
+
+
+@pytest.mark.parametrize("time", [-3.0, 61.7])
+def test_any_real_time_can_be_rendered(time: float) -> None:
+    for camera in CAMERAS:
+        clip = render_clip(dataclasses.replace(FULL, camera=camera), [time], 64, 64)
+        assert clip.std() > 10
+
+
+@pytest.mark.parametrize("direction", ["left", "right"])
+def test_half_way_in_time_is_half_way_in_space(direction: str) -> None:
+    scene = Scene(water="lake", boat=direction, seed=3)
+    times = [0.5, 0.5625, 0.625]
+    boats = render_clip(scene, times).astype(float) - render_clip(dataclasses.replace(scene, boat="none"), times)
+    before, middle, after = map(centre_x, np.abs(boats).sum(-1))
+    assert (after - before) * (1 if direction == "right" else -1) > 0.9
+    assert middle == pytest.approx((before + after) / 2, abs=0.15)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("palette", ["ink", "dawn"])
+def test_camera_moves_as_named(palette: str, seed: int) -> None:
+    flows = {camera: flow(Scene(palette, 4, camera, seed=seed)) for camera in CAMERAS}
+    # Where the painting has something to follow: the half with the strongest gradients stands below the sky.
+    across = {camera: np.median(field[50:90, :, 0]) for camera, field in flows.items()}
+    assert across["left"] > 0.5 and across["right"] < -0.5
+    assert abs(across["still"]) < 0.05 and np.abs(flows["still"]).mean() < 0.05
+
+    def spread(camera: str) -> float:
+        field = flows[camera]
+        return float(np.median(field[50:90, 90:, 0]) - np.median(field[50:90, :38, 0]))
+
+    assert spread("closer") > 0.5 and spread("away") < -0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "area"),
+    [
+        ("boat", "still", 100), ("boat", "left", 100), ("birds", "left", 80), ("birds", "right", 80),
+        ("mist", "left", 300), ("weather", "rain", 300), ("weather", "snowfall", 300), ("weather", "petals", 100),
+        ("trees", "pines", 400), ("trees", "bamboo", 400), ("light", "sun", 100), ("light", "moon", 100),
+        ("waterfall", True, 100), ("pavilion", True, 150), ("water", "lake", 1000), ("water", "river", 1000),
+    ],
+)  # fmt: skip
+def test_every_motif_is_seen_all_the_time(name: str, value: str | bool, area: int) -> None:
+    for seed, palette in enumerate(PALETTES):
+        water = "river" if name == "boat" and seed % 2 else "lake" if name == "boat" else "none"
+        without = Scene(palette, layers=LAYERS[seed % 4], camera=CAMERAS[seed], water=water, seed=seed)
+        areas = changed(both_ends(without), both_ends(dataclasses.replace(without, **{name: value}))).sum((1, 2))
+        assert areas.min() >= area, (palette, areas)
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+@pytest.mark.parametrize("name", ["boat", "birds"])
+def test_what_travels_goes_to_the_named_side_under_every_camera(name: str, camera: str) -> None:
+    for direction, sign in (("left", -1), ("right", 1)):
+        scene = Scene("snow", camera=camera, water="lake", seed=8, **{name: direction})
+        rows = slice(85, 110) if name == "boat" else slice(0, 40)
+        first, last = render_clip(scene, [0.2, 1.8])[:, rows].max(-1) < 75  # the darkest ink of a snowy scene
+        assert (centre_x(last) - centre_x(first)) * sign > 5
+
+
+def test_palettes_are_told_apart_by_their_mean_colour() -> None:
+    rng = np.random.default_rng(0)
+    scenes = [dataclasses.replace(sample_scene(rng, False), palette=palette) for palette in PALETTES for _ in range(4)]
+    means = np.array([render_clip(scene, [1.0], 64, 64).mean((0, 1, 2)) for scene in scenes]).reshape(5, 4, 3)
+    centres = means.mean(1)
+    nearest = np.linalg.norm(means[:, :, None] - centres, axis=-1).argmin(-1)
+    assert (nearest == np.arange(5)[:, None]).mean() >= 0.9
+
+
+@pytest.mark.parametrize("camera", ["left", "away"])
+def test_paper_and_seal_stay_in_the_frame(camera: str) -> None:
+    for palette in PALETTES:
+        clip = render_clip(Scene(palette, camera=camera, seed=2), [0.0, 2.0]).astype(int)
+        red = np.abs(clip - (179, 39, 30)).max(-1) < 25
+        assert 8 < red[0].sum() < 120 and not red[:, :108].any()
+        assert np.array_equal(clip[0][red[0]], clip[1][red[0]])
+
+
+def test_grain_is_subtle() -> None:
+    sky = render_clip(Scene(seed=4), [0.0])[0, :20].astype(np.float32)
+    assert 0.2 < (sky - cv2.GaussianBlur(sky, (0, 0), 1.5)).std() < 1.5
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 168), (168, 96), (65, 131)])
+def test_sizes_and_aspects(height: int, width: int) -> None:
+    clip = render_clip(FULL, [0.0, 1.0], height, width)
+    assert clip.shape == (2, height, width, 3) and clip.dtype == np.uint8
+    assert all(len(np.unique(frame)) > 50 for frame in clip)
+
+
+def test_a_scene_looks_the_same_at_any_size() -> None:
+    scene = dataclasses.replace(FULL, weather="none")
+    small = render_clip(scene, [0.5], 128, 128)[0].astype(np.float32)
+    large = cv2.resize(render_clip(scene, [0.5], 384, 384)[0], (128, 128), interpolation=cv2.INTER_AREA)
+    assert np.abs(small - large).mean() < 6
+    assert np.corrcoef(small.ravel(), large.ravel().astype(np.float32))[0, 1] > 0.95
+
+
+def test_motion_is_smooth_below_the_pixel() -> None:
+    """A slow pan changes the picture by the same amount in every step, and never its sharpness."""
+    clip = render_clip(Scene(layers=4, camera="left", seed=4), np.arange(24) / 64).astype(np.float32).mean(-1)
+    steps = np.abs(np.diff(clip, axis=0)).mean((1, 2))
+    sharpness = (np.diff(clip, axis=1) ** 2).mean((1, 2))
+    assert steps.std() / steps.mean() < 0.05
+    assert sharpness.std() / sharpness.mean() < 0.05
+
+
+def test_dataset_is_parallel_restartable_and_deterministic(tmp_path: Path) -> None:
+    settings = {"count": 3, "seed": 7, "frames": 2, "size": 64, "fine_motifs": False}
+    serial, scenes = render_dataset(tmp_path / "serial.npy", workers=0, **settings)
+    assert serial.shape == (3, 2, 64, 64, 3) and serial.dtype == np.uint8
+    assert scenes == [scene_of(index, 7, False) for index in range(3)]
+    assert np.array_equal(serial[1], render_clip(scenes[1], [0, 1 / 8], 64, 64))
+    assert all(scene.weather == "none" and scene.trees != "bamboo" for scene in scenes)
+    parallel, _ = render_dataset(tmp_path / "parallel.npy", workers=2, **settings)
+    for suffix in (".npy", ".jsonl"):
+        assert (tmp_path / f"serial{suffix}").read_bytes() == (tmp_path / f"parallel{suffix}").read_bytes()
+
+    lines = (tmp_path / "serial.jsonl").read_text()
+    half = np.load(tmp_path / "serial.npy", mmap_mode="r+")
+    half[1:] = 0  # what a run that was killed in its second clip leaves behind
+    (tmp_path / "serial.jsonl").write_text(lines[: lines.index("\n") + 30])
+    resumed, _ = render_dataset(tmp_path / "serial.npy", workers=0, **settings)
+    assert np.array_equal(resumed, parallel) and (tmp_path / "serial.jsonl").read_text() == lines
+    with pytest.raises(ValueError, match="other settings"):
+        render_dataset(tmp_path / "serial.npy", workers=0, **{**settings, "seed": 8})
+
+
+def test_video_folder_holds_clips_captions_and_attributes(tmp_path: Path) -> None:
+    arguments = ["--output", str(tmp_path), "--clips", "2", "--frames", "3", "--height", "64", "--width", "96"]
+    main([*arguments, "--workers", "0", "--seed", "4"])
+    rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text("utf-8").splitlines()]
+    assert [row["file_name"] for row in rows] == ["clip_000000.mp4", "clip_000001.mp4"]
+    for index, row in enumerate(rows):
+        scene = scene_of(index, 4)
+        assert {name: row[name] for name in (*ATTRIBUTES, "seed")} == dataclasses.asdict(scene)
+        for text in (row["text"], *row["texts"]):
+            told = parse_caption(text)
+            assert all(getattr(told, name) == getattr(scene, name) for name in ATTRIBUTES)
+        assert any("\u4e00" <= letter <= "\u9fff" for text in row["texts"] for letter in text)
+        clip = read_video(tmp_path / row["file_name"])
+        assert len(clip.frames) == 3
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    last = tmp_path / "clip_000001.mp4"
+    last.unlink()
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(rows[0], ensure_ascii=False) + "\n", "utf-8")
+    main([*arguments, "--workers", "0", "--seed", "4"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with pytest.raises(SystemExit, match="other settings"):
+        main([*arguments, "--workers", "0", "--seed", "5"])
+
+
+@pytest.mark.parametrize("option", ["--clips", "--frames", "--size", "--fps"])
+def test_command_refuses_sizes_that_make_no_clip(option: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=f"{option} has to be positive"):
+        main(["--output", str(tmp_path / "clips"), "--clips", "1", option, "0"])
+    assert not (tmp_path / "clips").exists()
+
+
+def test_unknown_language_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="language"):
+        write_video_folder(tmp_path, 1, language="fr", workers=0)
