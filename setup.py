@@ -29,7 +29,6 @@ setup(
         "peft>=0.21",
         "Pillow>=13.0",
         "safetensors>=0.8",
-        "scenedetect>=0.7.2",
         "torch>=2.15",
         "torchvision>=0.29",
         "tqdm>=4.70",
@@ -37,7 +36,7 @@ setup(
         "typer>=0.29",
     ],
     extras_require={
-        "test": ["pytest>=9.2", "ruff>=0.17.5,<0.18", "scikit-image>=0.26"],
+        "test": ["pytest>=9.2", "ruff>=0.17.5,<0.18", "scikit-image>=0.26", "setuptools>=80"],
         "train": ["tokenizers>=0.23"],
         "eval": ["scikit-image>=0.26", "torchmetrics>=1.9"],
     },

@@ -2,11 +2,11 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from scenedetect import AdaptiveDetector, FrameTimecode
 
 from pipeline_landscape_video.video_io import VideoFrame
 
@@ -14,52 +14,51 @@ from pipeline_landscape_video.video_io import VideoFrame
 if TYPE_CHECKING:
     from torch import Tensor
 
-LOOK_AROUND = 2  # frames before and after, whose change a cut's change has to exceed three times
-SHORT_SIDE = 128  # pixels; the detector looks at means over the whole picture
+LOOK_AROUND = 2  # frames before and after
+SHORT_SIDE = 32  # pixels; small enough that grain and brushwork average out
+SMALLEST_CHANGE = 8.0  # of 255, mean over the picture and its colours
+TIMES_THE_USUAL = 3.0
 
 
 class CutFinder:
     """Passes frames on, two frames late, and tells which of them begin a scene.
 
-    PySceneDetect's adaptive detector with its own thresholds: a frame begins a scene if it differs from the one
-    before, and three times as much as the frames around differ from theirs. So a fast camera is no cut, nor is a
-    picture without colours, whose hues are noise. Scenes may be of any length.
+    A frame begins a scene if it differs from the one before it by `SMALLEST_CHANGE`, and by `TIMES_THE_USUAL` as much
+    as is usual around it (the median of the two changes before and the two after). So a fast camera is no cut, and
+    scenes of one frame are found. Differences are taken in RGB: a detector that compares hues finds cuts in the grain
+    of ink on paper, where hue means nothing.
     """
 
     def __init__(self) -> None:
-        self._detector = AdaptiveDetector(min_scene_len=0, window_width=LOOK_AROUND)
-        self._cuts: set[int] = set()
-        self._num_seen = 0
-        self._passed_on = 0
+        self._begins_scene = False
 
     def watch(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
         """The same frames."""
+        size = 2 * LOOK_AROUND + 1
+        changes = deque([0.0] * size, maxlen=size)  # in their middle, that of the frame to pass on next
         pending: deque[VideoFrame] = deque()
-        for frame in frames:
-            # The ends are repeated, or the detector would be blind for what happens there.
-            repeats = 1 + LOOK_AROUND if self._num_seen == 0 else 1
-            for _ in range(repeats):
-                self._see(frame.pixels)
-            pending.append(frame)
-            if len(pending) > LOOK_AROUND:
-                yield self._pass_on(pending)
-        for _ in range(LOOK_AROUND):
-            self._see(frame.pixels)
-        while pending:
-            yield self._pass_on(pending)
+        previous = None
+        for index, frame in enumerate(chain(frames, repeat(None, LOOK_AROUND))):
+            small = None if frame is None else _shrink(frame.pixels)
+            comparable = previous is not None and small is not None
+            changes.append(float(np.abs(small - previous).mean()) if comparable else 0.0)
+            previous = small
+            if frame is not None:
+                pending.append(frame)
+            if index >= LOOK_AROUND:
+                self._begins_scene = _stands_out(list(changes))
+                yield pending.popleft()
 
     def is_cut(self, previous: "Tensor", frame: "Tensor") -> bool:
         """Whether the frame passed on last begins a scene: for `interpolate_stream`, which asks about each in turn."""
-        return LOOK_AROUND + self._passed_on - 1 in self._cuts
+        return self._begins_scene
 
-    def _pass_on(self, pending: deque[VideoFrame]) -> VideoFrame:
-        self._passed_on += 1
-        return pending.popleft()
 
-    def _see(self, pixels: np.ndarray) -> None:
-        shrink = min(1.0, SHORT_SIDE / min(pixels.shape[:2]))
-        small = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        timecode = FrameTimecode(self._num_seen, fps=25.0)  # only counts frames: no scene is too short
-        found = self._detector.process_frame(timecode, cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        self._cuts.update(cut.frame_num for cut in found)
-        self._num_seen += 1
+def _shrink(pixels: np.ndarray) -> np.ndarray:
+    scale = min(1.0, SHORT_SIDE / min(pixels.shape[:2]))
+    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _stands_out(changes: list[float]) -> bool:
+    change = changes.pop(LOOK_AROUND)
+    return change >= SMALLEST_CHANGE and change >= TIMES_THE_USUAL * float(np.median(changes))

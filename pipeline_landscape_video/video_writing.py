@@ -221,18 +221,19 @@ class Mp4Writer:
         self._size = size  # (height, width)
         self._fps = fps
         self._time_base = stream.codec_context.time_base
-        self._durations: dict[int, int] = {}
-        self._next_timestamp = Fraction(0)
+        self._end = Fraction(0)  # of the last frame, in seconds
+        self._start: tuple[int, int] | None = None  # first pts and dts
 
-    def write(self, frame: Any, timestamp: Fraction | None = None, duration: Fraction | None = None) -> None:
+    def write(
+        self, frame: Any, timestamp: float | Fraction | None = None, duration: float | Fraction | None = None
+    ) -> None:
         """Append a frame (see `as_pixels`), shown at `timestamp` for `duration` seconds; by default after the one
         before, for 1 / fps."""
         pixels = as_pixels(frame)
         if pixels.shape[:2] != self._size:
             raise ValueError(f"Expected frames of (height, width) {self._size}, got {pixels.shape[:2]}.")
-        timestamp = self._next_timestamp if timestamp is None else timestamp
-        duration = 1 / self._fps if duration is None else duration
-        self._next_timestamp = timestamp + duration
+        timestamp = self._end if timestamp is None else timestamp
+        self._end = timestamp + (1 / self._fps if duration is None else duration)
         height, width = self._size
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
@@ -240,16 +241,23 @@ class Mp4Writer:
         )
         picture.time_base = self._time_base
         picture.pts = round(timestamp / self._time_base)
-        self._durations[picture.pts] = round(duration / self._time_base)
         self._mux(self._stream.encode(picture))
 
     def finish(self) -> None:
-        """Write what the encoder still holds."""
-        self._mux(self._stream.encode())
+        """Write what the encoder still holds: the last packets, which say how long the whole lasts."""
+        packets = self._stream.encode()
+        if packets:
+            first_pts, first_dts = self._start or (packets[0].pts, packets[0].dts)
+            end = round(self._end / self._time_base)
+            # The edit list ends with the packet shown last, the index with the one decoded last.
+            shown_last = max(packets, key=lambda packet: packet.pts)
+            packets[-1].duration = end - first_pts - (packets[-1].dts - first_dts)
+            shown_last.duration = end - shown_last.pts
+        self._mux(packets)
 
     def _mux(self, packets: Sequence[av.Packet]) -> None:
         for packet in packets:
-            packet.duration = self._durations.pop(packet.pts)  # the encoder forgets how long each frame lasts
+            self._start = self._start or (packet.pts, packet.dts)
             self.container.mux(packet)
 
 

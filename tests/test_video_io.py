@@ -268,16 +268,17 @@ def test_gif_and_webp_do_not_drift(tmp_path, fps):
         assert total / 1000 == pytest.approx(40 / fps, abs=0.006)
 
 
-def test_timestamps_and_last_duration_are_written(tmp_path):
-    times = [Fraction(t, 90) for t in (0, 9, 11, 30)]
-    durations = [Fraction(t, 90) for t in (9, 2, 19, 5)]
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 12])
+def test_timestamps_and_the_last_duration_are_written(tmp_path, num_frames):
+    steps = [Fraction(t, 90) for t in (9, 2, 19, 5, 4, 4, 4, 30, 2, 2, 7, 5)][-num_frames:]
+    times = [sum(steps[:i], Fraction(0)) for i in range(num_frames)]
     with open_mp4(tmp_path / "vfr.mp4", 64, 48, fps=12, time_base=Fraction(1, 90000)) as writer:
-        for frame, time, duration in zip(moving_frames(4), times, durations, strict=True):
+        for frame, time, duration in zip(moving_frames(num_frames), times, steps, strict=True):
             writer.write(frame, time, duration)
     frames = list(iterate_video(tmp_path / "vfr.mp4"))
     assert [frame.timestamp for frame in frames] == times
-    assert [frame.duration for frame in frames[:-1]] == durations[:-1]
-    assert float(frames[-1].duration) == pytest.approx(float(durations[-1]), abs=1e-3)  # mp4 tells its length in ms
+    assert [frame.duration for frame in frames[:-1]] == steps[:-1]
+    assert float(frames[-1].duration) == pytest.approx(float(steps[-1]), abs=1e-3)  # mp4 tells its length in ms
 
 
 def test_pictures_arrays_and_tensors_are_the_same_frame():

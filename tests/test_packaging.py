@@ -1,0 +1,148 @@
+"""The package, its README and its CI script say the same."""
+
+import ast
+import importlib
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("pipeline_landscape_video", "motion_adapter", "landscape_cli")
+
+# Needed at run time without an import of ours.
+USED_BY_DIFFUSERS = {
+    "accelerate": "loading with little memory, and --offload",
+    "huggingface_hub": "folders and names on the Hub",
+    "peft": "loading LoRA weights raises without it",
+}
+
+
+@pytest.fixture(scope="module")
+def setup_arguments() -> dict:
+    """The keyword arguments of `setup(...)`, read without running it."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    call = next(
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup"
+    )
+    literals = {}
+    for keyword in call.keywords:
+        try:
+            literals[keyword.arg] = ast.literal_eval(keyword.value)
+        except ValueError:  # the README's text
+            continue
+    return literals
+
+
+def name_of(requirement: str) -> str:
+    return re.match(r"[\w.-]+", requirement)[0].lower().replace("-", "_")
+
+
+def imported_modules(package: str) -> set[str]:
+    modules = set()
+    for file in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                modules.add(node.module.split(".")[0])
+    return modules
+
+
+def test_every_package_of_the_tree_is_listed(setup_arguments):
+    in_the_tree = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert set(setup_arguments["packages"]) == in_the_tree == set(PACKAGES)
+
+
+def test_requirements_are_what_the_packages_import(setup_arguments):
+    third_party = set().union(*map(imported_modules, PACKAGES)) - set(sys.stdlib_module_names) - set(PACKAGES)
+    distributions = importlib.metadata.packages_distributions()
+    imported = {distributions[module][0].lower().replace("-", "_") for module in third_party}
+    required = {name_of(requirement) for requirement in setup_arguments["install_requires"]}
+    assert imported - required == set()
+    assert required - imported == set(USED_BY_DIFFUSERS) - imported
+
+
+def test_floors_are_versions_that_the_tests_run_on(setup_arguments):
+    groups = [setup_arguments["install_requires"], *setup_arguments["extras_require"].values()]
+    for requirement in (requirement for group in groups for requirement in group):
+        name, floor = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<[\d.]+)?", requirement).groups()
+        if find_spec("packaging") and name_of(requirement):
+            installed = importlib.metadata.version(name)
+            numbers = [int(number) for number in re.findall(r"\d+", installed)]
+            assert numbers >= [int(number) for number in floor.split(".")], (requirement, installed)
+
+
+def test_ci_runs_the_command_of_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^pip install .*$", readme, re.MULTILINE)
+    assert commands[0].startswith("pip install . && landscape-video generate ")
+    assert commands[1] == 'pip install ".[test]" && pytest'
+    script = (ROOT / ".ci" / "run").read_text()
+    # The script takes the line from the README by this pattern; the first that matches has to be the one above.
+    pattern = re.search(r"grep -m 1 -x '(.+)' README\.md", script)[1]
+    found = subprocess.run(
+        ["grep", "-m", "1", "-x", pattern, "README.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == commands[1]
+    assert "ruff check ." in script and "ruff format --check ." in script
+    assert subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")]).returncode == 0
+
+
+def test_the_command_of_the_readme_is_installed(setup_arguments):
+    (script,) = setup_arguments["entry_points"]["console_scripts"]
+    name, target = (part.strip() for part in script.split("="))
+    assert name == "landscape-video"
+    module, function = target.split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_wheel_holds_the_code_and_the_embedded_model_and_nothing_else(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("setup.py", "README.md", "LICENSE", "pyproject.toml"):
+        shutil.copy(ROOT / name, source)
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors")
+        )
+    # A stand-in of a few bytes for each kind of file that the model consists of, at each depth.
+    model = source / "pipeline_landscape_video" / "shanshui_tiny"
+    for name in (
+        "model_index.json",
+        "README.md",
+        "unet/config.json",
+        "unet/weights.safetensors",
+        "tokenizer/merges.txt",
+    ):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("{}")
+    for stray in ("tests/test_x.py", "training/x.py", "runs/x.py", "notes/__init__.py"):
+        (source / stray).parent.mkdir(parents=True, exist_ok=True)
+        (source / stray).write_text("")
+    command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--no-index"]
+    build = subprocess.run([*command, "-w", str(tmp_path)], cwd=source, capture_output=True, text=True, timeout=120)
+    assert build.returncode == 0, build.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        str(file.relative_to(source))
+        for package in PACKAGES
+        for file in (source / package).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert {name for name in names if ".dist-info/" not in name} == wanted
+    assert any(name.endswith("LICENSE") for name in names)
+
+
+def test_python_floor_is_that_of_the_requirements(setup_arguments):
+    floors = [importlib.metadata.metadata(name)["Requires-Python"] for name in ("diffusers", "torch", "transformers")]
+    ours = re.fullmatch(r">=3\.(\d+)", setup_arguments["python_requires"])[1]
+    assert int(ours) >= max(int(re.search(r">=3\.(\d+)", floor)[1]) for floor in floors)
