@@ -30,6 +30,11 @@ class View:
         return 2.0 if self.unit <= 160 else 1.5 if self.unit <= 320 else 1.0
 
     @property
+    def detail(self) -> int:
+        """Octaves of detail more than a picture of 128 pixels has: one each time its size doubles."""
+        return max(round(math.log2(self.unit / 128)), 0)
+
+    @property
     def columns(self) -> int:
         """Canvas columns, about two pictures; a multiple of 64, so that noise of 2**k cells closes without a seam."""
         return 64 * math.ceil(2 * self.width * self.oversample / 64)

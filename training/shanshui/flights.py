@@ -68,7 +68,7 @@ class Weather:
     """Rain, snow or petals: particles that fall, wander and come again at the top."""
 
     # number, units a second down and across, share of sideways wandering
-    HABITS = {"rain": (90, 1.30, -0.28, 0.0), "snowfall": (75, 0.20, 0.04, 0.025), "petals": (30, 0.16, 0.12, 0.04)}
+    HABITS = {"rain": (130, 1.30, -0.28, 0.0), "snowfall": (110, 0.20, 0.04, 0.025), "petals": (30, 0.16, 0.12, 0.04)}
 
     def __init__(self, layout: Layout, colours: Palette) -> None:
         self.layout, self.kind, self.colours = layout, layout.scene.weather, colours
@@ -99,11 +99,12 @@ class Weather:
         turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
         if self.kind == "rain":
             ahead = np.array([self.habit[1], self.habit[0]]) / math.hypot(*self.habit[:2])
-            along = np.array([0, 0, -1, -1]) * (0.06 + 0.05 * near)
-            across = np.array([1, -1, -1, 1]) * (0.0032 + 0.0025 * near)
+            # A drop's trail: a needle, widest near its lower end.
+            along = np.array([0.0, -0.18, -1.0, -0.18]) * (0.08 + 0.07 * near)
+            across = np.array([0.0, 1.0, 0.0, -1.0]) * (0.0030 + 0.0020 * near)
             shape = along[..., None] * ahead + across[..., None] * (-ahead[1], ahead[0])
         elif self.kind == "snowfall":
-            shape = np.stack([np.cos(turn), np.sin(turn)], 1) * (0.009 + 0.008 * near[..., None])
+            shape = np.stack([np.cos(turn), np.sin(turn)], 1) * (0.007 + 0.011 * near[..., None] ** 2)
         else:
             spin = phase + 2.2 * time * np.where(phase > np.pi, 1, -1)
             flat = 0.55 + 0.30 * np.sin(2.6 * time + 3 * phase)
@@ -123,4 +124,7 @@ class Weather:
             colour, opacity = rgb("ffffff"), 0.95
         else:
             colour, opacity = colours.blossom, 0.95
-        tint(picture, colour, mask(self.outlines(time), picture.shape[:2], finer(self.layout.view)) * opacity)
+        cover = mask(self.outlines(time), picture.shape[:2], finer(self.layout.view))
+        if self.kind == "snowfall":
+            cover = cv2.GaussianBlur(cover, (0, 0), 0.0035 * self.layout.view.unit)
+        tint(picture, colour, cover * opacity)

@@ -166,31 +166,46 @@ def pine_sprite(view: View, colours: Palette, rng: np.random.Generator, height: 
         for dx, dy, share in ((-0.55, 0.004, 0.62), (0.55, 0.006, 0.60), (0.0, -0.012, 0.85)):
             tuft = blob(tip[0] + dx * across, tip[1] + dy, across * share, across * share * 0.42, 6, rng.uniform(0, 6))
             sheet.fill(tuft, green)
+            if view.detail:
+                needles(sheet, tuft, light, colours.line)
         cap = blob(tip[0], tip[1] - 0.020, across * 0.72, across * 0.20, 6, rng.uniform(0, 6))
         sheet.fill(cap, light, 0.55)
     return sheet.sprite()
 
 
+def needles(sheet: Sheet, tuft: np.ndarray, light: np.ndarray, dark: np.ndarray) -> None:
+    """Fans of needles in a tuft, for pictures large enough to show them."""
+    middle = tuft.mean(0)
+    for point in tuft[::2]:
+        upper = point[1] < middle[1]
+        start, end = middle + 0.35 * (point - middle), middle + (1.06 if upper else 0.95) * (point - middle)
+        sheet.stroke([start, end], 0.0035, light if upper else dark, 0.55)
+
+
 def bamboo_sprite(view: View, colours: Palette, rng: np.random.Generator, height: float, lean: float) -> Sprite:
     """A culm of bamboo with hanging leaves; anchor at its foot, `lean` to the right at its top."""
     sheet = Sheet(view, -0.26, -height - 0.10, 0.26, 0.03)
-    green = colours.foliage * 0.65 + colours.line * 0.35
-    stalk = colours.foliage * 0.8 + colours.line * 0.2
+    stalk = colours.foliage * 0.65 + colours.line * 0.10 + colours.mist * 0.25
     joints = np.linspace(0, 1, 8)
     for low, high in zip(joints[:-1], joints[1:], strict=True):
-        ends = [(lean * level**2, -height * level) for level in (low + 0.008, high - 0.008)]
-        sheet.stroke(ends, 0.022 * (1 - 0.35 * low), stalk)
+        ends = [(lean * level**2, -height * level) for level in (low + 0.012, high - 0.012)]
+        sheet.stroke(ends, 0.021 * (1 - 0.4 * low), stalk)
+        sheet.stroke(np.array(ends[1:] * 2) + [(-0.011, -0.004), (0.011, -0.004)], 0.008, colours.line)
+    pale, dark = colours.foliage * 0.7 + colours.mist * 0.3, colours.foliage * 0.6 + colours.line * 0.4
     for joint in joints[3:]:
-        x, y = lean * joint**2, -height * joint
-        for _ in range(5):
+        for tone in (pale, dark, dark):
+            # Leaves hang in threes from a twig.
             side = rng.choice([-1, 1])
-            angle = rng.uniform(0.15, 1.15)
-            length = rng.uniform(0.085, 0.13)
-            start = np.array([x + side * rng.uniform(0.0, 0.05), y + rng.uniform(-0.04, 0.02)])
-            ahead = np.array([side * np.cos(angle), np.sin(angle)])
-            across = np.array([-ahead[1], ahead[0]]) * 0.0115
-            broad = start + 0.35 * length * ahead
-            sheet.fill([start, broad + across, start + length * ahead, broad - across], green)
+            root = np.array([lean * joint**2, -height * joint])
+            twig = root + (side * rng.uniform(0.02, 0.10), rng.uniform(-0.05, 0.03))
+            sheet.stroke([root, twig], 0.006, stalk)
+            middle = np.pi / 2 - side * rng.uniform(0.1, 0.8)
+            for angle in (middle - 0.62, middle, middle + 0.62):
+                length = rng.uniform(0.075, 0.115)
+                ahead = np.array([np.cos(angle), np.sin(angle)])
+                across = np.array([-ahead[1], ahead[0]]) * 0.0105
+                broad = twig + 0.38 * length * ahead
+                sheet.fill([twig, broad + across, twig + length * ahead, broad - across], tone)
     return sheet.sprite()
 
 

@@ -1,5 +1,6 @@
 """Layered mountains: ridges, washes that fade down into mist, and texture strokes along the slopes."""
 
+import cv2
 import numpy as np
 
 from brushwork import View, generator, mix, noise, premultiplied, smoothstep, soften
@@ -102,12 +103,12 @@ def paint_mountain(layout: Layout, colours: Palette, layer: int, line: np.ndarra
     alpha = np.clip(below * view.oversample / np.sqrt(1 + np.minimum(slope**2, 9)) + 0.5, 0, 1)
     depth = np.maximum(below, 0) / np.float32(view.unit)
     tone = 0.30 + 0.70 * near**1.1
-    wet = noise(rng, (view.rows, view.columns), (2 * cells[0], 2 * cells[1]), octaves=3)[first:last]
+    wet = noise(rng, (view.rows, view.columns), (2 * cells[0], 2 * cells[1]), octaves=3 + view.detail)[first:last]
     reach = (0.13 + 0.05 * near) * (1 + 0.35 * noise(rng, (1, view.columns), (1, 3 * cells[1]), octaves=2))
     ink = tone * (0.80 * np.exp(-depth / np.maximum(reach, 0.05)) + 0.14) * (1 + 0.28 * wet)
     ink += tone * (0.10 + 0.28 * near) * texture(view, rng, slope, depth, cells) * (1 + 0.5 * wet)
     ink += tone * 0.30 * shoulders(layout, rng, line, first, last)
-    dry = 0.75 + 0.45 * noise(rng, (1, view.columns), (1, 8 * cells[1]), octaves=2)
+    dry = 0.75 + 0.45 * noise(rng, (1, view.columns), (1, 8 * cells[1]), octaves=2 + view.detail)
     contour = np.exp(-((depth / 0.010) ** 2)) * np.clip(dry, 0, 1)
     # Ink runs out into mist at the foot of every mountain, and at the shore.
     ink = np.clip(ink, 0, 1) * (1 - 0.85 * smoothstep(0.05, 0.34, depth))
@@ -119,6 +120,8 @@ def paint_mountain(layout: Layout, colours: Palette, layer: int, line: np.ndarra
     if near > 0.3:
         crown = grove * (1 - smoothstep(0.0, 0.03, (view.y[first:last] - bare) / np.float32(view.unit)))
         colour = mix(colour, colours.foliage, crown * np.float32(0.25 + 0.55 * near))
+    if view.detail and near > 0.3:
+        colour = mix(colour, colours.line, 0.6 * moss(layout, generator(scene.seed, "moss", layer), line, first, last))
     canvas = np.zeros((view.rows, view.columns, 4), np.float32)
     canvas[first:last] = soften(premultiplied(colour, alpha), view)
     return canvas
@@ -130,7 +133,7 @@ def texture(
     """Hemp-fibre strokes: (rows, columns), they run down from the skyline and fan out to both sides of a peak."""
     window = 2 * int(0.03 * view.unit * view.oversample) + 1
     leaning = np.convolve(np.pad(np.tanh(slope * 0.9), window // 2, "wrap"), np.full(window, 1 / window), "valid")
-    strokes = noise(rng, (1, view.columns), (1, 16 * cells[1]), octaves=2, gain=0.6)[0]
+    strokes = noise(rng, (1, view.columns), (1, 16 * cells[1]), octaves=2 + view.detail, gain=0.6)[0]
     origin = view.x - leaning.astype(np.float32) * depth * np.float32(view.unit * 0.9)
     folds = 1 - 2 * np.abs(strokes[(origin * view.oversample).astype(np.int32) % view.columns])
     return folds * np.exp(-depth / 0.13) * smoothstep(0.0, 0.03, depth)
@@ -142,13 +145,29 @@ def shoulders(layout: Layout, rng: np.random.Generator, line: np.ndarray, first:
     y = view.y[first:last]
     ink = np.zeros((last - first, view.columns), np.float32)
     for k in range(2):
-        wander = noise(rng, (1, view.columns), (1, 5 * view.period / view.unit), octaves=4, gain=0.5)[0]
+        wander = noise(rng, (1, view.columns), (1, 5 * view.period / view.unit), octaves=4 + view.detail, gain=0.5)[0]
         crest = line + view.unit * (0.05 + 0.07 * k + 0.085 * wander).astype(np.float32)
         below = (y - crest) / np.float32(view.unit)
         # Where a shoulder would rise above the skyline it belongs to, it fades into the skyline's own ink.
         inside = smoothstep(0.0, 0.03, (crest - line) / np.float32(view.unit))
         ink += smoothstep(-0.006, 0.006, below) * np.exp(-np.maximum(below, 0) / 0.055) * inside
     return ink
+
+
+def moss(layout: Layout, rng: np.random.Generator, line: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Dots of ink that gather along a skyline and its folds, (last - first, columns): too fine for small pictures."""
+    view = layout.view
+    dots = np.zeros((last - first, view.columns), np.uint8)
+    cells = (1, 6 * view.period / view.unit)
+    gathered = np.flatnonzero(noise(rng, (1, view.columns), cells, octaves=2)[0] > 0.1)
+    for _ in range(round(70 * view.period / view.unit)):
+        column = int(rng.choice(gathered)) if len(gathered) else int(rng.integers(view.columns))
+        down = (0.004 + rng.exponential(0.016)) * view.unit
+        centre = np.array([column + 0.5, (line[column] + down) * view.oversample - first])
+        axes = np.array([1.5, 1.0]) * view.unit * view.oversample * rng.uniform(0.0014, 0.0034)
+        fixed = np.round((centre - 0.5) * 16).astype(int).tolist(), np.round(axes * 16).astype(int).tolist()
+        cv2.ellipse(dots, *fixed, rng.uniform(-15, 15), 0, 360, rng.uniform(60, 255), -1, cv2.LINE_AA, 4)
+    return dots.astype(np.float32) / 255
 
 
 def woods(layout: Layout, rng: np.random.Generator, line: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
@@ -160,5 +179,5 @@ def woods(layout: Layout, rng: np.random.Generator, line: np.ndarray, near: floa
     cells = view.period / view.unit
     grove = smoothstep(0.05, 0.55, noise(rng, (1, view.columns), (1, 2.5 * cells), octaves=2)[0])
     grove = grove * smoothstep(0.0, 0.10, (line - np.quantile(line, 0.35)) / view.unit)
-    crowns = np.abs(noise(rng, (1, view.columns), (1, 16 * cells), octaves=2, gain=0.5)[0])
+    crowns = np.abs(noise(rng, (1, view.columns), (1, 16 * cells), octaves=2 + view.detail, gain=0.5)[0])
     return grove * (0.006 + 0.036 * np.sqrt(crowns)) * (0.5 + 0.5 * near), grove

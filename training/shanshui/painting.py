@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from brushwork import Canvas, View, generator, mix, noise, smoothstep
+from brushwork import Canvas, View, generator, lay_over, mix, noise, premultiplied, smoothstep
 from composition import DRIFT, Layout
 from flights import Birds, Weather
 from motifs import (
@@ -44,11 +44,22 @@ class Painting:
         down = view.height / view.unit
         rng = generator(self.scene.seed, "paper")
         blotches = noise(rng, shape, (3 * down, 3 * across), octaves=2, periodic=False)
-        grain = noise(rng, shape, (64 * down, 48 * across), octaves=1, periodic=False)
+        grain = noise(rng, shape, (64 * down, 48 * across), octaves=1 + view.detail, periodic=False)
         self.paper = cv2.merge([1 + 0.010 * blotches + 0.007 * grain] * 3)
         y = (np.arange(view.height, dtype=np.float32)[:, None] + 0.5) / view.height
         wash = noise(rng, shape, (1.5 * down, 1.2 * across), octaves=3, periodic=False)
+        self.bare = self.brushed_edges(rng) if view.detail else None
         self.sky = cv2.merge(list(mix(colours.sky, colours.paper, smoothstep(0.0, 0.55, y + 0.10 * wash))))
+
+    def brushed_edges(self, rng: np.random.Generator) -> np.ndarray:
+        """(h, w, 4) bare paper at the borders, where strokes begin and end; small pictures have no room for it."""
+        view = self.view
+        shape = (view.height, view.width)
+        x, y = (np.arange(size, dtype=np.float32) + 0.5 for size in (view.width, view.height))
+        inward = np.minimum(np.minimum(x, view.width - x)[None], np.minimum(y, view.height - y)[:, None]) / view.unit
+        ragged = noise(rng, shape, (14 * view.height / view.unit, 14 * view.width / view.unit), 3, 0.6, periodic=False)
+        alpha = 1 - smoothstep(0.004, 0.011, inward + 0.006 * ragged)
+        return premultiplied(self.colours.paper * 0.6 + 0.4, 0.85 * alpha)
 
     def paint_mountains(self) -> None:
         scene, view, layout = self.scene, self.view, self.layout
@@ -123,6 +134,8 @@ class Painting:
             self.birds.lay(picture, time)
         if self.weather:
             self.weather.lay(picture, time)
+        if self.bare is not None:
+            lay_over(picture, self.bare)
         picture *= self.paper
         self.seal.place(picture, layout.seal[0], view.height - 0.085 * view.unit)
         return np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)

@@ -14,7 +14,7 @@ def ripple_canvas(view: View, rng: np.random.Generator, colours: Palette) -> Can
     """Level strokes, light and dark, for the surface of still water."""
     shape = (view.rows, view.columns)
     cells = (26 * view.rows / view.oversample / view.unit, 3 * view.period / view.unit)
-    field = noise(rng, shape, cells, octaves=2, gain=0.4)
+    field = noise(rng, shape, cells, octaves=2 + view.detail, gain=0.4)
     light = smoothstep(0.35, 0.85, field)
     dark = smoothstep(0.30, 0.85, -field)
     alpha = np.maximum(0.60 * light, 0.38 * dark)
@@ -90,7 +90,7 @@ class River:
         view, horizon, colours = self.layout.view, self.layout.horizon, self.colours
         shape = (view.rows, view.columns)
         cells = (9 * view.rows / view.oversample / view.unit, 1.5 * view.period / view.unit)
-        field = noise(rng, shape, cells, octaves=3)
+        field = noise(rng, shape, cells, octaves=3 + view.detail)
         below = (view.y - horizon) / view.unit
         ink = np.clip((0.16 + 0.50 * smoothstep(0.0, 0.40, below)) * (1 + 0.5 * field), 0, 1)
         colour = mix(colours.mist, colours.slope * 0.8 + colours.ridge * 0.2, ink)
@@ -176,7 +176,8 @@ class Waterfall:
 def mist_canvas(view: View, rng: np.random.Generator, colours: Palette, y: float, thickness: float) -> Canvas:
     """Clouds of mist about the height `y`: rounded, bright above and shaded below, with gaps between them."""
     shape = (view.rows, view.columns)
-    field = noise(rng, shape, (4 * view.rows / view.oversample / view.unit, 2.6 * view.period / view.unit), octaves=3)
+    cells = (4 * view.rows / view.oversample / view.unit, 2.6 * view.period / view.unit)
+    field = noise(rng, shape, cells, octaves=3 + view.detail)
     offset = (view.y - y) / thickness
     body = np.exp(-(offset**2)) * (0.76 + 0.80 * field)
     alpha = 0.96 * smoothstep(0.16, 0.62, body)
