@@ -17,7 +17,7 @@ KL_WEIGHT = 1e-4
 def train_vae(
     frames: np.ndarray, directory: Path, minutes: float, device: torch.device, batch_pixels: int
 ) -> AutoencoderKL:
-    """Train on frames, uint8 (count, height, width, 3), and set the scaling factor to one over the latents' spread.
+    """Train on frames, uint8 (count, height, width, 3), and normalise the latents.
 
     Crops of half the size for the first 60 % of the time, whole frames after that: the same pixels per step, more
     variety first, the statistics of whole pictures in the group norms last.
@@ -43,11 +43,28 @@ def train_vae(
 
     vae = train_for(minutes, vae, step, directory, learning_rate=1e-3, weight_decay=1e-4)
     generator = torch.Generator(device).manual_seed(1)
-    with torch.no_grad():
-        sample = random_crops(frames, 256, SIZE, generator).to(device)
-        latents = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in sample.split(32)])
-    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+    normalise_latents(vae, random_crops(frames, 256, SIZE, generator).to(device))
     return vae
+
+
+@torch.no_grad()
+def normalise_latents(vae: AutoencoderKL, pixels: torch.Tensor) -> None:
+    """Give every latent channel mean 0 and variance 1 over `pixels`, without changing what the autoencoder computes.
+
+    One `scaling_factor` cannot do that where channels differ in spread, and noise would drown the narrow ones first.
+    The convolutions next to the latents take up each channel's mean and spread.
+    """
+    latents = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in pixels.split(32)])
+    mean, spread = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    encoder, decoder = vae.quant_conv, vae.post_quant_conv  # 1 x 1; the encoder's gives means, then log variances
+    channels = len(mean)
+    encoder.bias[:channels] -= mean
+    encoder.bias[:channels] /= spread
+    encoder.weight[:channels] /= spread[:, None, None, None]
+    encoder.bias[channels:] -= 2 * spread.log()
+    decoder.bias += decoder.weight[:, :, 0, 0] @ mean
+    decoder.weight *= spread[None, :, None, None]
+    vae.register_to_config(scaling_factor=1.0)
 
 
 def reconstruction_losses(reconstruction: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
