@@ -130,7 +130,9 @@ def test_paper_and_seal_stay_in_the_frame(camera: str) -> None:
         clip = render_clip(Scene(palette, camera=camera, seed=2), [0.0, 2.0]).astype(int)
         red = np.abs(clip - (179, 39, 30)).max(-1) < 25
         assert 8 < red[0].sum() < 120 and not red[:, :108].any()
-        assert np.array_equal(clip[0][red[0]], clip[1][red[0]])
+        assert np.abs(clip[0] - clip[1])[red[0]].max() <= 2
+        grain = [(sky - cv2.GaussianBlur(sky, (0, 0), 1.5)).ravel() for sky in clip[:, :20].astype(np.float32)]
+        assert np.corrcoef(*grain)[0, 1] > 0.8
 
 
 def test_grain_is_subtle() -> None:

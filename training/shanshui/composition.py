@@ -1,7 +1,6 @@
 """Where everything stands in a scene, and how the camera and the things in it move over time."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,35 +19,31 @@ def depth_share(depth: float) -> float:
     return 0.35 + 0.65 * depth
 
 
-@dataclass(frozen=True)
 class Layout:
-    """Places in picture pixels of a scene at `MIDDLE`."""
+    """Places, (x, y) in picture pixels, of a scene at `MIDDLE`: asymmetric, the weight on one side, trees and light on
+    the other, nothing in front of anything that the scene names. Half the scenes are mirrored.
+    """
 
-    view: View
-    scene: Scene
+    def __init__(self, view: View, scene: Scene) -> None:
+        self.view, self.scene = view, scene
+        rng = generator(scene.seed, "layout")
+        self.mirrored = rng.random() < 0.5
+        shores = {"none": 0.86, "lake": (0.64, 0.70), "river": (0.58, 0.63)}[scene.water]
+        self.horizon = (shores if scene.water == "none" else rng.uniform(*shores)) * view.height
 
-    def __post_init__(self) -> None:
-        rng = generator(self.scene.seed, "layout")
-        mirrored = rng.random() < 0.5
-        water = self.scene.water
-        horizon = rng.uniform(0.64, 0.70) if water == "lake" else rng.uniform(0.58, 0.63) if water == "river" else 0.86
-
-        def place(name: str, x: tuple[float, float], y: tuple[float, float]) -> None:
+        def place(x: tuple[float, float], y: tuple[float, float] = (0.0, 0.0)) -> tuple[float, float]:
             across, down = rng.uniform(*x), rng.uniform(*y)
-            across = 1 - across if mirrored else across
-            object.__setattr__(self, name, (across * self.view.width, down * self.view.height))
+            return (1 - across if self.mirrored else across) * view.width, down * view.height
 
-        object.__setattr__(self, "mirrored", mirrored)
-        object.__setattr__(self, "horizon", horizon * self.view.height)
-        place("mass", (0.24, 0.36), (0.0, 0.0))
-        place("light", (0.72, 0.81), (0.13, 0.19))
-        place("birds", (0.38, 0.44), (0.11, 0.15))
-        place("boat", (0.33, 0.39), (0.80, 0.84))
-        place("pavilion", (0.47, 0.51) if self.scene.trees != "none" else (0.53, 0.62), (0.60, 0.64))
-        place("trees", (0.90, 0.94), (0.90, 0.93))
-        place("waterfall", (0.19, 0.25) if self.scene.pavilion else (0.24, 0.34), (0.0, 0.0))
-        place("seal", (0.075, 0.085), (0.0, 0.0))
-        place("river", (0.39, 0.45), (0.0, 0.0))
+        self.mass = place((0.24, 0.36))
+        self.light = place((0.72, 0.81), (0.13, 0.19))
+        self.birds = place((0.38, 0.44), (0.11, 0.15))
+        self.boat = place((0.33, 0.39), (0.80, 0.84))
+        self.pavilion = place((0.47, 0.51) if scene.trees != "none" else (0.53, 0.62), (0.60, 0.64))
+        self.trees = place((0.90, 0.94), (0.90, 0.93))
+        self.waterfall = place((0.19, 0.25) if scene.pavilion else (0.24, 0.34))
+        self.seal = place((0.075, 0.085))
+        self.river = place((0.39, 0.45))
 
     def fall(self) -> tuple[float, float]:
         """y of the upper and the lower end of the waterfall."""

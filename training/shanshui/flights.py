@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from brushwork import View, generator, tint
+from brushwork import generator, tint
 from composition import DRIFT, Layout
 from palettes import Palette, rgb
 
@@ -16,11 +16,6 @@ def mask(shapes: np.ndarray | list[np.ndarray], size: tuple[int, int], finer: in
     for shape in shapes:
         cv2.fillPoly(sheet, [np.round((shape * finer - 0.5) * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
     return cv2.resize(sheet, size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-
-
-def finer(view: View) -> int:
-    """Sub-pixels a pixel: enough that small shapes move without jerks."""
-    return 6 if view.unit <= 160 else 4
 
 
 class Birds:
@@ -58,7 +53,7 @@ class Birds:
             where = (place[0] * self.facing, place[1] + glide)
             outline = self.wings(2 * np.pi * 1.6 * time + phase, size) + where
             shapes.append(outline * view.unit + (x - left, layout.birds[1] - top))
-        cover = mask(shapes, (bottom - top, right - left), finer(view))
+        cover = mask(shapes, (bottom - top, right - left), 6 if view.unit <= 160 else 4)
         first, last = max(left, 0), min(right, view.width)
         if first < last:
             tint(picture[top:bottom, first:last], self.colours.line * 0.9, cover[:, first - left : last - left])
@@ -124,7 +119,7 @@ class Weather:
             colour, opacity = rgb("ffffff"), 0.95
         else:
             colour, opacity = colours.blossom, 0.95
-        cover = mask(self.outlines(time), picture.shape[:2], finer(self.layout.view))
+        cover = mask(self.outlines(time), picture.shape[:2], 4 if self.layout.view.unit <= 512 else 2)
         if self.kind == "snowfall":
             cover = cv2.GaussianBlur(cover, (0, 0), 0.0035 * self.layout.view.unit)
         tint(picture, colour, cover * opacity)
