@@ -34,6 +34,9 @@ class ClipDataset(Protocol):
 
     captions: Sequence[Sequence[str]]
     lengths: Sequence[int]
+    default_stride: tuple[int, int]
+
+    def __len__(self) -> int: ...
 
     def name(self, clip: int) -> str: ...
 

@@ -1,24 +1,40 @@
 """Clips as latents on disk: encoded once, then trained on without a VAE or a video decoder.
 
+    python training/latent_cache.py --pretrained_model_name_or_path MODEL --train_data_dir VIDEOS --output_dir CACHE
+
 A cache is a folder of shards `latents-*.safetensors`, each with one tensor `latents`, float16,
 (clips, num_frames, channels, height, width), already multiplied by the VAE's `scaling_factor`; and `captions.jsonl`,
 UTF-8, one line for each clip in the order of the sorted shards: `{"text": ..., "texts": [...]}`, where `texts` holds
-the same caption in other words or languages and may be missing.
+the same caption in other words or languages and may be missing. Clips in different shards may differ in length.
 """
 
+import argparse
 import json
+import logging
+import sys
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from tqdm import tqdm
 
+from captions_file import captions_of, read_rows
+from checkpoints import write_directory
 from clip_sampling import ClipRequest
+from motion_models import encode_frames, load_vae
+from video_dataset import VideoFolder
 
 
 CAPTIONS = "captions.jsonl"
 SHARDS = "latents-*.safetensors"
+CLIPS_PER_SHARD = 64
+
+logger = logging.getLogger("latent_cache")
 
 
 class LatentCache(torch.utils.data.Dataset):
@@ -32,6 +48,8 @@ class LatentCache(torch.utils.data.Dataset):
     Raises:
         FileNotFoundError, ValueError: for a folder that is no cache, naming the file and what is wrong with it.
     """
+
+    default_stride = (1, 1)  # the cache was made at the stride that is wanted
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
@@ -50,7 +68,7 @@ class LatentCache(torch.utils.data.Dataset):
         if len(shapes) > 1:
             raise ValueError("Frames differ in shape: " + ", ".join(f"{shape} in {p}" for shape, p in shapes.items()))
         self.latent_shape = next(iter(shapes))
-        self.captions = read_captions(self.directory / CAPTIONS)
+        self.captions = [captions_of(row, where) for where, row in read_rows(self.directory / CAPTIONS)]
         if len(self.captions) != len(self.lengths):
             raise ValueError(
                 f"{self.directory / CAPTIONS} has {len(self.captions)} lines, but the shards hold "
@@ -112,21 +130,86 @@ def write_shard(directory: str | Path, number: int, latents: torch.Tensor) -> Pa
     return path
 
 
-def read_captions(path: str | Path) -> list[list[str]]:
-    """The captions of each line of a `captions.jsonl`: `text`, then what `texts` adds to it.
+def encode_videos(
+    videos: VideoFolder,
+    vae: AutoencoderKL,
+    output_dir: str | Path,
+    num_frames: int | None = None,
+    sample_stride: int = 1,
+) -> None:
+    """Write the latents of all videos as a cache, which appears at `output_dir` when it is complete.
+
+    Args:
+        num_frames: how many frames to keep of each clip, from its first; None keeps all.
+        sample_stride: keep every so manyth frame. Training strides count from there.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file, the line and what is wrong with it.
+        ValueError: naming the first clip that is too short for `num_frames`.
     """
-    path = Path(path)
-    captions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").rstrip().split("\n"), start=1):
-        try:
-            row = json.loads(line)
-            texts = [row["text"], *row.get("texts", [])]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number}: not {{'text': ..., 'texts': [...]}}: {error!r}.") from None
-        if not all(isinstance(text, str) and text.strip() for text in texts):
-            raise ValueError(f"{path}, line {number}: every caption has to be a text that is not empty.")
-        captions.append(list(dict.fromkeys(texts)))
-    return captions
+    lengths = [(length - 1) // sample_stride + 1 for length in videos.lengths]
+    for clip, length in enumerate(lengths if num_frames is not None else []):
+        if length < num_frames:
+            raise ValueError(
+                f"{videos.name(clip)}: {videos.lengths[clip]} frames, but {num_frames} frames at a stride of "
+                f"{sample_stride} take at least {(num_frames - 1) * sample_stride + 1}."
+            )
+        lengths[clip] = num_frames
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)  # a shard holds clips of one length
+    progress = tqdm(total=len(order), desc="Encoding", unit="clip", disable=None)
+    with write_directory(output_dir) as directory, (directory / CAPTIONS).open("w", encoding="utf-8") as captions:
+        for number, clips in enumerate(_shards(order, lengths)):
+            latents = []
+            for clip in clips:
+                pixel_values = videos.read(clip, 0, lengths[clip], sample_stride)
+                latents.append(encode_frames(vae, pixel_values).half().cpu())
+                text, *others = videos.captions[clip]
+                captions.write(json.dumps({"text": text, "texts": others}, ensure_ascii=False) + "\n")
+                progress.update()
+            write_shard(directory, number, torch.stack(latents))
+    progress.close()
+
+
+def _shards(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """The clips of each shard: neighbours in `order` of equal length."""
+    for _, group in groupby(order, key=lengths.__getitem__):
+        clips = list(group)
+        for first in range(0, len(clips), CLIPS_PER_SHARD):
+            yield clips[first : first + CLIPS_PER_SHARD]
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Encode a folder of videos once, for `train_motion.py`.")
+    parser.add_argument("--pretrained_model_name_or_path", required=True, help="a model with the VAE to encode with")
+    parser.add_argument("--revision", help="commit, tag or branch of a hub id")
+    parser.add_argument("--train_data_dir", type=Path, required=True, help="videos and their metadata.jsonl")
+    parser.add_argument("--output_dir", type=Path, required=True, help="must not exist yet")
+    parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--num_frames", type=int, help="frames to keep of each clip; all")
+    parser.add_argument("--sample_stride", type=int, default=1, help="keep every so manyth frame")
+    args = parser.parse_args(argv)
+    for name in ("resolution", "num_frames", "sample_stride"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            parser.error(f"--{name} is {value}, but has to be at least 1.")
+    if args.output_dir.exists():
+        parser.error(f"--output_dir {args.output_dir} exists already.")
+    return args
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Parse the flags and encode; what is wrong with the videos or the model becomes one message and code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
+    args = parse_args(argv)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        videos = VideoFolder(args.train_data_dir, args.resolution)
+        vae = load_vae(args.pretrained_model_name_or_path, args.revision, device)
+        encode_videos(videos, vae, args.output_dir, args.num_frames, args.sample_stride)
+    except (ValueError, OSError) as error:
+        logger.error("%s", error)
+        return 1
+    logger.info("Encoded %d clips into %s.", len(videos), args.output_dir)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -17,6 +17,7 @@ from motion_objective import MotionLosses
 
 EXIT_FAILED = 1
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, start it again
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STATUS = "status.json"
 LOG = "log.jsonl"
 
@@ -32,21 +33,20 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.received: str | None = None
-        self._handlers = {number: signal.signal(number, self._note) for number in self.signals()}
+        self.received: str | None = None  # the signal's name
+        self._handlers: dict[int, Any] = {}
 
-    @staticmethod
-    def signals() -> list[signal.Signals]:
-        return [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+    def __enter__(self) -> "StopSignals":
+        self._handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        return self
 
-    def restore(self) -> None:
-        """Put the handlers from before in place again."""
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
-        self.restore()
+        self.__exit__()
 
 
 class TrainLog:
@@ -62,13 +62,18 @@ class TrainLog:
             output_dir.mkdir(parents=True, exist_ok=True)
             _forget_after(self.path, first_step)
         self._start = self._window_start = time.monotonic()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._clips = 0
         self._losses: list[torch.Tensor] = []
         self._grad_norms: list[torch.Tensor] = []
 
-    def add(self, losses: MotionLosses, grad_norm: torch.Tensor | None) -> None:
-        """Take in one batch; `grad_norm` where it ended a step whose gradient was applied."""
+    def add(self, losses: MotionLosses, clips: int, grad_norm: torch.Tensor | None) -> None:
+        """Take in one batch of `clips` clips; `grad_norm` where it ended a step whose gradient was applied."""
         contrastive = losses.contrastive if losses.contrastive is not None else torch.zeros_like(losses.diffusion)
         self._losses.append(torch.stack([losses.diffusion, contrastive]))
+        self._clips += clips * self.accelerator.num_processes
         if grad_norm is not None:
             self._grad_norms.append(grad_norm.detach())
 
@@ -89,19 +94,18 @@ class TrainLog:
                 )
         return means
 
-    def write(self, step: int, learning_rate: float, clips: int) -> dict[str, float]:
-        """Append one line for the steps since the last one, in which `clips` clips were seen, and return it."""
+    def write(self, step: int, learning_rate: float) -> dict[str, float]:
+        """Append one line for the batches since the last one, and return it. Raises as `means` does."""
         now = time.monotonic()
         line = {
             "step": step,
             **self.means(),
             "learning_rate": learning_rate,
-            "clips_per_second": clips / (now - self._window_start),
+            "clips_per_second": self._clips / (now - self._window_start),
             "seconds": now - self._start,
         }
         self._window_start = now
-        self._losses.clear()
-        self._grad_norms.clear()
+        self._clear()
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({key: _rounded(value) for key, value in line.items()}) + "\n")

@@ -13,14 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from diffusers import AutoencoderKL, UNetMotionModel
+from diffusers import UNetMotionModel
 from diffusers.training_utils import EMAModel
-from einops import rearrange
 from torch import nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPTextModel
@@ -33,17 +31,15 @@ from checkpoints import (
     write_checkpoint,
     write_directory,
 )
-from clip_sampling import ClipBatchSampler, ClipDataset
-from latent_cache import LatentCache, is_latent_cache
 from motion_adapter.build import freeze_image_layers, remove_attentions, save_motion_modules
 from motion_adapter.noise_adapter import NoiseAdapter
-from motion_models import cast_frozen_layers, encode_frames, load_motion_unet, load_noise_scheduler, load_vae
+from motion_batches import load_clips, make_loader, prepare_batch
+from motion_models import cast_frozen_layers, load_motion_unet, load_noise_scheduler
 from motion_objective import motion_losses
 from run_control import EXIT_FAILED, EXIT_STOPPED, StopSignals, TrainLog, explain, write_status
 from text_states import TextStates
 from train_motion_args import parse_args
 from training_state import TrainingState
-from video_dataset import VideoFolder
 
 
 # How a run ends: the exit code and the word in `status.json`.
@@ -58,9 +54,9 @@ FREE_TO_CHANGE = {
 logger = logging.getLogger("train_motion")
 
 
-def main(args: argparse.Namespace) -> int:
-    """Train as the flags say and return the exit code."""
-    signals = StopSignals()
+def main(args: argparse.Namespace, signals: StopSignals) -> int:
+    """Train as the flags say, until done, out of time or told to stop, and return the exit code."""
+    deadline = time.monotonic() + 60 * (args.max_train_minutes or math.inf)
     accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps, mixed_precision=args.mixed_precision
     )
@@ -72,7 +68,6 @@ def main(args: argparse.Namespace) -> int:
 
     # 1. The clips and the frozen models
     dataset, vae, latent_shape = load_clips(args, accelerator.device)
-    stride_range = args.sample_stride or ((1, 1) if vae is None else (4, 4))
     noise_scheduler = load_noise_scheduler(model, revision)
     tokenizer = AutoTokenizer.from_pretrained(model, subfolder="tokenizer", revision=revision)
     text_encoder = CLIPTextModel.from_pretrained(
@@ -92,15 +87,16 @@ def main(args: argparse.Namespace) -> int:
     check_fit(unet, latent_shape, args)
     remove_attentions(unet, ["versatile"] * args.no_versatile + ["sparse_causal"] * args.no_sparse_causal)
     trainable = freeze_image_layers(unet)
+    motion_parameters = [parameter for _, parameter in trainable]
     cast_frozen_layers(unet, frozen_dtype)
     if args.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    motion_parameters = [parameter for _, parameter in trainable]
     noise_adapter = None
     if args.contrastive_weight > 0:
         channels, height, width = latent_shape
         noise_adapter = NoiseAdapter(channels, pool_size=min(32, max(height, width)))
         trainable = trainable + [(f"noise_adapter.{name}", p) for name, p in noise_adapter.named_parameters()]
+    describe(unet, trainable, len(dataset), args, accelerator.num_processes)
 
     # 3. The optimizer, the moving average, the processes
     parameters = [parameter for _, parameter in trainable]
@@ -119,45 +115,16 @@ def main(args: argparse.Namespace) -> int:
     state = TrainingState(trainable, optimizer, ema, accelerator.scaler)
 
     # 4. Where an earlier run stopped
-    step = 0
     settings = {key: str(value) for key, value in vars(args).items() if key not in FREE_TO_CHANGE}
     settings |= {"num_processes": str(accelerator.num_processes), "num_clips": str(len(dataset))}
-    if checkpoint is not None:
-        step = resume(state, checkpoint, settings)
-    sampler = ClipBatchSampler(
-        dataset,
-        seed=args.seed,
-        batch_size=args.train_batch_size,
-        num_frames_range=args.num_frames_range,
-        stride_range=stride_range,
-        caption_dropout_prob=args.caption_dropout_prob,
-        num_train_timesteps=noise_scheduler.config.num_train_timesteps,
-        first_step=step,
-        last_step=args.max_train_steps,
-        accumulation_steps=args.gradient_accumulation_steps,
-        num_processes=accelerator.num_processes,
-        process_index=accelerator.process_index,
-    )
-    loader = torch.utils.data.DataLoader(
-        dataset, batch_sampler=sampler, collate_fn=collate, num_workers=args.dataloader_num_workers
-    )
-    clips_per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    describe(unet, trainable, len(dataset), clips_per_step)
-
-    def save() -> None:
-        """Write a checkpoint of this step, with the adapter as users load it."""
-        if accelerator.is_main_process:
-            with write_checkpoint(args.output_dir, step, args.checkpoints_total_limit) as directory:
-                state.save(directory, step=step, settings=settings)
-                with averaged(ema, motion_parameters):
-                    save_motion_modules(unet, directory / "motion_adapter")
-        accelerator.wait_for_everyone()
+    step = 0 if checkpoint is None else resume(state, checkpoint, settings)
+    loader = make_loader(args, dataset, noise_scheduler.config.num_train_timesteps, step, accelerator)
+    log = TrainLog(args.output_dir, step, accelerator)
+    if accelerator.is_main_process:
+        write_status(args.output_dir, "running", step=step)
 
     # 5. Train
-    log = TrainLog(args.output_dir, step, accelerator)
-    deadline = time.monotonic() + 60 * (args.max_train_minutes or math.inf)
     stop = None
-    logged_step = step
     progress = tqdm(total=args.max_train_steps, initial=step, unit="step", disable=not accelerator.is_main_process)
     for batch in loader:
         latents, noise, timesteps = prepare_batch(batch, vae, accelerator.device)
@@ -186,7 +153,7 @@ def main(args: argparse.Namespace) -> int:
                     group["lr"] = learning_rate_at(step, args)
             prepared_optimizer.step()
             prepared_optimizer.zero_grad()
-        log.add(losses, None if accelerator.optimizer_step_was_skipped else grad_norm)
+        log.add(losses, len(latents), None if accelerator.optimizer_step_was_skipped else grad_norm)
         if not accelerator.sync_gradients:
             continue
         step += 1
@@ -198,16 +165,16 @@ def main(args: argparse.Namespace) -> int:
         ends = stop is not None or step == args.max_train_steps
         saves = ends or step % args.checkpointing_steps == 0
         if saves or step % args.logging_steps == 0:
-            learning_rate = optimizer.param_groups[0]["lr"]
-            line = log.write(step, learning_rate, (step - logged_step) * clips_per_step)  # raises on NaN: no save then
-            logged_step = step
+            line = log.write(step, optimizer.param_groups[0]["lr"])  # raises when a loss is not finite: no save then
             progress.set_postfix(loss=f"{line['diffusion_loss']:.4f}", contrastive=f"{line['contrastive_loss']:.3f}")
-        if saves:
-            save()
+        if saves and accelerator.is_main_process:
+            with write_checkpoint(args.output_dir, step, args.checkpoints_total_limit) as directory:
+                state.save(directory, step=step, settings=settings)
+                with averaged(ema, motion_parameters):
+                    save_motion_modules(unet, directory / "motion_adapter")
         if ends:
             break
     progress.close()
-    signals.restore()
 
     # 6. What users load
     exit_code, status = ENDS[stop]
@@ -220,7 +187,7 @@ def main(args: argparse.Namespace) -> int:
     if accelerator.is_main_process:
         write_status(args.output_dir, status, step=step, exit_code=exit_code, reason=signals.received)
         logger.info("%s at step %d of %d.", status.replace("_", " ").capitalize(), step, args.max_train_steps)
-    accelerator.wait_for_everyone()
+    accelerator.end_training()
     return exit_code
 
 
@@ -250,22 +217,6 @@ def find_checkpoint(output_dir: Path, resume_from_checkpoint: str | None) -> Pat
     return newest
 
 
-def load_clips(
-    args: argparse.Namespace, device: torch.device
-) -> tuple[ClipDataset, AutoencoderKL | None, tuple[int, int, int]]:
-    """The clips, the VAE that encodes them (None for a latent cache), and the (channels, height, width) of latents."""
-    if is_latent_cache(args.train_data_dir):
-        if args.resolution is not None:
-            raise ValueError(f"--resolution is for videos, but {args.train_data_dir} holds latents.")
-        cache = LatentCache(args.train_data_dir)
-        return cache, None, cache.latent_shape
-    resolution = args.resolution or 256
-    videos = VideoFolder(args.train_data_dir, resolution)
-    vae = load_vae(args.pretrained_model_name_or_path, args.revision, device)
-    size = resolution // 2 ** (len(vae.config.block_out_channels) - 1)
-    return videos, vae, (vae.config.latent_channels, size, size)
-
-
 def check_fit(unet: UNetMotionModel, latent_shape: tuple[int, int, int], args: argparse.Namespace) -> None:
     """Raise a ValueError where clips and UNet do not fit each other."""
     if latent_shape[0] != unet.config.in_channels:
@@ -289,9 +240,14 @@ def resume(state: TrainingState, checkpoint: Path, settings: dict[str, str]) -> 
 
 
 def describe(
-    unet: UNetMotionModel, trainable: list[tuple[str, nn.Parameter]], num_clips: int, clips_per_step: int
+    unet: UNetMotionModel,
+    trainable: list[tuple[str, nn.Parameter]],
+    num_clips: int,
+    args: argparse.Namespace,
+    num_processes: int,
 ) -> None:
     """Log what trains, what does not, and how long an epoch is."""
+    clips_per_step = args.train_batch_size * args.gradient_accumulation_steps * num_processes
     sizes = {True: 0, False: 0}  # of the noise adapter; of the motion modules
     for name, parameter in trainable:
         sizes[name.startswith("noise_adapter.")] += parameter.numel()
@@ -304,31 +260,6 @@ def describe(
         "%d clips, %d a step: an epoch is %.1f steps. Attention is %s.",
         num_clips, clips_per_step, num_clips / clips_per_step, unet.config.sparse_causal_mode,
     )  # fmt: skip
-
-
-def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """One batch of clips of one length: "requests", and "latents" or "pixel_values", (batch, num_frames, ...)."""
-    frames = next(key for key in items[0] if key != "request")
-    return {"requests": [item["request"] for item in items], frames: torch.stack([item[frames] for item in items])}
-
-
-def prepare_batch(
-    batch: dict[str, Any], vae: AutoencoderKL | None, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents and noise, (batch, channels, num_frames, height, width), and timesteps, (batch,), on the device."""
-    if vae is None:
-        frames = batch["latents"].to(device)
-    else:
-        clips = batch["pixel_values"]
-        frames = encode_frames(vae, clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
-    latents = rearrange(frames, "batch frames channels height width -> batch channels frames height width")
-    # Drawn on the CPU, where a seed gives the same numbers whatever the device is.
-    noise = [
-        torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(request.noise_seed))
-        for request in batch["requests"]
-    ]
-    timesteps = torch.tensor([request.timestep for request in batch["requests"]], device=device)
-    return latents.contiguous(), torch.stack(noise).to(device), timesteps
 
 
 def learning_rate_at(step: int, args: argparse.Namespace) -> float:
@@ -374,7 +305,8 @@ def run(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
     args = parse_args(argv)
     try:
-        return main(args)
+        with StopSignals() as signals:
+            return main(args, signals)
     except Exception as error:
         reason = explain(error)
         write_status(args.output_dir, "failed", exit_code=EXIT_FAILED, reason=reason or repr(error))

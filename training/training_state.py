@@ -37,7 +37,14 @@ class TrainingState:
         self.scaler = scaler
 
     def save(self, directory: Path, **values: Any) -> None:
-        """Write the state, and `values` (anything that JSON holds) with it, into an existing directory."""
+        """Write the state, and `values` (anything that JSON holds) with it, into an existing directory.
+
+        Raises:
+            ValueError: a weight is not finite; it would poison every run that resumes from here.
+        """
+        for name, parameter in self.parameters:
+            if not torch.isfinite(parameter).all():
+                raise ValueError(f"{name} is no longer finite, so this state is not saved: lower --learning_rate.")
         tensors = {f"weights/{name}": parameter.detach() for name, parameter in self.parameters}
         for name, parameter in self.parameters:
             for key, value in self.optimizer.state[parameter].items():

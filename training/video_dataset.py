@@ -1,7 +1,5 @@
 """A folder of captioned videos in Hugging Face's VideoFolder layout: videos beside a `metadata.jsonl`."""
 
-import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +8,12 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 from tqdm import tqdm
 
+from captions_file import captions_of, read_rows
 from clip_sampling import ClipRequest
 from pipeline_landscape_video.video_io import VideoError, iterate_video
 
 
 METADATA = "metadata.jsonl"
-
-logger = logging.getLogger(__name__)
 
 
 class VideoFolder(torch.utils.data.Dataset):
@@ -38,6 +35,8 @@ class VideoFolder(torch.utils.data.Dataset):
         FileNotFoundError, ValueError: naming the file, or all damaged and missing videos, and what is wrong.
     """
 
+    default_stride = (4, 4)  # the paper's
+
     def __init__(self, directory: str | Path, resolution: int = 256) -> None:
         self.directory = Path(directory)
         self.resolution = resolution
@@ -55,19 +54,25 @@ class VideoFolder(torch.utils.data.Dataset):
         return len(self.lengths)
 
     def __getitem__(self, request: ClipRequest) -> dict[str, Any]:
-        """The request, and as "pixel_values" its frames in [-1, 1], (num_frames, 3, resolution, resolution)."""
-        wanted = range(request.start, request.start + request.num_frames * request.stride, request.stride)
+        """The request, and as "pixel_values" its frames, as `read` gives them."""
+        return {
+            "request": request,
+            "pixel_values": self.read(request.clip, request.start, request.num_frames, request.stride),
+        }
+
+    def read(self, clip: int, start: int, num_frames: int, stride: int) -> torch.Tensor:
+        """Frames `start`, `start + stride`, ... of a clip in [-1, 1], (num_frames, 3, resolution, resolution)."""
+        wanted = range(start, start + num_frames * stride, stride)
         frames = []
-        for index, frame in enumerate(iterate_video(self.paths[request.clip])):
+        for index, frame in enumerate(iterate_video(self.paths[clip])):
             if index in wanted:
                 frames.append(torch.from_numpy(frame.pixels).permute(2, 0, 1))  # channels first
-            if len(frames) == len(wanted):
+            if len(frames) == num_frames:
                 break
         else:
-            raise ValueError(f"{self.name(request.clip)}: ends before frame {wanted[-1]}.")
-        clip = resize(torch.stack(frames), self.resolution, InterpolationMode.BICUBIC, antialias=True)
-        clip = center_crop(clip, [self.resolution, self.resolution])
-        return {"request": request, "pixel_values": clip.float() / 127.5 - 1}
+            raise ValueError(f"{self.name(clip)}: ends before frame {wanted[-1]}.")
+        pixels = resize(torch.stack(frames), self.resolution, InterpolationMode.BICUBIC, antialias=True)
+        return center_crop(pixels, [self.resolution, self.resolution]).float() / 127.5 - 1
 
     def name(self, clip: int) -> str:
         """Where a clip lies, for messages."""
@@ -85,16 +90,12 @@ def read_metadata(directory: str | Path) -> tuple[list[Path], list[list[str]]]:
     if not path.is_file():
         raise FileNotFoundError(f"{directory} holds neither a {METADATA} nor a latent cache.")
     paths, captions = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").rstrip().split("\n"), start=1):
-        try:
-            row = json.loads(line)
-            name, texts = row["file_name"], [row["text"], *row.get("texts", [])]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number}: not {{'file_name': ..., 'text': ...}}: {error!r}.") from None
-        if not all(isinstance(text, str) and text.strip() for text in texts):
-            raise ValueError(f"{path}, line {number}: every caption has to be a text that is not empty.")
+    for where, row in read_rows(path):
+        name = row.get("file_name")
+        if not isinstance(name, str):
+            raise ValueError(f"{where}: `file_name` is missing, or no text.")
         if not (directory / name).resolve().is_relative_to(directory.resolve()):
-            raise ValueError(f"{path}, line {number}: {name!r} lies outside the folder.")
+            raise ValueError(f"{where}: {name!r} lies outside the folder.")
         paths.append(directory / name)
-        captions.append(list(dict.fromkeys(texts)))
+        captions.append(captions_of(row, where))
     return paths, captions
