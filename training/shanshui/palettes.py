@@ -48,6 +48,6 @@ PALETTES = {
         "a3afbc", "7c8b9d", "c9d2da", "8d9bab", "c2ccd5", "fbfcfd", "f0f4f7", "252d3a", "6a7d92", "3f4c5a", "c25b6e"
     ),
     "dawn": palette(
-        "f6c9b4", "c79ac0", "f9d6c6", "fff0ea", "d9a3b4", "59366e", "9c6796", "3a2450", "d9a2ae", "57406b", "f28ea6"
+        "f6c9b4", "c79ac0", "f9d6c6", "fff0ea", "d9a3b4", "59366e", "9c6796", "3a2450", "d9a2ae", "57406b", "d43a72"
     ),
 }
