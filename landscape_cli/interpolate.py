@@ -113,18 +113,11 @@ def interpolate(
         AudioCopy(source, writer.container) as audio,
         tqdm(total=num_frames, unit="frame", desc=output.name, file=sys.stderr) as bar,
     ):
-        previous = None  # written when the next one is known, which ends it
-        for frame, time in interpolate_stream(
-            frames(), flow_estimator, sofp_mode.value, times, is_cut=cut_finder.is_cut
-        ):
-            if previous is not None:
-                audio.advance(previous[1])
-                writer.write(*previous, duration=time - previous[1])
-                bar.update()
-            previous = frame, time
-        audio.advance(previous[1])
-        writer.write(*previous, duration=last_duration)
-        bar.update()
+        stream = interpolate_stream(frames(), flow_estimator, sofp_mode.value, times, is_cut=cut_finder.is_cut)
+        for frame, time in stream:
+            audio.advance(time)
+            writer.write(frame, time, last_duration)  # which counts for the last one; the others end with the next
+            bar.update()
         audio.advance()
     typer.echo(f"{output}: {bar.n} frames of {info.width} x {info.height}, {float(info.fps * multiple):.6g} fps")
 

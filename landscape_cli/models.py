@@ -1,5 +1,7 @@
 """Which models `generate` paints with, and loading them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,31 +57,20 @@ def load_pipeline(
     if offload is not Offload.none and device.type == "cpu":
         raise ValueError(f"--offload {offload}: needs a GPU, but the device is the CPU.")
 
-    import diffusers
     import torch
-    import transformers
+    from diffusers import MotionAdapter
 
     from pipeline_landscape_video import LandscapeVideoPipeline
 
     if dtype is Dtype.auto:
         dtype = Dtype.float32 if device.type == "cpu" else Dtype.float16
     torch_dtype = getattr(torch, dtype.value)
-
-    # Bars for files that are read in a moment, and a warning for each entry of ours in a config, tell a user nothing.
-    verbosity = diffusers.logging.get_verbosity()
-    diffusers.logging.disable_progress_bar()
-    diffusers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
+    with _less_chatter():
         components = {}
         if motion_adapter is not None:
-            components["motion_adapter"] = diffusers.MotionAdapter.from_pretrained(
-                _resolved(motion_adapter), dtype=torch_dtype
-            )
+            components["motion_adapter"] = MotionAdapter.from_pretrained(_resolved(motion_adapter), dtype=torch_dtype)
         pipe = LandscapeVideoPipeline.from_pretrained(_resolved(_model_source(model)), dtype=torch_dtype, **components)
         _load_lora(pipe, lora or [])
-    finally:
-        diffusers.logging.set_verbosity(verbosity)
 
     if offload is Offload.model:
         pipe.enable_model_cpu_offload(device=device)
@@ -88,6 +79,22 @@ def load_pipeline(
     else:
         pipe.to(device)
     return pipe
+
+
+@contextmanager
+def _less_chatter() -> Iterator[None]:
+    """Without bars for files that are read in a moment, and a warning for each entry of ours in a config."""
+    import diffusers
+    import transformers
+
+    verbosity = diffusers.logging.get_verbosity()
+    diffusers.logging.disable_progress_bar()
+    diffusers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers.logging.set_verbosity(verbosity)
 
 
 def _load_lora(pipe: "LandscapeVideoPipeline", sources: list[str]) -> None:

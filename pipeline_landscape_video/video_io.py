@@ -19,7 +19,7 @@ from av.format import Flags as FormatFlags
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Colorspace
 
-from .video_writing import Mp4Writer, as_pixels, check_output, open_mp4, read_metadata, write_video
+from .video_writing import EXACT_CONVERSION, Mp4Writer, as_pixels, check_output, open_mp4, read_metadata, write_video
 
 
 __all__ = [
@@ -259,7 +259,7 @@ def _pixels(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> n
         format="rgb24",
         width=width,
         height=height,
-        interpolation="BICUBIC",
+        interpolation=EXACT_CONVERSION,
         src_colorspace=Colorspace.ITU709 if unspecified and frame.height >= 720 else None,
     )
     matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)

@@ -25,6 +25,8 @@ from PIL.PngImagePlugin import PngInfo
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
 METADATA_KEY = "landscape_video"
 MAX_GIF_FPS = 50  # browsers slow everything faster down to 10 frames per second
+# swscale's flags for bicubic, exact rounding and full chroma: its default is faster, and darkens by more than 1 of 255.
+EXACT_CONVERSION = 0x4 | 0x40000 | 0x2000
 _PNG_NAME = re.compile(r"frame_\d+\.png")
 _EXIF_IMAGE_DESCRIPTION = 0x010E
 _FINEST_TIME_BASE = Fraction(1, 2**24)  # 60 ns; an mp4 counts its ticks per second in 32 bits
@@ -228,7 +230,7 @@ class Mp4Writer:
         self, frame: Any, timestamp: float | Fraction | None = None, duration: float | Fraction | None = None
     ) -> None:
         """Append a frame (see `as_pixels`), shown at `timestamp` for `duration` seconds; by default after the one
-        before, for 1 / fps."""
+        before, for 1 / fps. Only the last duration counts: the others end with the next frame."""
         pixels = as_pixels(frame)
         if pixels.shape[:2] != self._size:
             raise ValueError(f"Expected frames of (height, width) {self._size}, got {pixels.shape[:2]}.")
@@ -237,7 +239,10 @@ class Mp4Writer:
         height, width = self._size
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=EXACT_CONVERSION,
         )
         picture.time_base = self._time_base
         picture.pts = round(timestamp / self._time_base)

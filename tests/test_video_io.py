@@ -243,6 +243,17 @@ def test_mp4_gives_pure_colours_back(tmp_path):
         assert np.abs(written[y, x].astype(int) - picture[y, x]).max() <= 6
 
 
+def test_writing_and_reading_again_and_again_darkens_nothing(tmp_path):
+    y, x = np.mgrid[:128, :128]
+    picture = np.stack([120 + 80 * np.sin(x / 30), 140 + 60 * np.cos(y / 25), 90 + 0.8 * x], axis=-1).astype(np.uint8)
+    frame = picture
+    for _ in range(3):
+        write_video(tmp_path / "clip.mp4", [frame] * 2, 8)
+        frame = read_video(tmp_path / "clip.mp4").frames[0]
+    assert np.abs((frame.astype(float) - picture).mean(axis=(0, 1))).max() < 0.5
+    assert mean_difference(frame, picture) < 1.5
+
+
 @pytest.mark.parametrize(("height", "width"), [(47, 64), (48, 65), (47, 65), (1, 1)])
 def test_odd_sizes_gain_a_repeated_row_or_column(tmp_path, height, width):
     frames = moving_frames(3, height, width)

@@ -7,6 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from pipeline_landscape_video.video_writing import EXACT_CONVERSION
+
 
 TICKS = 12800  # per second; divides the usual frame rates and survives an mp4 unchanged
 
@@ -57,7 +59,9 @@ def make_video(
         video.codec_context.time_base = Fraction(1, TICKS)
         sound = None if audio is None else container.add_stream(audio, rate=48000, layout="mono")
         for pixels, timestamp in zip(frames, timestamps, strict=True):
-            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                format="yuv420p", interpolation=EXACT_CONVERSION
+            )
             picture.time_base, picture.pts = Fraction(1, TICKS), round(timestamp * TICKS)
             container.mux(video.encode(picture))
         container.mux(video.encode())
