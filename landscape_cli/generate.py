@@ -21,6 +21,7 @@ from landscape_cli.common import (
     seed_in_range,
 )
 from landscape_cli.models import EMBEDDED_MODEL, Dtype, Offload, check_models, load_pipeline
+from landscape_cli.vocabulary import unknown_words
 
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ def generate(
     check_outputs(outputs, fps)
     check_sizes(num_frames, height, width)
     check_models(model, motion_adapter, lora)
+    warn_about_unknown_words(all_prompts, model)
 
     # 2. Load
     target = pick_device(device)
@@ -255,6 +257,13 @@ def read_prompts(prompts: list[str] | None, prompts_file: Path | None) -> list[s
     if not lines:
         raise ValueError(f"--prompts {prompts_file}: holds no prompt.")
     return lines
+
+
+def warn_about_unknown_words(prompts: list[str], model: str) -> None:
+    """Name, in one line, the words that a small model has never met."""
+    unknown = unknown_words("\n".join(prompts), model)
+    if unknown:
+        typer.echo(f"warning: this model has never met: {', '.join(unknown)}; see words.json in {model}", err=True)
 
 
 def numbered_outputs(output: Path, count: int) -> list[Path]:

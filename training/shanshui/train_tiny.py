@@ -18,18 +18,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+from tqdm.auto import tqdm
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 
 TRAINING = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(TRAINING)]
 
+from captions import words_of  # noqa: E402
 from clip_files import render_dataset  # noqa: E402
 from latent_cache import write_shard  # noqa: E402
 from model_card import write_model_card  # noqa: E402
 from scene import Scene  # noqa: E402
 from tiny_models import SIZE, build_scheduler  # noqa: E402
-from train_clip import attribute_labels, draw_caption, train_clip, train_tokenizer  # noqa: E402
+from train_clip import LANGUAGES, attribute_labels, draw_caption, train_clip, train_tokenizer  # noqa: E402
 from train_image_unet import train_image_unet  # noqa: E402
 from train_vae import train_vae  # noqa: E402
 
@@ -68,7 +70,7 @@ class TinyFamily:
         """Captions of each clip, half of them English, half Chinese."""
         return [
             [
-                draw_caption(scene, np.random.default_rng((TRAINING_SEED, index, k)), ("en", "zh")[k % 2])
+                draw_caption(scene, np.random.default_rng((TRAINING_SEED, index, k)), LANGUAGES[k % 2])
                 for k in range(CAPTIONS_PER_CLIP)
             ]
             for index, scene in enumerate(scenes)
@@ -111,7 +113,7 @@ class TinyFamily:
             return
         folder.mkdir(exist_ok=True)
         vae = AutoencoderKL.from_pretrained(vae_folder).to(self.device)
-        encoded = [encode_clip(vae, clip) for clip in frames]
+        encoded = [encode_clip(vae, clip) for clip in tqdm(frames, desc="latents", unit="clip")]
         write_shard(folder, 0, torch.stack(encoded))
         with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
             for texts in self.captions(scenes):
@@ -172,7 +174,6 @@ class TinyFamily:
 
     def export(self) -> None:
         """Half-precision weights into the package: a pipeline folder, the whole CLIP beside it, and the model card."""
-        from captions import vocabulary
         from motion_adapter.publish import export_pipeline
         from pipeline_landscape_video.pipeline import LandscapeVideoPipeline
 
@@ -193,7 +194,16 @@ class TinyFamily:
         (target / "clip" / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
         CLIPTokenizer.from_pretrained(clip_folder).save_pretrained(target / "clip")
         CLIPImageProcessorPil.from_pretrained(clip_folder).save_pretrained(target / "clip")
-        words = sorted(vocabulary("en") | vocabulary("zh"))
+        _, scenes = self.clips()
+        words = sorted(
+            {
+                word
+                for wordings in self.captions(scenes)
+                for k, text in enumerate(wordings)
+                for word in words_of(text, LANGUAGES[k % 2])
+                if word.isalpha()
+            }
+        )
         (target / "words.json").write_text(json.dumps(words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
         write_model_card(target, self.run_dir, self.args.clips, TRAINING_SEED, self.device)
 
