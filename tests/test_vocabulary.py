@@ -17,7 +17,8 @@ def test_words_of_the_list_are_known_whatever_their_case_and_punctuation(model):
 
 
 def test_unknown_words_are_named_once_and_in_order(model):
-    assert unknown_words("a dragon on the lake, 龙上湖, a dragon's tower in 4K", model) == [
+    prompt = "a dragon on the lake, 龙上湖, a dragon's tower in 4K"
+    assert unknown_words(prompt, model) == ["dragon", "龙", "tower", "in", "k"]
         "dragon",
         "龙",
         "tower",
