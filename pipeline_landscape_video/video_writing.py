@@ -25,7 +25,7 @@ from PIL.PngImagePlugin import PngInfo
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
 METADATA_KEY = "landscape_video"
 MAX_GIF_FPS = 50  # browsers slow everything faster down to 10 frames per second
-# swscale's flags for bicubic, exact rounding and full chroma: its default is faster, and darkens by more than 1 of 255.
+# swscale's flags for bicubic, exact rounding and full chroma. Its default is faster, and darkens by 1 of 255 or more.
 EXACT_CONVERSION = 0x4 | 0x40000 | 0x2000
 _PNG_NAME = re.compile(r"frame_\d+\.png")
 _EXIF_IMAGE_DESCRIPTION = 0x010E
