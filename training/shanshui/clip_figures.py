@@ -1,0 +1,126 @@
+"""What the measurers say about clips, and the figures made of it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clip_motion import measure_motion
+from intervals import Interval, balanced_accuracy, bootstrap, mean, median, ratio_of_means, ratio_of_medians
+from model_fidelity import ClipTextScore
+from scene import Scene
+from scene_classifiers import HEADS, MOTIFS, SceneClassifier, classify_clips, labels_of
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was seen in some clips, row by row: probabilities (clips, choices) of each head, camera names, motion."""
+
+    probabilities: dict[str, np.ndarray]
+    cameras: np.ndarray
+    magnitudes: np.ndarray
+    flickers: np.ndarray
+    clip_text: np.ndarray | None = None
+
+    def says(self, motif: str) -> np.ndarray:
+        """Whether the motif is there, bool (clips,)."""
+        return self.probabilities[motif][:, 0] < 0.5
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the prompts of the same clips ask for."""
+
+    labels: dict[str, np.ndarray]
+    cameras: np.ndarray
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene]) -> "Truth":
+        return cls(labels_of(scenes), np.array([scene.camera for scene in scenes]))
+
+    def asks(self, motif: str) -> np.ndarray:
+        return self.labels[motif] > 0
+
+
+def judge(
+    clips: Sequence[np.ndarray],
+    classifier: SceneClassifier,
+    clip_text: ClipTextScore | None = None,
+    texts: Sequence[str] = (),
+) -> Judgement:
+    """Look at clips, uint8 (num_frames, height, width, 3) each; with `clip_text`, at the `texts` that they go with."""
+    motions = [measure_motion(clip) for clip in clips]
+    return Judgement(
+        classify_clips(classifier, clips),
+        np.array([motion.camera for motion in motions]),
+        np.array([motion.magnitude for motion in motions]),
+        np.array([motion.flicker for motion in motions]),
+        clip_text.score(clips, texts) if clip_text else None,
+    )
+
+
+def still_clips(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The first frame of each clip, repeated: what a model that moves nothing would reach."""
+    return [np.repeat(clip[:1], 4, axis=0) for clip in clips]
+
+
+def clip_figures(seen: Judgement, truth: Truth, valid: Collection[str]) -> dict[str, Interval]:
+    """Figures of clips by themselves; the mean over motifs takes in the `valid` ones."""
+    motifs = [name for name in MOTIFS if name in valid]
+    figures = {
+        "palette": bootstrap(mean, palette_right(seen, truth)),
+        "camera": bootstrap(mean, camera_right(seen, truth)),
+    }
+    if motifs:
+        columns = (np.stack([column(name) for name in motifs], axis=1) for column in (truth.asks, seen.says))
+        figures["motifs, mean"] = bootstrap(balanced_accuracy, *columns)
+    for name in MOTIFS:
+        figures[name] = bootstrap(balanced_accuracy, truth.asks(name), seen.says(name))
+    for name, question in (("water", "lake or river"), ("light", "sun or moon")):
+        asked = truth.asks(name)
+        which = 1 + seen.probabilities[name][asked, 1:].argmax(1)
+        figures[question] = bootstrap(mean, which == truth.labels[name][asked])
+    figures["motion"] = bootstrap(median, seen.magnitudes)
+    figures["flicker"] = bootstrap(mean, seen.flickers)
+    if seen.clip_text is not None:
+        figures["CLIP-text"] = bootstrap(mean, seen.clip_text)
+    return figures
+
+
+def figures_beside(seen: Judgement, rendered: Judgement, truth: Truth) -> dict[str, Interval]:
+    """Figures of clips against the rendered clips of the same prompts."""
+    figures = {
+        "motion, times rendered": bootstrap(ratio_of_medians, seen.magnitudes, rendered.magnitudes),
+        "flicker, times rendered": bootstrap(ratio_of_means, seen.flickers, rendered.flickers),
+    }
+    still = truth.cameras == "still"
+    for rows, which in ((still, "still camera"), (~still, "moving camera")):
+        columns = seen.magnitudes[rows], rendered.magnitudes[rows]
+        figures[f"motion, times rendered, {which}"] = bootstrap(ratio_of_medians, *columns)
+    return figures
+
+
+def palette_right(seen: Judgement, truth: Truth) -> np.ndarray:
+    return seen.probabilities["palette"].argmax(1) == truth.labels["palette"]
+
+
+def camera_right(seen: Judgement, truth: Truth) -> np.ndarray:
+    return seen.cameras == truth.cameras
+
+
+def agreement(probabilities: dict[str, np.ndarray], truth: Truth, valid: Collection[str]) -> np.ndarray:
+    """(clips,) probability of the right palette and of each motif's presence or absence, mean of the `valid` heads."""
+    shares = []
+    for name in (head for head in HEADS if head in valid):
+        labels = truth.labels[name]
+        right = probabilities[name][np.arange(len(labels)), labels]
+        absent = probabilities[name][:, 0]
+        shares.append(right if name == "palette" else np.where(labels > 0, 1 - absent, absent))
+    return np.mean(shares, axis=0)
+
+
+def score(seen: Judgement, truth: Truth, valid: Collection[str]) -> np.ndarray:
+    """(clips,) mean of the three answers that a prompt is judged by: palette, camera, share of its motifs."""
+    motifs = [seen.says(name) == truth.asks(name) for name in MOTIFS if name in valid]
+    parts = [palette_right(seen, truth), camera_right(seen, truth), *([np.mean(motifs, axis=0)] if motifs else [])]
+    return np.mean(np.asarray(parts, float), axis=0)

@@ -1,0 +1,220 @@
+"""Measure a family of shanshui models on prompts that it has not seen.
+
+    python training/shanshui/measure.py --model pipeline_landscape_video/shanshui_tiny --output runs/shanshui/measure
+
+writes `results.json`, `results.md` (for the model card) and contact sheets into the output folder. `--prompts 20`
+gives a quick look. Stop it whenever you like: clips, rendered clips and classifier are kept there, and the same
+command goes on where it was. Clips of another model, or with other settings, are kept apart.
+"""
+
+import argparse
+import json
+import logging
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from clip_figures import Truth, clip_figures, figures_beside, judge, still_clips
+from clip_files import render_dataset
+from clip_motion import camera_direction
+from intervals import Interval, balanced_accuracy, bootstrap, mean
+from measure_controls import ControlChecks
+from measure_report import LanguageResults, MeasurerResults, Results, markdown, write_contact_sheets, write_json
+from measured_clips import LANGUAGES, ClipMaker, Request, Variant, model_hash, prompts_of
+from model_fidelity import ClipTextScore, reconstruct, ssim_and_psnr
+from scene import Scene
+from scene_classifiers import (
+    HEADS,
+    SceneClassifier,
+    classify_clips,
+    labels_of,
+    load_classifier,
+    sampled_frames,
+    save_classifier,
+    shrink,
+    train_classifier,
+)
+
+
+logger = logging.getLogger("measure")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HELD_OUT_SEED = 2
+RECONSTRUCTED_FOR_TRAINING, RECONSTRUCTED_FOR_VALIDITY = 600, 120  # clips
+PACKAGES = ("torch", "diffusers", "transformers", "opencv-python", "scikit-image", "numpy")
+
+
+def main(arguments: Sequence[str] | None = None) -> Results:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    args = parse_args(arguments)
+    cv2.setNumThreads(1)  # frames are small: starting threads takes longer than what they do
+    args.output.mkdir(parents=True, exist_ok=True)
+    maker = ClipMaker(args.model, args.output / "generated", args.steps, args.batch, args.seed, args.device)
+    held_out, scenes = render_dataset(
+        args.run_dir / "held_out.npy",
+        args.held_out_clips,
+        HELD_OUT_SEED,
+        size=maker.size,
+        fine_motifs=False,
+        workers=args.workers,
+    )
+    classifier = get_classifier(args, maker.pipe.vae)
+    measurers = check_measurers(classifier, maker.pipe.vae, held_out, scenes)
+    for name in (*HEADS, "camera"):
+        logger.info("%s on held-out clips: %s", name, measurers.held_out[name].text())
+    languages = LANGUAGES if args.language == "both" else (args.language,)
+    found = {language: measure_language(args, maker, classifier, measurers.valid, language) for language in languages}
+    results = Results(settings_of(args, maker), measurers, found)
+    write_json(results, args.output / "results.json")
+    (args.output / "results.md").write_text(markdown(results), encoding="utf-8")
+    logger.info("written to %s", args.output / "results.md")
+    return results
+
+
+def get_classifier(args: argparse.Namespace, vae: AutoencoderKL) -> SceneClassifier:
+    """The classifier in the output folder, trained anew if its training clips or the autoencoder have changed."""
+    folder = args.output / "classifier"
+    folder.mkdir(exist_ok=True)
+    clips, scenes = read_clips(args.run_dir / "clips.npy")
+    key = {"clips": len(scenes), "steps": args.classifier_steps, "autoencoder": model_hash(args.model, ("vae",))}
+    made_of = folder / "made_of.json"
+    if made_of.exists() and json.loads(made_of.read_text()) == key:
+        return load_classifier(folder / "classifier.safetensors", args.device)
+    logger.info("training the classifier on frames of %d rendered clips", len(scenes))
+    frames, rows = training_frames(clips, vae, len(scenes))
+    labels = {name: values[rows] for name, values in labels_of(scenes).items()}
+    classifier = train_classifier(
+        frames, labels, folder / "log.jsonl", steps=args.classifier_steps, device=args.device
+    )
+    save_classifier(classifier, folder / "classifier.safetensors")
+    made_of.write_text(json.dumps(key))
+    return classifier
+
+
+def read_clips(path: Path) -> tuple[np.ndarray, list[Scene]]:
+    """Clips rendered so far by `clip_files.render_dataset`, and their scenes."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; `train_tiny.py --stages render` renders the training clips.")
+    lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+    return np.load(path, mmap_mode="r"), [Scene(**json.loads(line)["scene"]) for line in lines]
+
+
+def training_frames(clips: np.ndarray, vae: AutoencoderKL, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two frames of each clip and some reconstructions, shrunk, (frames, SIZE, SIZE, 3), and the clip of each."""
+    rng = np.random.default_rng(0)
+    firsts = rng.integers(clips.shape[1], size=count)
+    pairs = [shrink(clips[row, [first, first - clips.shape[1] // 2]]) for row, first in enumerate(firsts)]
+    rebuilt = rng.permutation(count)[:RECONSTRUCTED_FOR_TRAINING]
+    frames = np.stack([clips[row, rng.integers(clips.shape[1])] for row in rebuilt])
+    rows = np.concatenate([np.arange(count).repeat(2), rebuilt])
+    return np.concatenate([*pairs, shrink(reconstruct(vae, frames))]), rows
+
+
+def check_measurers(
+    classifier: SceneClassifier, vae: AutoencoderKL, clips: np.ndarray, scenes: Sequence[Scene]
+) -> MeasurerResults:
+    """How right all measurers are on clips that nothing was trained on, and how well the autoencoder keeps them."""
+    held_out = answers_right(classifier, clips, scenes)
+    cameras = np.array([camera_direction(clip) == scene.camera for clip, scene in zip(clips, scenes, strict=True)])
+    held_out["camera"] = bootstrap(mean, cameras)
+    some = scenes[:RECONSTRUCTED_FOR_VALIDITY]
+    rebuilt = [reconstruct(vae, sampled_frames(clip)) for clip in clips[: len(some)]]
+    frames = clips[:, clips.shape[1] // 2]
+    fidelity = ssim_and_psnr(frames, reconstruct(vae, frames))
+    return MeasurerResults(
+        held_out,
+        answers_right(classifier, rebuilt, some),
+        ssim=bootstrap(mean, fidelity[:, 0]),
+        psnr=bootstrap(mean, fidelity[:, 1]),
+    )
+
+
+def answers_right(
+    classifier: SceneClassifier, clips: Sequence[np.ndarray], scenes: Sequence[Scene]
+) -> dict[str, Interval]:
+    """Accuracy of the palette, balanced accuracy of each motif's presence."""
+    probabilities, truth = classify_clips(classifier, clips), Truth.of(scenes)
+    figures = {"palette": bootstrap(mean, probabilities["palette"].argmax(1) == truth.labels["palette"])}
+    for name in HEADS[1:]:
+        figures[name] = bootstrap(balanced_accuracy, truth.asks(name), probabilities[name][:, 0] < 0.5)
+    return figures
+
+
+def measure_language(
+    args: argparse.Namespace, maker: ClipMaker, classifier: SceneClassifier, valid: Sequence[str], language: str
+) -> LanguageResults:
+    """Make the clips of one language and measure them, beside the rendered ones."""
+    path = args.output / f"rendered-seed{args.seed}-{args.prompts}.npy"
+    rendered, scenes = render_dataset(
+        path, args.prompts, args.seed, size=maker.size, fine_motifs=False, workers=args.workers
+    )
+    prompts = prompts_of(scenes, args.seed, language)
+    requests = [Request(index, prompt) for index, prompt in enumerate(prompts)]
+    variant = Variant(args.guidance_scale)
+    clips = maker.clips(requests, variant)
+    write_contact_sheets(args.output / "sheets", language, prompts, rendered, clips)
+    clip_text = ClipTextScore(args.model / "clip", args.device) if (args.model / "clip").exists() else None
+    truth = Truth.of(scenes)
+    sources = {"generated": clips, "rendered": rendered, "still": still_clips(clips)}
+    seen = {name: judge(some, classifier, clip_text, prompts) for name, some in sources.items()}
+    figures = {name: clip_figures(one, truth, valid) for name, one in seen.items()}
+    for name, one in seen.items():
+        figures[name] |= figures_beside(one, seen["rendered"], truth)
+    count = min(args.prompts, args.control_prompts)
+    checks = ControlChecks(maker, classifier, valid, variant)
+    return LanguageResults(**figures, controls=checks.run(scenes[:count], requests[:count], language))
+
+
+def settings_of(args: argparse.Namespace, maker: ClipMaker) -> dict[str, Any]:
+    """What the figures depend on, and how long a clip took."""
+    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "CPU"
+    variant = Variant(args.guidance_scale)
+    return {
+        "model": model_hash(args.model),
+        "prompts": args.prompts,
+        "control_prompts": min(args.prompts, args.control_prompts),
+        "seed": args.seed,
+        "steps": args.steps,
+        "guidance_scale": args.guidance_scale,
+        "num_frames": variant.num_frames,
+        "size": maker.size,
+        "device": f"{device}, {torch.get_num_threads()} threads",
+        "seconds_a_clip": maker.seconds / maker.made if maker.made else None,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    package = REPOSITORY / "pipeline_landscape_video" / "shanshui_tiny"
+    parser.add_argument("--model", type=Path, default=package, help="folder of the pipeline, with its CLIP in clip/")
+    parser.add_argument("--output", type=Path, default=Path("runs/shanshui/measure"))
+    parser.add_argument("--run_dir", type=Path, default=Path("runs/shanshui"), help="of train_tiny.py: rendered clips")
+    parser.add_argument("--prompts", type=int, default=200, help="held-out scenes; one caption of each a language")
+    parser.add_argument("--control_prompts", type=int, default=40, help="of them, for the checks of arguments")
+    parser.add_argument("--seed", type=int, default=3, help="of scenes, words and noise; not 1 or 2")
+    parser.add_argument("--language", choices=(*LANGUAGES, "both"), default="both")
+    parser.add_argument("--batch", type=int, default=4, help="prompts in one call of the pipeline")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance_scale", type=float, default=8.0)
+    parser.add_argument("--held_out_clips", type=int, default=240, help="rendered, to check measurers and autoencoder")
+    parser.add_argument("--classifier_steps", type=int, default=900)
+    parser.add_argument("--workers", type=int, help="rendering processes; one per core")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(arguments)
+    if args.seed in (1, HELD_OUT_SEED):
+        parser.error(f"--seed {args.seed} is the seed of clips that models and measurers were made with")
+    return args
+
+
+if __name__ == "__main__":
+    sys.path.append(str(REPOSITORY))  # for a checkout that is not installed
+    main()
