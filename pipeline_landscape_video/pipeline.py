@@ -146,9 +146,10 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
         Generate one clip per prompt.
 
         The arguments up to `decode_chunk_size` are those of `AnimateDiffPipeline`, with NADM's defaults: 16 frames,
-        25 steps, guidance 8. (`num_videos_per_prompt` is ignored there: repeat the prompt instead.)
+        25 steps, guidance 8.
 
         Args:
+            num_videos_per_prompt: 1; for more clips of a prompt, repeat it.
             num_frames: frames to sample, at most the positions of the motion adapter (FreeNoise lifts that).
             height: of the frames in pixels, a multiple of 8; the UNet's own size if `None`.
             width: as `height`.
@@ -173,6 +174,8 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
         check_keywords(kwargs, type(self).__call__)
         check_choices(output_type, sofp_mode, flow_estimator)
         self.unet = with_sparse_causal_attention(self.unet, self.motion_adapter)  # someone may have assigned another
+        if num_videos_per_prompt not in (None, 1):  # the parent would make one and say nothing
+            raise ValueError(f"`num_videos_per_prompt` is {num_videos_per_prompt}, must be 1: repeat the prompt.")
         self.check_sizes(prompt, num_frames, height, width, num_inference_steps, latents)
         warn_about_betas(self.scheduler)
         if guidance_scale > 1:
@@ -204,7 +207,7 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
                 cross_attention_kwargs=cross_attention_kwargs,
                 clip_skip=clip_skip,
                 callback_on_step_end=callback_on_step_end,
-                callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs),
+                callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs or ()),
                 decode_chunk_size=decode_chunk_size,
                 **kwargs,
             )[0]
@@ -268,13 +271,15 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
                 logger.warning("`negative_prompt` is cut after %d tokens, this part is lost: %r", limit, cut)
 
     def get_flow_estimator(self, flow_estimator: str | FlowEstimator | None) -> FlowEstimator:
-        """The callable for a name or `None`: made when first asked for, then kept for each device."""
+        """The callable for a name or `None`: made when first asked for, and anew when the pipeline was moved."""
         if callable(flow_estimator):
             return flow_estimator
         device = self._execution_device
-        key = (flow_estimator, str(device))
+        half = device.type == "cuda" and self.vae.dtype in (torch.float16, torch.bfloat16)  # slower on a CPU
+        key = (flow_estimator, device, self.vae.dtype if half else torch.float32)
         if key not in self._flow_estimators:
-            self._flow_estimators[key] = load_flow_estimator(flow_estimator, device=device)
+            name, device, dtype = key
+            self._flow_estimators = {key: load_flow_estimator(name, device=device, dtype=dtype)}
         return self._flow_estimators[key]
 
     def interpolate_video(self, video: torch.Tensor, flow_estimator: FlowEstimator, sofp_mode: str) -> torch.Tensor:

@@ -300,6 +300,7 @@ def test_hooks_are_freed_when_interpolation_fails(tiny_pipeline, monkeypatch):
         ({"width": 60}, ValueError, "`width` is 60"),
         ({"height": 0}, ValueError, "`height` is 0"),
         ({"width": -8}, ValueError, "`width` is -8"),
+        ({"num_videos_per_prompt": 2}, ValueError, "`num_videos_per_prompt` is 2, must be 1: repeat the prompt"),
         ({"prompt": []}, ValueError, "`prompt` is empty"),
         ({"output_type": "gif"}, ValueError, "`output_type` is 'gif', must be one of pil, np, pt, latent"),
         ({"sofp_mode": "cubic"}, ValueError, "`sofp_mode` is 'cubic', must be one of quadratic, projection, linear"),

@@ -4,7 +4,8 @@
 #   tests/upstream.sh PATH-OF-A-DIFFUSERS-CHECKOUT [RESULTS.md]
 #
 # Runs the tests of the checkout against the diffusers that is installed. Nothing of the checkout is kept. Takes some
-# ten minutes on two idle cores, so it is not part of CI; `upstream_results.md` holds the last result.
+# twenty minutes on two idle cores, so it is not part of CI; `upstream_results.md` holds the last result. The tests
+# import two packages more than ours do: pip install parameterized requests-mock
 set -euo pipefail
 
 checkout=$(realpath "${1:?usage: tests/upstream.sh PATH-OF-A-DIFFUSERS-CHECKOUT [RESULTS.md]}")
@@ -16,7 +17,8 @@ trap 'rm -rf "$work"' EXIT
 # Only the tests: their conftest puts the checkout's `src` in front of the installed package if it is there.
 cp -r "$checkout/tests" "$work/tests"
 export HF_HOME="$work/hub" HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 HF_MODULES_CACHE="$work/modules"
-export PYTHONPATH="$here/upstream:$here" TOKENIZERS_PARALLELISM=false
+export PYTHONPATH="$here/upstream:$here${PYTHONPATH:+:$PYTHONPATH}" TOKENIZERS_PARALLELISM=false
+python -c "import parameterized, requests_mock"
 python "$here/upstream/prepare_hub.py" "$HF_HOME"
 
 pipeline=tests/pipelines/animatediff/test_animatediff.py::AnimateDiffPipelineFastTests
@@ -26,7 +28,7 @@ loading=tests/pipelines/test_pipelines.py::CustomPipelineTests
 cd "$work"
 for variant in stock full previous; do
     # A failing test is a result, not an error of this script.
-    LANDSCAPE_VARIANT=$variant python -m pytest -q -p on_our_class -p no:cacheprovider \
-        --junitxml="$work/$variant.xml" "$pipeline" "$unet" "$loading" -k "not CustomPipelineTests or local_custom or custom_model" || true
+    LANDSCAPE_VARIANT=$variant python -m pytest -q -p on_our_class -p no:cacheprovider --junitxml="$work/$variant.xml" \
+        "$pipeline" "$unet" "$loading" -k "not CustomPipelineTests or local_custom or custom_model" || true
 done
 python "$here/upstream/summarise.py" "$work" "$results" "$(git -C "$checkout" rev-parse HEAD 2>/dev/null || echo unknown)"
