@@ -19,12 +19,6 @@ def test_words_of_the_list_are_known_whatever_their_case_and_punctuation(model):
 def test_unknown_words_are_named_once_and_in_order(model):
     prompt = "a dragon on the lake, 龙上湖, a dragon's tower in 4K"
     assert unknown_words(prompt, model) == ["dragon", "龙", "tower", "in", "k"]
-        "dragon",
-        "龙",
-        "tower",
-        "in",
-        "k",
-    ]
 
 
 def test_a_model_without_a_list_has_met_every_word(tmp_path):
