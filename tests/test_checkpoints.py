@@ -170,7 +170,7 @@ def test_kill_9_at_any_moment_leaves_a_usable_state(tmp_path):
     rng = random.Random(0)
     save(tmp_path, 1)
     last = 1
-    for _ in range(12):
+    for _ in range(8):
         process = subprocess.Popen(
             [sys.executable, "-c", SAVE_FOR_EVER, str(TRAINING), str(tmp_path)], stdout=subprocess.PIPE
         )

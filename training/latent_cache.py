@@ -178,7 +178,9 @@ def _shards(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Encode a folder of videos once, for `train_motion.py`.")
+    parser = argparse.ArgumentParser(
+        description="Encode a folder of videos once, for `train_motion.py`.", allow_abbrev=False
+    )
     parser.add_argument("--pretrained_model_name_or_path", required=True, help="a model with the VAE to encode with")
     parser.add_argument("--revision", help="commit, tag or branch of a hub id")
     parser.add_argument("--train_data_dir", type=Path, required=True, help="videos and their metadata.jsonl")

@@ -13,6 +13,7 @@ LR_SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine")
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse and check the flags; wrong ones end the process with code 2 and one line."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,  # a misspelt flag should be an error, not another flag
         description="Train a motion adapter (NADM) on top of a frozen image model. The defaults are the paper's.",
         epilog="Exit codes: 0 finished, or the time of --max_train_minutes is over (a checkpoint is saved); "
         "75 stopped by SIGTERM, SIGUSR1 or SIGINT after saving a checkpoint, go on with --resume_from_checkpoint "
