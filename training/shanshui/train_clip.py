@@ -32,7 +32,7 @@ def draw_caption(scene: Scene, rng: np.random.Generator, language: str | None = 
     """A caption of a scene in either language; a fifth of them leave some things out, as people's prompts do."""
     language = language or LANGUAGES[rng.integers(len(LANGUAGES))]
     unsaid = [name for name in ATTRIBUTES if rng.random() < 0.25] if rng.random() < 0.2 else []
-    return caption(scene, rng, language, unsaid=unsaid)
+    return caption(scene, rng, language, unsaid=unsaid) or caption(scene, rng, language)  # all left out: none
 
 
 def train_tokenizer(texts: Sequence[str]) -> CLIPTokenizer:

@@ -159,7 +159,9 @@ class TinyFamily:
         ]  # fmt: skip
         if any(output.glob("checkpoint-*")):
             command += ["--resume_from_checkpoint", "latest"]
-        subprocess.run(command, check=True)
+        code = subprocess.run(command).returncode
+        if code != 0:
+            raise SystemExit(code)  # it has said why
 
     def save_base(self, base: Path) -> None:
         """The image model as a folder in Stable Diffusion's layout, which the motion stage trains on."""
