@@ -1,8 +1,7 @@
 """`landscape-video interpolate` on files of every awkward kind."""
 
 import resource
-import subprocess
-import sys
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from video_files import half_of, make_video, moving_frames, quadrants
 
 from landscape_cli.common import Flow, SofpMode
 from landscape_cli.cuts import CutFinder
+from landscape_cli.interpolate import to_tensor
 from landscape_cli.main import app
 from pipeline_landscape_video.video_io import VideoFrame, iterate_video, probe_video, read_metadata, read_video
 
@@ -230,27 +230,23 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [source]
 
 
-PEAK_MEMORY = """
-import resource, sys
-from landscape_cli.main import app
-from typer.testing import CliRunner
-for name in ("short.mp4", "long.mp4"):
-    result = CliRunner().invoke(app, ["interpolate", name, "out.mp4", "--flow", "dis", "--sofp-mode", "linear"])
-    assert result.exit_code == 0, result.output
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # KiB
-"""
+def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
+    """Every frame that is read becomes a tensor: counts how many of these are alive at once."""
+    alive, peaks = weakref.WeakSet(), []
 
+    def counted(pixels: np.ndarray, device: object) -> object:
+        tensor = to_tensor(pixels, device)
+        alive.add(tensor)
+        peaks[-1] = max(peaks[-1], len(alive))
+        return tensor
 
-def test_memory_does_not_grow_with_the_length(tmp_path):
-    # Mostly still, which takes less time to interpolate and no less to hold.
-    frames = moving_frames(2, 144, 192) + [moving_frames(1, 144, 192)[0]] * 38
-    make_video(tmp_path / "short.mp4", frames, audio="aac")
-    make_video(tmp_path / "long.mp4", frames * 5, audio="aac")
-    result = subprocess.run([sys.executable, "-c", PEAK_MEMORY], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    short, long = (int(line) / 1024 for line in result.stdout.split())
-    held = 160 * 2 * 144 * 192 * 3 * 4 / 2**20  # MiB: the frames that the long one has more, in float32
-    assert held > 100 and long - short < held / 3
+    monkeypatch.setattr("landscape_cli.interpolate.to_tensor", counted)
+    for num_frames in (60, 180):
+        source = make_video(tmp_path / "in.mp4", moving_frames(12, 16, 24) * (num_frames // 12), audio="aac")
+        peaks.append(0)
+        assert interpolate(source, tmp_path / "out.mp4", "--sofp-mode", "linear").exit_code == 0
+        assert len(alive) == 0
+    assert peaks[0] == peaks[1] < 60
 
 
 def test_the_words_are_those_of_the_library():
