@@ -14,10 +14,14 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
 from diffusers.utils import logging
+from einops import rearrange
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 
@@ -59,7 +63,7 @@ class RAFTFlowEstimator(nn.Module):
     def forward(self, frames_a: Tensor, frames_b: Tensor) -> Tensor:
         """Flow `(pairs, 2, height, width)` in pixels from `frames_a` to `frames_b`, `(pairs, 3, height, width)`."""
         _check_pairs(frames_a, frames_b)
-        return self.match(self.encode(frames_a), self.encode(frames_b), *frames_a.shape[-2:])
+        return self.match(self.encode(frames_a), self.encode(frames_b), *frames_a.shape[-2:]).to(frames_a.device)
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
@@ -121,7 +125,7 @@ class DISFlowEstimator:
         num_threads: Pairs that run at once. `None` takes one for each core.
     """
 
-    def __init__(self, finest_scale: int = 0, num_threads: int | None = None) -> None:
+    def __init__(self, finest_scale: int = 1, num_threads: int | None = None) -> None:
         if finest_scale < 0:
             raise ValueError(f"`finest_scale` is {finest_scale}, but pyramid levels count from 0, full resolution.")
         _check_chunk_size(num_threads)
@@ -147,7 +151,7 @@ class DISFlowEstimator:
         grey_pairs = list(zip(encoded_a.numpy(), encoded_b.numpy(), strict=True))
         with ThreadPoolExecutor(min(self.num_threads, len(grey_pairs))) as pool:
             flows = list(pool.map(lambda pair: self._match(*pair), grey_pairs))
-        flow = torch.stack([torch.from_numpy(flow) for flow in flows]).movedim(-1, 1)
+        flow = rearrange([torch.from_numpy(flow) for flow in flows], "pairs h w xy -> pairs xy h w")
         top, left = (flow.shape[-2] - height) // 2, (flow.shape[-1] - width) // 2
         return flow[..., top : top + height, left : left + width]
 
@@ -238,12 +242,13 @@ def _load_raft(name: str | None, weights: str | Path | None) -> nn.Module:
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file of RAFT weights at {path}.")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    state_dict = state_dict.get("state_dict", state_dict)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is no file of weights that can be read without running its code: {error}") from error
+    state_dict = state_dict.get("state_dict", state_dict) if isinstance(state_dict, dict) else {"": None}
     if not all(isinstance(value, Tensor) for value in state_dict.values()):
         raise ValueError(f"{path} holds more than tensors: give a plain state dict.")
     return state_dict

