@@ -290,16 +290,19 @@ def test_a_run_that_is_stopped_leaves_nothing(models, tmp_path, number, code):
     process = subprocess.Popen(
         [*command, "--num-frames", "8", "--model", str(models / "video")], cwd=tmp_path, stderr=subprocess.PIPE
     )
-    os.set_blocking(process.stderr.fileno(), False)
-    seen, deadline = b"", time.monotonic() + 120
-    while b"/1000" not in seen and process.poll() is None and time.monotonic() < deadline:
-        seen += process.stderr.read() or b""
-        time.sleep(0.05)
-    assert b"/1000" in seen, seen
-    process.send_signal(number)
-    os.set_blocking(process.stderr.fileno(), True)
-    rest = process.stderr.read()
-    assert process.wait(timeout=60) == code
+    try:
+        os.set_blocking(process.stderr.fileno(), False)
+        seen, deadline = b"", time.monotonic() + 300
+        while b"/1000" not in seen and process.poll() is None and time.monotonic() < deadline:
+            seen += process.stderr.read() or b""
+            time.sleep(0.05)
+        assert b"/1000" in seen, seen
+        process.send_signal(number)
+        os.set_blocking(process.stderr.fileno(), True)
+        rest = process.stderr.read()
+        assert process.wait(timeout=100) == code
+    finally:
+        process.kill()
     assert b"Traceback" not in rest
     if number == signal.SIGINT:
         assert rest.rstrip().endswith(b"landscape-video: interrupted.")
