@@ -131,7 +131,7 @@ def test_raft_lets_go_of_the_correlation_volume(small):
 
 
 def shifted(shift_x, shift_y, height=64, width=80):
-    scene = random_frames(1, 160, 160, seed=4)
+    scene = random_frames(1, 200, 200, seed=4)
     return scene[..., 40 - shift_y : 40 - shift_y + height, 40 - shift_x : 40 - shift_x + width]
 
 

@@ -204,13 +204,14 @@ def test_sofp_mode_reaches_the_interpolation(tiny_pipeline):
     frames = sample(pipe, interpolate=False)[0]
 
     def braking(frames_a, frames_b):
-        """2 pixels to the right towards any later frame, however far, and back: each mode places that differently."""
+        """To the right, ever slower: each mode places that differently."""
         time_a, time_b = (
             torch.stack([(frames - one).abs().sum((1, 2, 3)).argmin() for one in some])
             for some in (frames_a, frames_b)
         )
         flow = torch.zeros_like(frames_a[:, :2])
-        flow[:, 0] = 2 * (time_b - time_a).sign()[:, None, None]
+        position_a, position_b = (4 * time - 0.5 * time**2 for time in (time_a, time_b))
+        flow[:, 0] = (position_b - position_a)[:, None, None]
         return flow
 
     modes = [sample(pipe, flow_estimator=braking, sofp_mode=mode) for mode in ("quadratic", "projection", "linear")]
