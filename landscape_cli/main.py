@@ -35,8 +35,12 @@ class OneLineErrors(TyperGroup):
             _fail(error.format_message(), error.exit_code)
         except OSError as error:
             _fail(str(error), 2 if error.errno in _WRONG_PATH else 1)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             _fail(str(error), 2)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+                raise
+            _fail("the memory of the GPU is too small: try --offload model, a smaller picture, or fewer frames.", 1)
         if code == 130:
             _fail("interrupted.", 130)
         sys.exit(code)

@@ -68,8 +68,12 @@ def load_pipeline(
     with _less_chatter():
         components = {}
         if motion_adapter is not None:
-            components["motion_adapter"] = MotionAdapter.from_pretrained(_resolved(motion_adapter), dtype=torch_dtype)
-        pipe = LandscapeVideoPipeline.from_pretrained(_resolved(_model_source(model)), dtype=torch_dtype, **components)
+            with _blaming(f"--motion-adapter {motion_adapter}"):
+                adapter = MotionAdapter.from_pretrained(_resolved(motion_adapter), dtype=torch_dtype)
+            components["motion_adapter"] = adapter
+        with _blaming(f"--model {model}"):
+            source = _resolved(_model_source(model))
+            pipe = LandscapeVideoPipeline.from_pretrained(source, dtype=torch_dtype, **components)
         _load_lora(pipe, lora or [])
 
     if offload is Offload.model:
@@ -97,17 +101,24 @@ def _less_chatter() -> Iterator[None]:
         diffusers.logging.set_verbosity(verbosity)
 
 
-def _load_lora(pipe: "LandscapeVideoPipeline", sources: list[str]) -> None:
+@contextmanager
+def _blaming(option: str) -> Iterator[None]:
+    """Make whatever a file that does not load raises a `ValueError` that begins with the option it came by."""
     from safetensors import SafetensorError
 
+    try:
+        yield
+    except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
+        raise ValueError(f"{option}: does not load: {error}") from error
+
+
+def _load_lora(pipe: "LandscapeVideoPipeline", sources: list[str]) -> None:
     names = [f"lora_{index}" for index in range(len(sources))]
     for source, name in zip(sources, names, strict=True):
-        try:
+        with _blaming(f"--lora {source}"):
             pipe.load_lora_weights(_resolved(source), adapter_name=name)
-        except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
-            raise ValueError(f"--lora {source}: does not load into this model: {error}") from error
-        if name not in {adapter for adapters in pipe.get_list_adapters().values() for adapter in adapters}:
-            raise ValueError(f"--lora {source}: holds no weights for this model.")
+            if name not in {adapter for adapters in pipe.get_list_adapters().values() for adapter in adapters}:
+                raise ValueError("holds no weights for this model.")
     if names:
         pipe.set_adapters(names)
 

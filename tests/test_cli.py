@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,35 @@ def test_wrong_input_is_one_line_and_writes_nothing(generate, arguments, message
     assert len(errors) == 1 and message in errors[0], result.stderr
     assert result.stderr.rstrip().endswith(errors[0]) and result.stdout == ""
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("file", ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"])
+def test_a_model_with_a_broken_file_is_one_line(generate, models, tmp_path_factory, file):
+    broken = tmp_path_factory.mktemp("broken") / "video"
+    shutil.copytree(models / "video", broken)
+    (broken / file).write_bytes((broken / file).read_bytes()[:1000])
+    result = generate("mist", "--model", broken)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(f"landscape-video: --model {broken}: does not load: ")
+    assert list(Path().iterdir()) == []
+
+
+def test_weights_of_something_else_are_no_lora(generate, models):
+    result = generate("mist", "--lora", models / "adapter" / "diffusion_pytorch_model.safetensors")
+    assert result.exit_code == 2
+    assert "--lora" in result.stderr.splitlines()[-1] and "does not load" in result.stderr.splitlines()[-1]
+    assert list(Path().iterdir()) == []
+
+
+def test_too_little_memory_of_a_gpu_is_one_line_that_helps(generate, monkeypatch):
+    import torch
+
+    def full(name: str) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("landscape_cli.generate.pick_device", full)
+    result = generate("mist")
+    assert result.exit_code == 1 and "--offload model" in result.stderr.splitlines()[-1]
 
 
 def test_raft_without_weights_or_network_says_what_to_do(generate, monkeypatch, tmp_path):
