@@ -87,7 +87,8 @@ def warm_start_motion_adapter(
     """
     A new adapter for `unet` that begins with the weights of `pretrained` (AnimateDiff's, or one of ours), under
     another mode, number of positions, or with or without the mid block. Positions are a formula, so they are not
-    copied; a mid block that `pretrained` lacks begins with a zero `proj_out`, one that is not wanted is left out.
+    copied; a mid block that `pretrained` lacks begins with a zero `proj_out`, one that is not wanted is left out. What
+    was removed from `pretrained` (see `remove_attentions`) stays removed.
 
     Args:
         unet, sparse_causal_mode, motion_max_seq_length, use_motion_mid_block, generator: as `create_motion_adapter`.
@@ -119,6 +120,7 @@ def warm_start_motion_adapter(
             f"`pretrained` and a new adapter differ in {len(different)} weights, such as {different[0]}: only motion"
             " modules can be taken over, and of all blocks."
         )
+    remove_attentions(adapter, pretrained.config.get("removed_attentions", ()))
     return adapter
 
 

@@ -185,6 +185,15 @@ def test_warm_start_keeps_heads_and_depth():
     assert len(adapter.down_blocks[0].motion_modules[0].transformer_blocks) == 2
 
 
+def test_warm_start_keeps_an_ablation():
+    pretrained = build_motion_adapter()
+    remove_attentions(pretrained, ["versatile"])
+    adapter = warm_start_motion_adapter(build_unet2d(), pretrained, use_motion_mid_block=True)
+    assert adapter.config.removed_attentions == ["versatile"]
+    added = adapter.mid_block.motion_modules[0].transformer_blocks[0]
+    assert not added.attn1.to_out[0].weight.any() and added.attn2.to_out[0].weight.any()
+
+
 def test_warm_start_refuses_what_it_cannot_take_over():
     with pytest.raises(ValueError, match=r"does not fit `unet`: down_blocks\.1"):
         warm_start_motion_adapter(build_unet2d(), build_motion_adapter(None, block_out_channels=(8, 24)))
