@@ -24,7 +24,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except ValueError as error:
             raise ValueError(f"{where}: not JSON: {error}.") from None
         if not isinstance(row, dict):
-            raise ValueError(f"{where}: has to be an object like {{\"text\": ...}}.")
+            raise ValueError(f'{where}: has to be an object like {{"text": ...}}.')
         yield where, row
 
 

@@ -119,8 +119,8 @@ def agreement(probabilities: dict[str, np.ndarray], truth: Truth, valid: Collect
     return np.mean(shares, axis=0)
 
 
-def score(seen: Judgement, truth: Truth, valid: Collection[str]) -> np.ndarray:
-    """(clips,) mean of the three answers that a prompt is judged by: palette, camera, share of its motifs."""
+def answers(seen: Judgement, truth: Truth, valid: Collection[str]) -> dict[str, np.ndarray]:
+    """What a prompt is judged by, (clips,) in [0, 1] each: palette right, camera right, share of its motifs right."""
+    right = {"palette": palette_right(seen, truth).astype(float), "camera": camera_right(seen, truth).astype(float)}
     motifs = [seen.says(name) == truth.asks(name) for name in MOTIFS if name in valid]
-    parts = [palette_right(seen, truth), camera_right(seen, truth), *([np.mean(motifs, axis=0)] if motifs else [])]
-    return np.mean(np.asarray(parts, float), axis=0)
+    return right | ({"motifs": np.mean(motifs, axis=0)} if motifs else {})

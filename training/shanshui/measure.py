@@ -4,7 +4,8 @@
 
 writes `results.json`, `results.md` (for the model card) and contact sheets into the output folder. `--prompts 20`
 gives a quick look. Stop it whenever you like: clips, rendered clips and classifier are kept there, and the same
-command goes on where it was. Clips of another model, or with other settings, are kept apart.
+command goes on where it was. Clips of another model, or with other settings, are kept apart; after a change of the
+renderer or of the pipeline's code begin with an empty output folder.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import logging
 import platform
 import sys
 from collections.abc import Sequence
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ logger = logging.getLogger("measure")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HELD_OUT_SEED = 2
-RECONSTRUCTED_FOR_TRAINING, RECONSTRUCTED_FOR_VALIDITY = 600, 120  # clips
+RECONSTRUCTED_FOR_TRAINING, RECONSTRUCTED_FOR_VALIDITY = 600, 80  # clips
 PACKAGES = ("torch", "diffusers", "transformers", "opencv-python", "scikit-image", "numpy")
 
 
@@ -84,7 +86,9 @@ def get_classifier(args: argparse.Namespace, vae: AutoencoderKL) -> SceneClassif
     folder = args.output / "classifier"
     folder.mkdir(exist_ok=True)
     clips, scenes = read_clips(args.run_dir / "clips.npy")
-    key = {"clips": len(scenes), "steps": args.classifier_steps, "autoencoder": model_hash(args.model, ("vae",))}
+    ends = sha256(clips[0].tobytes() + clips[len(scenes) - 1].tobytes()).hexdigest()
+    key = {"clips": len(scenes), "their_ends": ends, "steps": args.classifier_steps}
+    key |= {"autoencoder": model_hash(args.model, ("vae",))}
     made_of = folder / "made_of.json"
     if made_of.exists() and json.loads(made_of.read_text()) == key:
         return load_classifier(folder / "classifier.safetensors", args.device)
@@ -168,19 +172,20 @@ def measure_language(
     figures = {name: clip_figures(one, truth, valid) for name, one in seen.items()}
     for name, one in seen.items():
         figures[name] |= figures_beside(one, seen["rendered"], truth)
-    count = min(args.prompts, args.control_prompts)
+    count = args.control_prompts
     checks = ControlChecks(maker, classifier, valid, variant)
     return LanguageResults(**figures, controls=checks.run(scenes[:count], requests[:count], language))
 
 
 def settings_of(args: argparse.Namespace, maker: ClipMaker) -> dict[str, Any]:
     """What the figures depend on, and how long a clip took."""
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "CPU"
+    on_gpu = args.device.startswith("cuda")
+    device = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
     variant = Variant(args.guidance_scale)
     return {
         "model": model_hash(args.model),
         "prompts": args.prompts,
-        "control_prompts": min(args.prompts, args.control_prompts),
+        "control_prompts": args.control_prompts,
         "seed": args.seed,
         "steps": args.steps,
         "guidance_scale": args.guidance_scale,
@@ -199,7 +204,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("runs/shanshui/measure"))
     parser.add_argument("--run_dir", type=Path, default=Path("runs/shanshui"), help="of train_tiny.py: rendered clips")
     parser.add_argument("--prompts", type=int, default=200, help="held-out scenes; one caption of each a language")
-    parser.add_argument("--control_prompts", type=int, default=40, help="of them, for the checks of arguments")
+    parser.add_argument("--control_prompts", type=int, help="of them, for the checks of arguments; a fifth")
     parser.add_argument("--seed", type=int, default=3, help="of scenes, words and noise; not 1 or 2")
     parser.add_argument("--language", choices=(*LANGUAGES, "both"), default="both")
     parser.add_argument("--batch", type=int, default=4, help="prompts in one call of the pipeline")
@@ -210,6 +215,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="rendering processes; one per core")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)
+    args.control_prompts = min(args.prompts, args.control_prompts or max(4, args.prompts // 5))
     if args.seed in (1, HELD_OUT_SEED):
         parser.error(f"--seed {args.seed} is the seed of clips that models and measurers were made with")
     return args

@@ -130,7 +130,8 @@ def markdown(results: Results) -> str:
         "*Rendered* is the same measurer on the rendered clips of the same scenes, *still* on the first frame of each"
         " generated clip, repeated. A motif's figure is the mean of \"there when asked for\" and \"not there when not"
         f' asked for": guessing reaches 0.5. Answers marked (invalid) are right on less than {VALID_FROM:.0%} of'
-        " held-out rendered clips and do not count.",
+        " held-out rendered clips and do not count. Motion is the mean flow in pixels a frame (the median clip's),"
+        " flicker the mean difference between frames that flow does not explain, in levels of 255.",
     ]  # fmt: skip
     for language, found in results.languages.items():
         lines += ["", f"### {LANGUAGE_NAMES[language]} prompts", "", *_figure_table(results, language, found)]

@@ -17,9 +17,9 @@ from torch import nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from captions import caption
+from family_models import MAX_TOKENS, TEXT_WIDTH, build_clip
 from scene import ATTRIBUTES, CHOICES, Scene
 from timed_training import train_for
-from tiny_models import MAX_TOKENS, TEXT_WIDTH, build_clip
 
 
 VOCABULARY = 1200  # fewer make captions longer than 77 tokens, many more merge whole Chinese phrases into one

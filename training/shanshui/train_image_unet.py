@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from family_models import build_scheduler, build_unet
 from scene import CHOICES
 from timed_training import train_for
-from tiny_models import build_scheduler, build_unet
 
 
 TEXT_DROPOUT = 0.1

@@ -27,10 +27,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(TRAINING)]
 
 from captions import words_of  # noqa: E402
 from clip_files import render_dataset  # noqa: E402
+from family_models import SIZE, build_scheduler  # noqa: E402
 from latent_cache import write_shard  # noqa: E402
 from model_card import write_model_card  # noqa: E402
 from scene import Scene  # noqa: E402
-from tiny_models import SIZE, build_scheduler  # noqa: E402
 from train_clip import LANGUAGES, attribute_labels, draw_caption, train_clip, train_tokenizer  # noqa: E402
 from train_image_unet import train_image_unet  # noqa: E402
 from train_vae import train_vae  # noqa: E402

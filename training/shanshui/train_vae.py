@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
+from family_models import SIZE, build_vae
 from timed_training import train_for
-from tiny_models import SIZE, build_vae
 
 
 KL_WEIGHT = 1e-4
