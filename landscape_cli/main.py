@@ -82,6 +82,7 @@ def roof(
 
 
 def _on_terminate(signal_number: int, frame: Any) -> NoReturn:
+    signal.signal(signal_number, signal.SIG_IGN)  # a second one must not end the cleaning up
     sys.exit(128 + signal_number)  # an exception, so that half-written files are removed on the way out
 
 
