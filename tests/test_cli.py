@@ -28,9 +28,9 @@ def models(tmp_path_factory) -> Path:
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft import LoraConfig, get_peft_model_state_dict
+    from tiny_models import build_components, build_motion_adapter
 
     from pipeline_landscape_video import LandscapeVideoPipeline
-    from tiny_models import build_components, build_motion_adapter
 
     folder = tmp_path_factory.mktemp("models")
     components = build_components()
@@ -215,6 +215,8 @@ def test_the_default_model_is_the_embedded_one(generate, models, monkeypatch):
         (["mist", "--num-frames", "0"], "--num-frames"),
         (["mist", "--num-frames", "33"], "at most 32"),
         (["mist", "--steps", "0"], "--steps"),
+        (["mist", "--steps", "1000"], "--steps is 1000"),
+        (["mist", "--steps", "1001"], "1001"),
         (["mist", "--height", "100"], "--height is 100, but must be a multiple of 8"),
         (["mist", "--width", "800000", "--height", "800000"], "this machine has"),
         (["mist", "--sofp-mode", "cubic"], "--sofp-mode"),
@@ -290,9 +292,9 @@ def test_raft_without_weights_or_network_says_what_to_do(generate, monkeypatch, 
 
 def test_a_model_that_computes_nan_is_no_clip(generate, models):
     import torch
+    from tiny_models import build_components
 
     from pipeline_landscape_video import LandscapeVideoPipeline
-    from tiny_models import build_components
 
     components = build_components()
     torch.nn.init.constant_(components["vae"].decoder.conv_out.bias, torch.nan)
@@ -316,21 +318,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(generate):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_stopped_leaves_nothing(models, tmp_path, number, code):
-    command = [sys.executable, "-m", "landscape_cli", "generate", "mist", "--device", "cpu", "--steps", "1000"]
+    command = [sys.executable, "-m", "landscape_cli", "generate", "mist", "--device", "cpu", "--steps", "900"]
     process = subprocess.Popen(
         [*command, "--num-frames", "8", "--model", str(models / "video")], cwd=tmp_path, stderr=subprocess.PIPE
     )
     try:
         os.set_blocking(process.stderr.fileno(), False)
         seen, deadline = b"", time.monotonic() + 300
-        while b"/1000" not in seen and process.poll() is None and time.monotonic() < deadline:
+        while b"/900" not in seen and process.poll() is None and time.monotonic() < deadline:
             seen += process.stderr.read() or b""
             time.sleep(0.05)
-        assert b"/1000" in seen, seen
+        assert b"/900" in seen, seen
         process.send_signal(number)
         os.set_blocking(process.stderr.fileno(), True)
         rest = process.stderr.read()
-        assert process.wait(timeout=100) == code
+        assert process.wait(timeout=100) == code, rest.decode()
     finally:
         process.kill()
     assert b"Traceback" not in rest
