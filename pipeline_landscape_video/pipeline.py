@@ -263,9 +263,8 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
     def warn_about_cut_text(self, text: str | list[str] | dict[int, str] | None) -> None:
         """Warn with the end of a negative prompt that is too long; the parent warns about the prompt, but not here."""
         texts = [text] if isinstance(text, str) else list(text.values()) if isinstance(text, dict) else text or []
-        limit = self.tokenizer.model_max_length
-        for one in texts:
-            tokens = self.tokenizer(one).input_ids
+        for one in texts:  # a pipeline for embeddings only has no tokenizer
+            tokens, limit = self.tokenizer(one).input_ids, self.tokenizer.model_max_length
             if len(tokens) > limit:
                 cut = self.tokenizer.decode(tokens[limit - 1 : -1])
                 logger.warning("`negative_prompt` is cut after %d tokens, this part is lost: %r", limit, cut)
