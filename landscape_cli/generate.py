@@ -191,6 +191,7 @@ def generate(
     # 2. Load
     target = pick_device(device)
     pipe = load_pipeline(model, motion_adapter, lora, target, dtype, offload)
+    check_steps(pipe, steps)
     flow_estimator = pipe.get_flow_estimator(flow and flow.value) if interpolate else None
 
     # 3. Paint and write, clip by clip
@@ -299,6 +300,14 @@ def check_sizes(num_frames: int, height: int | None, width: int | None) -> None:
                 f"{num_frames} frames of {width or 'any width'} x {height or 'any height'} need more than "
                 f"{needed / 2**30:.0f} GiB; this machine has {memory / 2**30:.0f} GiB."
             )
+
+
+def check_steps(pipe: "LandscapeVideoPipeline", steps: int) -> None:
+    """Raise for more steps than the scheduler has: its offset leads past the end, which diffusers does not see."""
+    pipe.scheduler.set_timesteps(steps)
+    limit = pipe.scheduler.config.num_train_timesteps
+    if max(pipe.scheduler.timesteps) >= limit:
+        raise ValueError(f"--steps is {steps}, but this model's scheduler has {limit} timesteps, less an offset.")
 
 
 def paint(pipe: "LandscapeVideoPipeline", seed: int, **arguments: Any) -> "np.ndarray":

@@ -7,6 +7,7 @@ import torch
 from diffusers import (
     AnimateDiffPipeline,
     DDIMScheduler,
+    DiffusionPipeline,
     MotionAdapter,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -66,6 +67,17 @@ def test_folder_without_code_loads_as_ours(tiny_pipeline, tmp_path):
     loaded = LandscapeVideoPipeline.from_pretrained(tmp_path / "plain")
     assert loaded.unet.config.sparse_causal_mode == "previous"
     assert torch.equal(sample(loaded), sample(pipe))
+
+
+def test_folder_with_code_loads_as_our_class_without_running_it(tiny_pipeline, tmp_path):
+    pipe = tiny_pipeline()
+    export_pipeline(pipe, tmp_path / "export")
+    (tmp_path / "export" / "pipeline.py").write_text("raise AssertionError('this code must not run')")
+    loaded = LandscapeVideoPipeline.from_pretrained(tmp_path / "export")
+    assert type(loaded) is LandscapeVideoPipeline
+    assert torch.equal(sample(loaded), sample(pipe))
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        DiffusionPipeline.from_pretrained(tmp_path / "export")
 
 
 def test_parts_load_in_stock_pipelines(tiny_pipeline, tmp_path):
