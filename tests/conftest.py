@@ -28,9 +28,8 @@ def tiny_components() -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def tiny_pipeline() -> Callable[..., Any]:
     """Factory of a `LandscapeVideoPipeline` with the arguments of `tiny_components`, without progress bars."""
-    from tiny_models import build_components
-
     from pipeline_landscape_video import LandscapeVideoPipeline
+    from tiny_models import build_components
 
     def build(**arguments: Any) -> LandscapeVideoPipeline:
         pipe = LandscapeVideoPipeline(**build_components(**arguments))

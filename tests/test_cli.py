@@ -28,9 +28,9 @@ def models(tmp_path_factory) -> Path:
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft import LoraConfig, get_peft_model_state_dict
-    from tiny_models import build_components, build_motion_adapter
 
     from pipeline_landscape_video import LandscapeVideoPipeline
+    from tiny_models import build_components, build_motion_adapter
 
     folder = tmp_path_factory.mktemp("models")
     components = build_components()
@@ -292,9 +292,9 @@ def test_raft_without_weights_or_network_says_what_to_do(generate, monkeypatch, 
 
 def test_a_model_that_computes_nan_is_no_clip(generate, models):
     import torch
-    from tiny_models import build_components
 
     from pipeline_landscape_video import LandscapeVideoPipeline
+    from tiny_models import build_components
 
     components = build_components()
     torch.nn.init.constant_(components["vae"].decoder.conv_out.bias, torch.nan)

@@ -9,13 +9,13 @@ import av
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
-from video_files import half_of, make_video, moving_frames, quadrants
 
 from landscape_cli.common import Flow, SofpMode
 from landscape_cli.cuts import CutFinder
 from landscape_cli.interpolate import to_tensor
 from landscape_cli.main import app
 from pipeline_landscape_video.video_io import VideoFrame, iterate_video, probe_video, read_metadata, read_video
+from video_files import half_of, make_video, moving_frames, quadrants
 
 
 def interpolate(*arguments: object) -> Result:

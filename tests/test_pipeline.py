@@ -14,9 +14,9 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     UNetMotionModel,
 )
-from tiny_models import build_scheduler, build_unet2d
 
 from pipeline_landscape_video import LandscapeVideoPipeline
+from tiny_models import build_scheduler, build_unet2d
 
 
 PIPELINE_LOGGER = "pipeline_landscape_video.pipeline"

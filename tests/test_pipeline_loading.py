@@ -16,10 +16,10 @@ from diffusers import (
     UNet2DConditionModel,
     UNetMotionModel,
 )
-from tiny_models import build_motion_adapter, build_scheduler, build_unet2d
 from transformers import CLIPImageProcessor
 
 from pipeline_landscape_video import SPARSE_CAUSAL_MODES, LandscapeVideoPipeline
+from tiny_models import build_motion_adapter, build_scheduler, build_unet2d
 
 
 PIPELINE_LOGGER = "pipeline_landscape_video.pipeline"

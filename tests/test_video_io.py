@@ -8,7 +8,6 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from video_files import half_of, make_video, moving_frames, quadrants
 
 from pipeline_landscape_video.video_io import (
     VideoError,
@@ -21,6 +20,7 @@ from pipeline_landscape_video.video_io import (
     read_video,
     write_video,
 )
+from video_files import half_of, make_video, moving_frames, quadrants
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
