@@ -1,9 +1,10 @@
-"""What `generate` and `interpolate` share."""
+"""What several commands share."""
 
 import math
 import platform
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -28,9 +29,23 @@ class Flow(StrEnum):
     dis = "dis"
 
 
+class SparseCausalMode(StrEnum):
+    previous = "previous"
+    current_previous = "current_previous"
+    first_previous = "first_previous"
+    full = "full"
+
+
+# The packages that decide which frames come out; av brings the encoder of .mp4.
+VERSIONED = ("landscape-video", "torch", "torchvision", "diffusers", "transformers", "peft", "opencv-python", "av")
+
 FLOW_HELP = (
     "What estimates motion: RAFT (its weights are downloaded once, 20 or 4 MB), or OpenCV's DIS, which needs none. "
     "Without this option: RAFT if its weights are on this machine, else DIS."
+)
+FLOW_WEIGHTS_HELP = (
+    "RAFT's weights from a file instead: a state dict of torchvision's or princeton-vl's RAFT, .safetensors or .pth "
+    "(read without running its code). Without --flow, the file tells which RAFT it is."
 )
 SOFP_HELP = "How motion places the frame between two others: accelerating, as the paper's formula says, or evenly."
 DEVICE_HELP = "Where to compute: auto, cpu, cuda, cuda:1, mps, ..."
@@ -65,6 +80,16 @@ def pick_device(name: str) -> "torch.device":
     return device
 
 
+def check_flow_weights(flow: Flow | None, flow_weights: Path | None) -> None:
+    """Raise `ValueError` for weights that are not there, or that nobody would read."""
+    if flow_weights is None:
+        return
+    if flow is Flow.dis:
+        raise ValueError("--flow-weights: are RAFT's, but --flow is dis, which has none.")
+    if not flow_weights.is_file():
+        raise ValueError(f"--flow-weights {flow_weights}: there is no such file.")
+
+
 def name_of_flow_estimator(flow_estimator: "FlowEstimator") -> str:
     """Which of `Flow` an estimator is, for the metadata of a clip whose estimator was chosen by itself."""
     from pipeline_landscape_video.landscape_optical_flow import RAFTFlowEstimator
@@ -79,7 +104,7 @@ def environment(device: "torch.device") -> dict[str, Any]:
     import torch
 
     versions = {"python": platform.python_version()}
-    for package in ("landscape-video", "torch", "torchvision", "diffusers", "transformers", "peft", "opencv-python"):
+    for package in VERSIONED:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:  # run from a checkout

@@ -11,26 +11,33 @@ import typer
 from landscape_cli.common import (
     DEVICE_HELP,
     FLOW_HELP,
+    FLOW_WEIGHTS_HELP,
     SOFP_HELP,
     Flow,
     SofpMode,
+    check_flow_weights,
     environment,
     finite_and_positive,
     name_of_flow_estimator,
     pick_device,
     seed_in_range,
 )
-from landscape_cli.models import EMBEDDED_MODEL, Dtype, Offload, check_models, load_pipeline
+from landscape_cli.models import Dtype, Offload, check_models, load_pipeline, model_source
 from landscape_cli.vocabulary import unknown_words
+from pipeline_landscape_video.embedded_model import (
+    EMBEDDED_GUIDANCE_SCALE,
+    EMBEDDED_MODEL,
+    GUIDANCE_SCALE,
+    default_guidance_scale,
+)
 
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
-    from pipeline_landscape_video import LandscapeVideoPipeline
+    from pipeline_landscape_video import FlowEstimator, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 
-
-SAMPLED_FPS = 8.0  # of the frames that are sampled: interpolation doubles it
 
 WHAT, HOW, WITH, WHERE = "What to paint", "How", "With which models", "Where it runs"
 
@@ -75,11 +82,13 @@ Steps = Annotated[
     int, typer.Option(min=1, metavar="NUMBER", help="Denoising steps: more are slower and finer.", rich_help_panel=HOW)
 ]
 GuidanceScale = Annotated[
-    float,
+    float | None,
     typer.Option(
         callback=finite_and_positive,
         metavar="NUMBER",
-        help="How strictly the prompt is followed; up to 1 the negative prompt counts for nothing.",
+        help="How strictly the prompt is followed; up to 1 the negative prompt counts for nothing. By default "
+        f"{GUIDANCE_SCALE:g}, the paper's, or {EMBEDDED_GUIDANCE_SCALE:g} for the model that came with the program "
+        "and what was trained from it.",
         rich_help_panel=HOW,
     ),
 ]
@@ -91,6 +100,9 @@ Interpolate = Annotated[
 ]
 SofpModeOption = Annotated[SofpMode, typer.Option(help=SOFP_HELP, rich_help_panel=HOW)]
 FlowOption = Annotated[Flow | None, typer.Option(help=FLOW_HELP, rich_help_panel=HOW)]
+FlowWeights = Annotated[
+    Path | None, typer.Option(metavar="FILE", help=FLOW_WEIGHTS_HELP, rich_help_panel=HOW, show_default=False)
+]
 Fps = Annotated[
     float | None,
     typer.Option(
@@ -143,10 +155,11 @@ def generate(
     height: Height = None,
     width: Width = None,
     steps: Steps = 25,
-    guidance_scale: GuidanceScale = 8.0,
+    guidance_scale: GuidanceScale = None,
     interpolate: Interpolate = True,
     sofp_mode: SofpModeOption = SofpMode.quadratic,
     flow: FlowOption = None,
+    flow_weights: FlowWeights = None,
     fps: Fps = None,
     model: Model = EMBEDDED_MODEL,
     motion_adapter: MotionAdapterOption = None,
@@ -182,20 +195,23 @@ def generate(
     # 1. Everything that can be wrong without loading a model
     all_prompts = read_prompts(prompts, prompts_file)
     outputs = numbered_outputs(output, len(all_prompts))
-    fps = fps or SAMPLED_FPS * (2 if interpolate else 1)
+    fps = fps or sampled_fps(interpolate)
     check_outputs(outputs, fps)
     check_sizes(num_frames, height, width)
     check_models(model, motion_adapter, lora)
-    warn_about_unknown_words(all_prompts, model)
+    check_flow_weights(flow, flow_weights)
+    warn_about_unknown_words(all_prompts, model_source(model))
 
     # 2. Load
     target = pick_device(device)
     pipe = load_pipeline(model, motion_adapter, lora, target, dtype, offload)
     check_steps(pipe, steps)
-    flow_estimator = pipe.get_flow_estimator(flow and flow.value) if interpolate else None
+    flow_estimator = pipe.get_flow_estimator(flow and flow.value, flow_weights) if interpolate else None
 
     # 3. Paint and write, clip by clip
     seed = secrets.randbelow(2**32) if seed is None else seed
+    if guidance_scale is None:
+        guidance_scale = default_guidance_scale(pipe)
     settings = {
         "negative_prompt": negative_prompt,
         "seed": seed,
@@ -204,14 +220,10 @@ def generate(
         "width": width,
         "steps": steps,
         "guidance_scale": guidance_scale,
-        "sofp_mode": sofp_mode.value if interpolate else None,
-        "flow": name_of_flow_estimator(flow_estimator) if interpolate else None,
         "model": model,
         "motion_adapter": motion_adapter,
         "lora": lora or [],
-        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
-        "offload": offload.value,
-        **environment(target),
+        **settings_of_run(pipe, target, offload, sofp_mode, flow_estimator, flow_weights),
     }
     typer.echo(f"seed {seed}, {target}, {settings['dtype']}", err=True)
     for index, (prompt, path) in enumerate(zip(all_prompts, outputs, strict=True), start=1):
@@ -275,6 +287,13 @@ def numbered_outputs(output: Path, count: int) -> list[Path]:
     return [output.with_name(f"{output.stem}-{index:0{digits}d}{output.suffix}") for index in range(1, count + 1)]
 
 
+def sampled_fps(interpolate: bool) -> float:
+    """Frames a second of a clip for which nothing else is asked."""
+    from pipeline_landscape_video.video_writing import SAMPLED_FPS
+
+    return SAMPLED_FPS * (2 if interpolate else 1)
+
+
 def check_outputs(outputs: list[Path], fps: float) -> None:
     """Raise for an output that cannot be written, now rather than after a minute of painting."""
     from pipeline_landscape_video.video_writing import check_output
@@ -303,14 +322,35 @@ def check_sizes(num_frames: int, height: int | None, width: int | None) -> None:
 
 
 def check_steps(pipe: "LandscapeVideoPipeline", steps: int) -> None:
-    """Raise for more steps than the scheduler has: its offset leads past the end, which diffusers does not see."""
-    pipe.scheduler.set_timesteps(steps)
-    limit = pipe.scheduler.config.num_train_timesteps
-    if max(pipe.scheduler.timesteps) >= limit:
-        raise ValueError(f"--steps is {steps}, but this model's scheduler has {limit} timesteps, less an offset.")
+    """Raise for more steps than the scheduler has, as the pipeline would, but with the name of the option."""
+    from pipeline_landscape_video.landscape_scheduler import check_num_inference_steps
+
+    try:
+        check_num_inference_steps(pipe.scheduler, steps)
+    except ValueError as error:
+        raise ValueError(f"--steps {steps}: {error}") from error
 
 
-def paint(pipe: "LandscapeVideoPipeline", seed: int, **arguments: Any) -> "np.ndarray":
+def settings_of_run(
+    pipe: "LandscapeVideoPipeline | LandscapeImageToVideoPipeline",
+    device: "torch.device",
+    offload: Offload,
+    sofp_mode: SofpMode,
+    flow_estimator: "FlowEstimator | None",
+    flow_weights: Path | None,
+) -> dict[str, Any]:
+    """What a clip's metadata say of how it was computed; without a flow estimator it was not interpolated."""
+    return {
+        "sofp_mode": sofp_mode.value if flow_estimator else None,
+        "flow": name_of_flow_estimator(flow_estimator) if flow_estimator else None,
+        "flow_weights": str(flow_weights) if flow_estimator and flow_weights else None,
+        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "offload": offload.value,
+        **environment(device),
+    }
+
+
+def paint(pipe: "LandscapeVideoPipeline | LandscapeImageToVideoPipeline", seed: int, **arguments: Any) -> "np.ndarray":
     """One clip, `(num_frames, height, width, 3)` float32 in [0, 1].
 
     The noise is drawn on the CPU, so that a seed means the same on every device.

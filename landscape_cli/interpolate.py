@@ -12,9 +12,11 @@ import typer
 from landscape_cli.common import (
     DEVICE_HELP,
     FLOW_HELP,
+    FLOW_WEIGHTS_HELP,
     SOFP_HELP,
     Flow,
     SofpMode,
+    check_flow_weights,
     environment,
     name_of_flow_estimator,
     pick_device,
@@ -40,6 +42,9 @@ def interpolate(
     ] = 1,
     sofp_mode: Annotated[SofpMode, typer.Option(help=SOFP_HELP)] = SofpMode.quadratic,
     flow: Annotated[Flow | None, typer.Option(help=FLOW_HELP)] = None,
+    flow_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=FLOW_WEIGHTS_HELP, show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
 ) -> None:
     """Double the frame rate of a video.
@@ -63,6 +68,7 @@ def interpolate(
     from pipeline_landscape_video.video_io import check_output, iterate_video, open_mp4, probe_video, read_metadata
 
     # 1. Everything that can be wrong with the files
+    check_flow_weights(flow, flow_weights)
     check_output(output)
     if output.suffix.lower() != ".mp4":
         raise ValueError(f"{output}: the output must be an .mp4 file.")
@@ -77,12 +83,13 @@ def interpolate(
 
     from pipeline_landscape_video import interpolate_stream, load_flow_estimator
 
-    flow_estimator = load_flow_estimator(flow and flow.value, device=target)
+    flow_estimator = load_flow_estimator(flow and flow.value, flow_weights, device=target)
     settings = {
         "source": source.name,
         "times": times,
         "sofp_mode": sofp_mode.value,
         "flow": name_of_flow_estimator(flow_estimator),
+        "flow_weights": str(flow_weights) if flow_weights else None,
         **environment(target),
     }
 

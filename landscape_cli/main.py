@@ -9,10 +9,18 @@ import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
+from safetensors import SafetensorError
 from typer.core import TyperGroup
 
+from landscape_cli.animate import animate
+from landscape_cli.convert import convert
+from landscape_cli.evaluate import evaluate
 from landscape_cli.generate import generate
 from landscape_cli.interpolate import interpolate
+from landscape_cli.pull import pull
+from landscape_cli.push import push
+from landscape_cli.report import report
+from landscape_cli.study import study
 
 
 # What is wrong with the path that was given; other errors of the system (a full disk) are no wrong input.
@@ -22,7 +30,7 @@ _WRONG_PATH = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, er
 class OneLineErrors(TyperGroup):
     """Says what went wrong in one line on stderr.
 
-    Exit codes: 2 for wrong input, 1 for a run that failed (disk full, out of memory), 130 after Ctrl-C. What nobody
+    Exit codes: 2 for wrong input, 1 for a run that failed (disk full, no network), 130 after Ctrl-C. What nobody
     foresaw keeps its traceback.
     """
 
@@ -33,10 +41,15 @@ class OneLineErrors(TyperGroup):
             code = super().main(*args, standalone_mode=False, **extra)
         except typer.TyperException as error:
             _fail(error.format_message(), error.exit_code)
+        except ConnectionError as error:  # the Hub is out of reach: nothing to correct in the command
+            _fail(str(error), 1)
         except OSError as error:
             _fail(str(error), 2 if error.errno in _WRONG_PATH else 1)
         except ValueError as error:
             _fail(str(error), 2)
+        except SafetensorError as error:
+            reading = "deserializ" in str(error)
+            _fail(f"weights cannot be {'read' if reading else 'written'}: {error}", 2 if reading else 1)
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
                 raise
@@ -61,7 +74,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(no_args_is_help=True)(generate)
+app.command(no_args_is_help=True)(animate)
 app.command(no_args_is_help=True)(interpolate)
+app.command(no_args_is_help=True)(convert)
+app.command(no_args_is_help=True)(evaluate)
+app.command(no_args_is_help=True)(push)
+app.command(no_args_is_help=True)(pull)
+app.command(no_args_is_help=True)(report)
+app.add_typer(study, name="study")
 
 
 def _print_version(wanted: bool) -> None:

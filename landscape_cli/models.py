@@ -1,4 +1,4 @@
-"""Which models `generate` paints with, and loading them."""
+"""Which models `generate` and `animate` paint with, and loading them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,14 +6,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
+
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline_landscape_video import LandscapeVideoPipeline
+    from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 
 
-EMBEDDED_MODEL = "shanshui-tiny"
+NO_BRANCH = (
+    "--model {model}: has no trained image_retention/ folder, so it cannot see a picture; give one with"
+    " --image-retention, or another model."
+)
 
 
 class Dtype(StrEnum):
@@ -31,7 +36,7 @@ class Offload(StrEnum):
 
 def check_models(model: str, motion_adapter: str | None, lora: list[str] | None) -> None:
     """Raise `ValueError` for a path that holds no model. Names on the Hub are left to the loading."""
-    folder = _local(_model_source(model))
+    folder = _local(model_source(model))
     if folder is not None and not (folder / "model_index.json").is_file():
         problem = "holds no model_index.json, so it is no pipeline" if folder.is_dir() else "there is no such folder"
         raise ValueError(f"--model {model}: {problem}.")
@@ -45,6 +50,19 @@ def check_models(model: str, motion_adapter: str | None, lora: list[str] | None)
             raise ValueError(f"--lora {source}: there is no such file or folder.")
 
 
+def check_branch(model: str, image_retention: str | None) -> None:
+    """Raise `ValueError` for models on this machine that cannot see a picture."""
+    if image_retention is not None:
+        folder = _local(image_retention)
+        if folder is not None and not (folder / "config.json").is_file():
+            problem = "holds no config.json, so it is no branch" if folder.is_dir() else "there is no such folder"
+            raise ValueError(f"--image-retention {image_retention}: {problem}.")
+        return
+    folder = _local(model_source(model))
+    if folder is not None and not (folder / "image_retention").is_dir():
+        raise ValueError(NO_BRANCH.format(model=model))
+
+
 def load_pipeline(
     model: str,
     motion_adapter: str | None,
@@ -52,7 +70,9 @@ def load_pipeline(
     device: "torch.device",
     dtype: Dtype,
     offload: Offload,
-) -> "LandscapeVideoPipeline":
+    image_retention: str | None = None,
+    takes_pictures: bool = False,
+) -> "LandscapeVideoPipeline | LandscapeImageToVideoPipeline":
     """The pipeline on its device, with its adapters. Raises `ValueError` or `OSError` where one does not load."""
     if offload is not Offload.none and device.type == "cpu":
         raise ValueError(f"--offload {offload}: needs a GPU, but the device is the CPU.")
@@ -60,20 +80,28 @@ def load_pipeline(
     import torch
     from diffusers import MotionAdapter
 
-    from pipeline_landscape_video import LandscapeVideoPipeline
+    from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+    from pipeline_landscape_video.quiet_loading import less_chatter
 
+    pipeline_class = LandscapeImageToVideoPipeline if takes_pictures else LandscapeVideoPipeline
     if dtype is Dtype.auto:
         dtype = Dtype.float32 if device.type == "cpu" else Dtype.float16
     torch_dtype = getattr(torch, dtype.value)
-    with _less_chatter():
+    with less_chatter():
         components = {}
         if motion_adapter is not None:
-            with _blaming(f"--motion-adapter {motion_adapter}"):
+            with _blaming(f"--motion-adapter {motion_adapter}", motion_adapter):
                 adapter = MotionAdapter.from_pretrained(_resolved(motion_adapter), dtype=torch_dtype)
             components["motion_adapter"] = adapter
-        with _blaming(f"--model {model}"):
-            source = _resolved(_model_source(model))
-            pipe = LandscapeVideoPipeline.from_pretrained(source, dtype=torch_dtype, **components)
+        if image_retention is not None:
+            with _blaming(f"--image-retention {image_retention}", image_retention):
+                branch = ImageRetention.from_pretrained(_resolved(image_retention), dtype=torch_dtype)
+            components["image_retention"] = branch
+        with _blaming(f"--model {model}", model):
+            source = _resolved(model_source(model))
+            pipe = pipeline_class.from_pretrained(source, dtype=torch_dtype, **components)
+        if takes_pictures and pipe.image_retention is None:  # of a name on the Hub this is known only now
+            raise ValueError(NO_BRANCH.format(model=model))
         _load_lora(pipe, lora or [])
 
     if offload is Offload.model:
@@ -86,36 +114,24 @@ def load_pipeline(
 
 
 @contextmanager
-def _less_chatter() -> Iterator[None]:
-    """Without bars for files that are read in a moment, and a warning for each entry of ours in a config."""
-    import diffusers
-    import transformers
-
-    verbosity = diffusers.logging.get_verbosity()
-    diffusers.logging.disable_progress_bar()
-    diffusers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        diffusers.logging.set_verbosity(verbosity)
-
-
-@contextmanager
-def _blaming(option: str) -> Iterator[None]:
-    """Make whatever a file that does not load raises a `ValueError` that begins with the option it came by."""
+def _blaming(option: str, source: str) -> Iterator[None]:
+    """Make whatever a `source` that does not load raises a `ValueError` that begins with the option it came by."""
     from safetensors import SafetensorError
 
     try:
         yield
     except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
+        from motion_adapter.hub import explain_hub_error
+
+        if _local(source) is None and (explained := explain_hub_error(error, source)) is not None:
+            raise type(explained)(f"{option}: {explained}") from error
         raise ValueError(f"{option}: does not load: {error}") from error
 
 
 def _load_lora(pipe: "LandscapeVideoPipeline", sources: list[str]) -> None:
     names = [f"lora_{index}" for index in range(len(sources))]
     for source, name in zip(sources, names, strict=True):
-        with _blaming(f"--lora {source}"):
+        with _blaming(f"--lora {source}", source):
             pipe.load_lora_weights(_resolved(source), adapter_name=name)
             if name not in {adapter for adapters in pipe.get_list_adapters().values() for adapter in adapters}:
                 raise ValueError("holds no weights for this model.")
@@ -123,7 +139,8 @@ def _load_lora(pipe: "LandscapeVideoPipeline", sources: list[str]) -> None:
         pipe.set_adapters(names)
 
 
-def _model_source(model: str) -> str:
+def model_source(model: str) -> str:
+    """The folder or the name on the Hub that `--model` means."""
     if model != EMBEDDED_MODEL:
         return model
     from pipeline_landscape_video import SHANSHUI_TINY

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames, interpolate_stream
+    from .landscape_image_retention import ImageRetention
     from .landscape_motion_attention import SPARSE_CAUSAL_MODES, install_sparse_causal_attention, sparse_causal_mask
     from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, load_flow_estimator
     from .pipeline import LandscapeVideoPipeline
+    from .pipeline_image_to_video import LandscapeImageToVideoPipeline
 
 
 SHANSHUI_TINY: Path = Path(__file__).parent / "shanshui_tiny"
@@ -21,9 +23,11 @@ SHANSHUI_TINY: Path = Path(__file__).parent / "shanshui_tiny"
 
 _HOME_OF = {
     "LandscapeVideoPipeline": "pipeline",
+    "LandscapeImageToVideoPipeline": "pipeline_image_to_video",
     "SOFP_MODES": "landscape_flow_interpolation",
     "interpolate_frames": "landscape_flow_interpolation",
     "interpolate_stream": "landscape_flow_interpolation",
+    "ImageRetention": "landscape_image_retention",
     "FLOW_ESTIMATORS": "landscape_optical_flow",
     "FlowEstimator": "landscape_optical_flow",
     "load_flow_estimator": "landscape_optical_flow",
@@ -38,6 +42,8 @@ __all__ = [
     "SOFP_MODES",
     "SPARSE_CAUSAL_MODES",
     "FlowEstimator",
+    "ImageRetention",
+    "LandscapeImageToVideoPipeline",
     "LandscapeVideoPipeline",
     "install_sparse_causal_attention",
     "interpolate_frames",

@@ -4,10 +4,19 @@ Liu et al., "NADM: Noise-Aware Diffusion Model for Landscape Painting Video Gene
 the frames t, t + 1 and another frame T of the scene, with the flows V1 (t to t + 1) and VT (t to T), the projection
 `D = <VT, V1> / |V1|^2` says how far a pixel has come at T in units of its step to t + 1. With constant acceleration
 along V1, `x(0) = 0`, `x(1) = 1` and `x(n) = D`, n being the time of T in the same units, the share of the step that
-is done at the share s of the time is `x(s) = s + s (s - 1) c` with `c = (D - n) / (n (n - 1))`. The papers take the
-last frame as T. Here every frame of a window around the pair is a T, those before t with n < 0, and c is their least
-squares fit; VT is chained from flows between neighbours, which is closer to the truth than flow over a long distance
-and costs no further flow. "Sparse": c counts where forward and backward flow agree, and is 0 elsewhere.
+is done at the share s of the time is `x(s) = s + s (s - 1) c` with `c = (D - n) / (n (n - 1))`.
+
+Two things differ from the papers, whose T is the last frame and whose VT is the flow that leads there:
+* Every frame of a window around the pair is a T, those before t with n < 0, and c is their least squares fit. One T
+  leaves the last pair of a clip without any (n = 1 says nothing), and its error goes into c undiminished.
+* VT is chained from flows between neighbours. Those are short, so that an estimator finds them, where the flow over a
+  whole clip is often lost; and they are needed anyway: 2 (N - 1) flows for N frames, where one more to T each makes
+  3 N - 4.
+For the first pair of three frames both say the same.
+
+"Sparse": c counts where forward and backward flow agree, and is 0 elsewhere. Where they do not, and flow explains a
+frame no better than no motion does, the result leans to the average of the two frames: on rain or blowing leaves a
+wrong place costs more than a pale one.
 
 A flow estimator is any callable `(frames_a, frames_b) -> flow`: frames `(pairs, 3, height, width)` in [0, 1], flow
 `(pairs, 2, height, width)` in pixels, x then y. If it also has the methods `encode(frames)` and
@@ -27,6 +36,7 @@ SOFP_MODES = ("quadratic", "projection", "linear")
 # On the shorter side of a picture, what is 8 pixels at 256: single pixels are too noisy to tell an acceleration.
 _BLUR_SIGMA = 8 / 256
 _SMALLEST_MOTION = 0.5  # pixels; slower ones say nothing about acceleration
+_DOUBT_SIGMA = 2.0  # pixels over which it is asked whether flow explains a frame
 _PAIRS_AT_ONCE, _PIXELS_AT_ONCE = 16, 2**20
 _EPS = 1e-6
 
@@ -51,7 +61,8 @@ def interpolate_frames(
         times: Doublings; all sample the same parabola, at the shares j / 2^times.
         timestamps: Strictly rising times of the frames in any unit; `None` spaces them evenly.
         window: Frames that are looked at to place what is between two of them: these two and, on both sides, as many
-            as fit. 4 follows changes of speed best, more averages over them; below 4 every mode is linear.
+            as fit. 4 follows changes of speed best, more averages over them (`benchmarks/results/sofp_choices.md`);
+            below 4 every mode is linear.
         progress: Called with (pairs done, pairs in all) after each pair of neighbours.
 
     Returns:
@@ -205,6 +216,8 @@ class _Scene:
         forward = torch.stack([self.forward[t] for t in moving])
         backward = torch.stack([self.backward[t] for t in moving])
         path = self.fit_path(moving, forward)
+        forward = _with_doubt(frames_a, frames_b, forward)
+        backward = _with_doubt(frames_b, frames_a, backward)
         for share, frames in zip(self.shares, between, strict=True):
             middle = _warp_and_blend(frames_a, frames_b, forward, backward, path(share), share)
             frames[rows] = middle.clamp(0, 1).to(frames.dtype)
@@ -279,23 +292,38 @@ def _chain(first: Tensor, second: Tensor) -> Tensor:
     return torch.cat([first[:, :2] + second[:, :2], first[:, 2:] * second[:, 2:]], dim=1)
 
 
+def _with_doubt(frames: Tensor, others: Tensor, flow: Tensor) -> Tensor:
+    """Flow with trust and a fourth channel, 0 to 1: how badly an untrusted one explains `frames` by the other ones."""
+
+    def difference(to: Tensor) -> Tensor:
+        return _blur((frames - to).square().mean(1, keepdim=True), _DOUBT_SIGMA)
+
+    flow, trust = flow.split([2, 1], dim=1)
+    warped, unwarped = difference(_sample(others, flow, "bilinear")), difference(others)
+    moves = flow.square().sum(1, keepdim=True) > _SMALLEST_MOTION**2
+    doubt = (1 - trust) * moves * warped / (warped + unwarped + 1e-5)  # 1e-5: differences below a grey level
+    return torch.cat([flow, trust, doubt], dim=1)
+
+
 def _warp_and_blend(
     frames_a: Tensor, frames_b: Tensor, forward: Tensor, backward: Tensor, done: Tensor, share: float
 ) -> Tensor:
     """The frames at `share` of the time: flows are splatted there, both frames read by them, blended by visibility."""
-    forward, trust_a = forward.split([2, 1], dim=1)
-    backward, trust_b = backward.split([2, 1], dim=1)
+    forward, trust_a, doubt_a = forward.split([2, 1, 1], dim=1)
+    backward, trust_b, doubt_b = backward.split([2, 1, 1], dim=1)
     # The share that a pixel of frame b has done is read where it came from: at the same pixel it tears the object.
     done_b = _sample(done, backward, "bilinear")
-    to_both_a = torch.cat([-done * forward, (1 - done) * forward], dim=1)
-    to_both_b = torch.cat([done_b * backward, (done_b - 1) * backward], dim=1)
+    to_both_a = torch.cat([-done * forward, (1 - done) * forward, doubt_a], dim=1)
+    to_both_b = torch.cat([done_b * backward, (done_b - 1) * backward, doubt_b], dim=1)
     from_a, seen_in_a = _splat(to_both_a, done * forward, trust_a)
     from_b, seen_in_b = _splat(to_both_b, (1 - done_b) * backward, trust_b)
     flows = _fill_holes(from_a + from_b)
     weight_a, weight_b = (1 - share) * seen_in_a, share * seen_in_b
     read_a, read_b = _sample(frames_a, flows[:, :2], "bicubic"), _sample(frames_b, flows[:, 2:4], "bicubic")
-    unwarped = (1 - share) * frames_a + share * frames_b  # all that is left where neither frame sees the place
-    weight = 1e-3
+    # The unwarped frames are all that is left where neither sees the place, and half of it where the flow is wrong.
+    doubted_a, doubted_b = (x[:, 4:5] / x[:, 5:6].clamp_min(_EPS) for x in (from_a, from_b))
+    weight = 2 * (weight_a * doubted_a + weight_b * doubted_b) + 1e-3
+    unwarped = (1 - share) * frames_a + share * frames_b
     return (weight_a * read_a + weight_b * read_b + weight * unwarped) / (weight_a + weight_b + weight)
 
 

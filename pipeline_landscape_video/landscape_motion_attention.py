@@ -9,7 +9,9 @@ FreeNoise replaces whole blocks. Names, shapes and numbers of the parameters sta
 `from_pipe`, pickle and `torch.compile` go on working.
 """
 
+import copy
 import inspect
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,10 +24,18 @@ from einops import rearrange
 from torch import nn
 
 
+logger = logging.getLogger(__name__)
+
 SPARSE_CAUSAL_MODES = ("previous", "current_previous", "first_previous", "full")
 
 # Entries of an image UNet's config that `UNetMotionModel.from_unet2d` translates, or that change no output.
 IMAGE_ONLY_ENTRIES = ("attention_head_dim", "dropout", "upcast_attention", "addition_embed_type_num_heads")
+# Entries that a motion UNet takes and then does not act upon, or not everywhere, and the values where that is right.
+HALF_KNOWN_ENTRIES = {
+    "act_fn": ("silu", "swish"),
+    "addition_embed_type": (None, "text_time"),
+    "encoder_hid_dim_type": (None, "ip_image_proj"),
+}
 IMAGE_BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D")
 
 
@@ -100,7 +110,13 @@ def check_adapter_fits(unet: UNet2DConditionModel, adapter: MotionAdapter) -> No
     known = inspect.signature(UNetMotionModel.__init__).parameters
     for name, parameter in inspect.signature(UNet2DConditionModel.__init__).parameters.items():
         value = unet.config.get(name)
-        if name not in known and name not in IMAGE_ONLY_ENTRIES and value not in (None, parameter.default):
+        if name in HALF_KNOWN_ENTRIES:
+            fits = value in HALF_KNOWN_ENTRIES[name]
+        else:
+            # `None` and `False` (or a list of it) both turn off what is off by default.
+            same = value == parameter.default or (not parameter.default and not _is_on(value))
+            fits = name in known or name in IMAGE_ONLY_ENTRIES or same
+        if not fits:
             raise ValueError(f"`unet` has {name}={value!r}, which a motion UNet cannot have.")
     for block_type in (*unet.config.down_block_types, *unet.config.up_block_types):
         if block_type not in IMAGE_BLOCKS:
@@ -115,6 +131,65 @@ def check_adapter_fits(unet: UNet2DConditionModel, adapter: MotionAdapter) -> No
                 f"`motion_adapter` does not fit `unet`: {name} has layers of (channels, norm groups)"
                 f" {motion_sizes} in the adapter, {image_sizes} in the UNet."
             )
+
+
+def build_motion_unet(
+    unet: UNet2DConditionModel | UNetMotionModel | None, adapter: MotionAdapter | None
+) -> UNetMotionModel | None:
+    """
+    What a pipeline runs when it is given `unet` and `adapter`: the motion UNet of both, or the motion UNet that `unet`
+    is (see `with_sparse_causal_attention`).
+
+    Raises:
+        ValueError: an image UNet without an adapter, or with one that does not fit it.
+    """
+    if isinstance(unet, UNet2DConditionModel):
+        if adapter is None:
+            raise ValueError("`unet` is an image UNet, so `motion_adapter` must be given: nothing moves without.")
+        check_adapter_fits(unet, adapter)
+        unet = UNetMotionModel.from_unet2d(unet, adapter)
+        install_sparse_causal_attention(unet, adapter.config.get("sparse_causal_mode", "full"))
+    elif isinstance(unet, UNetMotionModel):
+        warn_about_idle_adapter(unet, adapter)
+    return with_sparse_causal_attention(unet, adapter)
+
+
+def warn_about_idle_adapter(unet: UNetMotionModel, adapter: MotionAdapter | None) -> None:
+    """Warn if a motion UNet comes with an adapter of other weights, which are not used."""
+    in_unet = dict(unet.named_parameters())
+    for name, weight in adapter.named_parameters() if adapter is not None else ():
+        # A motion module acts through `proj_out`; an untrained one, all zero, is not used in either place.
+        if name.endswith("proj_out.weight") and name in in_unet and not (weight.is_meta or in_unet[name].is_meta):
+            if not torch.equal(weight.to(in_unet[name]), in_unet[name]):
+                logger.warning(
+                    "`unet` has motion modules of its own, the different weights of `motion_adapter` are not used;"
+                    " `pipe.unet.load_motion_modules(motion_adapter)` puts them in."
+                )
+                return
+
+
+def with_sparse_causal_attention(unet: nn.Module | None, adapter: MotionAdapter | None) -> nn.Module | None:
+    """
+    A motion UNet that attends as its config says, else as the adapter's config says, else as in AnimateDiff.
+
+    The UNet itself is returned if it does so already. Otherwise it is a second tree of modules over the same
+    parameters and buffers: the UNet may belong to another pipeline (`from_pipe`), which must not change.
+    """
+    if unet is None:
+        return None
+    if isinstance(unet, UNet2DConditionModel):
+        raise ValueError("`pipe.unet` is an image UNet; assign a `UNetMotionModel`, or make a new pipeline with it.")
+    configs = [component.config for component in (unet, adapter) if component is not None]
+    mode = next((config["sparse_causal_mode"] for config in configs if "sparse_causal_mode" in config), "full")
+    motion_modules = [module for module in unet.modules() if isinstance(module, AnimateDiffTransformer3D)]
+    installed = {getattr(module.transformer_blocks, "sparse_causal_mode", "full") for module in motion_modules}
+    if installed == {mode}:
+        return unet
+    if isinstance(unet, UNetMotionModel):
+        shared = {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())}
+        unet = copy.deepcopy(unet, shared)
+    install_sparse_causal_attention(unet, mode)
+    return unet
 
 
 class SparseCausalAttention(Attention):
@@ -205,13 +280,17 @@ def _set_mode(block: nn.Module, mode: str | None) -> nn.Module:
     return block
 
 
+def _is_on(value: Any) -> bool:
+    return any(value) if isinstance(value, (list, tuple)) else bool(value)
+
+
 def _register_mode(unet: UNetMotionModel, mode: str) -> None:
     # `load_ip_adapter` changes `encoder_hid_dim_type` as an attribute of the config and not as its item: without care
     # the config made anew by `register_to_config` forgets it, and the image prompt is ignored from then on.
     changed = {
         name: getattr(unet.config, name)
         for name, value in unet.config.items()
-        if name != "sparse_causal_mode" and getattr(unet.config, name) is not value
+        if name != "sparse_causal_mode" and getattr(unet.config, name, value) is not value
     }
     unet.register_to_config(sparse_causal_mode=mode)
     for name, value in changed.items():

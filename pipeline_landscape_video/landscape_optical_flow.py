@@ -120,16 +120,23 @@ class RAFTFlowEstimator(nn.Module):
 class DISFlowEstimator:
     """OpenCV's dense inverse search on grey frames: no weights, fast on a CPU, deterministic.
 
+    Its defaults search finer than OpenCV's medium preset (finest scale 1, stride 3): interpolation is the better for
+    it, and what it costs is little beside the warping.
+
     Args:
         finest_scale: Level of the image pyramid that the search ends on; 0 is full resolution.
+        patch_stride: Pixels of that level between the patches of 8 x 8 that are matched.
         num_threads: Pairs that run at once. `None` takes one for each core.
     """
 
-    def __init__(self, finest_scale: int = 1, num_threads: int | None = None) -> None:
+    def __init__(self, finest_scale: int = 0, patch_stride: int = 2, num_threads: int | None = None) -> None:
         if finest_scale < 0:
             raise ValueError(f"`finest_scale` is {finest_scale}, but pyramid levels count from 0, full resolution.")
+        if not 1 <= patch_stride <= 8:
+            raise ValueError(f"`patch_stride` is {patch_stride}, but patches of 8 pixels are 1 to 8 apart.")
         _check_chunk_size(num_threads)
         self.finest_scale = finest_scale
+        self.patch_stride = patch_stride
         self.num_threads = num_threads or os.cpu_count() or 1
 
     def __call__(self, frames_a: Tensor, frames_b: Tensor) -> Tensor:
@@ -161,6 +168,7 @@ class DISFlowEstimator:
         # One object for each pair: it holds buffers, so that threads cannot share it.
         search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         search.setFinestScale(self.finest_scale)
+        search.setPatchStride(self.patch_stride)
         return search.calc(grey_a, grey_b, None)
 
 
@@ -200,6 +208,23 @@ def load_flow_estimator(
     return RAFTFlowEstimator(model.to(device=device, dtype=dtype), chunk_size=chunk_size)
 
 
+class FlowEstimatorCache:
+    """The flow estimator that a pipeline used last: made when first asked for, and anew when something changed."""
+
+    def __init__(self) -> None:
+        self._estimators: dict[tuple, FlowEstimator] = {}
+
+    def get(
+        self, name: str | None, weights: str | Path | None, device: torch.device, dtype: torch.dtype
+    ) -> FlowEstimator:
+        """What `load_flow_estimator` makes of name and weights; in half precision only on a GPU."""
+        half = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)  # slower on a CPU
+        key = (name, weights, device, dtype if half else torch.float32)
+        if key not in self._estimators:
+            self._estimators = {key: load_flow_estimator(*key)}
+        return self._estimators[key]
+
+
 def _estimator_at_hand() -> str:
     from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
 
@@ -234,9 +259,25 @@ def _load_raft(name: str | None, weights: str | Path | None) -> nn.Module:
     model = build(weights=None)
     try:
         model.load_state_dict(state_dict)
-    except RuntimeError as error:
-        raise ValueError(f"{weights} does not hold the weights of torchvision's {build.__name__}: {error}") from error
+    except RuntimeError as error:  # whose message is a line for each tensor: hundreds for a file of something else
+        problems = _misfits(state_dict, model.state_dict())
+        raise ValueError(
+            f"{weights} does not hold the weights of torchvision's {build.__name__}: tensors are {problems}."
+        ) from error
     return model
+
+
+def _misfits(found: dict[str, Tensor], needed: dict[str, Tensor]) -> str:
+    """How tensors differ in name or shape from those that are needed, with an example of each."""
+    missing, unknown = [name for name in needed if name not in found], [name for name in found if name not in needed]
+    reshaped = [name for name in needed if name in found and found[name].shape != needed[name].shape]
+    shapes = [f"{name}: {tuple(found[name].shape)}, not {tuple(needed[name].shape)}" for name in reshaped]
+    kinds = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+    return ", ".join(f"{kind} ({names[0]}{_and_more(names)})" for kind, names in kinds.items() if names)
+
+
+def _and_more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:

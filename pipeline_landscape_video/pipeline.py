@@ -5,42 +5,30 @@ This file and those that it imports relatively are all the code a Hub repository
 pipeline class.
 """
 
-import copy
-import difflib
-import inspect
-import logging
-import math
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import torch
 from diffusers import (
     AnimateDiffPipeline,
     AutoencoderKL,
-    DDIMScheduler,
     MotionAdapter,
     SchedulerMixin,
     UNet2DConditionModel,
     UNetMotionModel,
 )
 from diffusers.image_processor import PipelineImageInput
-from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
-from torch import nn
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames
-from .landscape_motion_attention import check_adapter_fits, install_sparse_causal_attention
-from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, load_flow_estimator
+from .landscape_motion_attention import build_motion_unet, with_sparse_causal_attention
+from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
+from .landscape_pipeline_parts import OUTPUT_TYPES, LandscapePipelineParts, check_choices, check_keywords
+from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
 
 
-logger = logging.getLogger(__name__)
-
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-
-
-class LandscapeVideoPipeline(AnimateDiffPipeline):
+class LandscapeVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline):
     """
     Pipeline for landscape-painting video from text (NADM, ConCLVD).
 
@@ -91,35 +79,19 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
     ):
         # `unet` and `scheduler` may be None: diffusers builds pipelines of a few components only, to encode prompts.
         if isinstance(unet, UNet2DConditionModel):
-            if motion_adapter is None:
-                raise ValueError("`unet` is an image UNet, so `motion_adapter` must be given: nothing moves without.")
-            check_adapter_fits(unet, motion_adapter)
             scheduler = with_linear_betas(scheduler)
-            unet = UNetMotionModel.from_unet2d(unet, motion_adapter)
-            install_sparse_causal_attention(unet, motion_adapter.config.get("sparse_causal_mode", "full"))
-        elif isinstance(unet, UNetMotionModel):
-            warn_about_idle_adapter(unet, motion_adapter)
         super().__init__(
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
-            unet=with_sparse_causal_attention(unet, motion_adapter),
+            unet=build_motion_unet(unet, motion_adapter),
             motion_adapter=motion_adapter,
             scheduler=scheduler,
             feature_extractor=feature_extractor,
             image_encoder=image_encoder,
         )
         # Not a component: `pipe.to()` asks every component for its dtype, and a flow estimator is any callable.
-        self._flow_estimators: dict[tuple, FlowEstimator] = {}
-
-    @classmethod
-    def load_config(cls, *args: Any, **kwargs: Any) -> dict[str, Any] | tuple:
-        """As the parent's. A folder that names its copy of this class gets this one: its code is not run."""
-        loaded = super().load_config(*args, **kwargs)
-        config = loaded[0] if isinstance(loaded, tuple) else loaded
-        if config.get("_class_name") == ["pipeline", cls.__name__]:
-            config["_class_name"] = cls.__name__
-        return loaded
+        self._flow_estimators = FlowEstimatorCache()
 
     @torch.no_grad()
     def __call__(
@@ -181,11 +153,16 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
         """
         # 1. Check everything that can be known before the first step
         check_keywords(kwargs, type(self).__call__)
-        check_choices(output_type, sofp_mode, flow_estimator)
+        check_choices(
+            output_type=(output_type, OUTPUT_TYPES),
+            sofp_mode=(sofp_mode, SOFP_MODES),
+            flow_estimator=(flow_estimator, (None, *FLOW_ESTIMATORS)),
+        )
         self.unet = with_sparse_causal_attention(self.unet, self.motion_adapter)  # someone may have assigned another
         if num_videos_per_prompt not in (None, 1):  # the parent would make one and say nothing
             raise ValueError(f"`num_videos_per_prompt` is {num_videos_per_prompt}, must be 1: repeat the prompt.")
         self.check_sizes(prompt, num_frames, height, width, num_inference_steps, latents)
+        check_num_inference_steps(self.scheduler, num_inference_steps)
         warn_about_betas(self.scheduler)
         if guidance_scale > 1:
             self.warn_about_cut_text(negative_prompt)
@@ -227,7 +204,9 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
 
                 # 4. Interpolate
                 if interpolate and not self.interrupt:
-                    video = self.interpolate_video(video, flow_estimator, sofp_mode)
+                    clips = [clip.transpose(0, 1) for clip in video]  # (num_frames, channels, height, width)
+                    clips = [interpolate_frames(clip, flow_estimator, sofp_mode=sofp_mode) for clip in clips]
+                    video = torch.stack([clip.transpose(0, 1) for clip in clips])
 
                 # 5. Post-process
                 video = self.video_processor.postprocess_video(
@@ -240,147 +219,3 @@ class LandscapeVideoPipeline(AnimateDiffPipeline):
         if not return_dict:
             return (video,)
         return AnimateDiffPipelineOutput(frames=video)
-
-    def check_sizes(
-        self,
-        prompt: str | list[str] | dict[int, str] | None,
-        num_frames: int,
-        height: int | None,
-        width: int | None,
-        num_inference_steps: int,
-        latents: torch.Tensor | None,
-    ) -> None:
-        """Raise a `ValueError` that names the number which cannot work with these models."""
-        if prompt is not None and len(prompt) == 0 and not isinstance(prompt, str):
-            raise ValueError("`prompt` is empty, give at least one.")
-        for name, number in (("num_frames", num_frames), ("num_inference_steps", num_inference_steps)):
-            if not isinstance(number, Integral) or number < 1:
-                raise ValueError(f"`{name}` is {number}, must be a whole number of at least 1.")
-        multiple = math.lcm(8, self.vae_scale_factor)
-        for name, size in (("height", height), ("width", width)):
-            if size is not None and (size <= 0 or size % multiple != 0):
-                raise ValueError(f"`{name}` is {size}, must be a positive multiple of {multiple}.")
-        if latents is not None and not self.free_noise_enabled and latents.shape[2] != num_frames:
-            raise ValueError(f"`num_frames` is {num_frames}, but `latents` hold {latents.shape[2]} frames.")
-        name, frames = "num_frames", num_frames
-        if self.free_noise_enabled:  # it samples any number of frames, in windows of so many
-            name, frames = "context_length", self._free_noise_context_length
-        positions = self.unet.config.motion_max_seq_length
-        if frames > positions:
-            raise ValueError(f"`{name}` is {frames}, but this motion adapter has positions for at most {positions}.")
-
-    def warn_about_cut_text(self, text: str | list[str] | dict[int, str] | None) -> None:
-        """Warn with the end of a negative prompt that is too long; the parent warns about the prompt, but not here."""
-        texts = [text] if isinstance(text, str) else list(text.values()) if isinstance(text, dict) else text or []
-        for one in texts:  # a pipeline for embeddings only has no tokenizer
-            tokens, limit = self.tokenizer(one).input_ids, self.tokenizer.model_max_length
-            if len(tokens) > limit:
-                cut = self.tokenizer.decode(tokens[limit - 1 : -1])
-                logger.warning("`negative_prompt` is cut after %d tokens, this part is lost: %r", limit, cut)
-
-    def get_flow_estimator(self, flow_estimator: str | FlowEstimator | None) -> FlowEstimator:
-        """The callable for a name or `None`: made when first asked for, and anew when the pipeline was moved."""
-        if callable(flow_estimator):
-            return flow_estimator
-        device = self._execution_device
-        half = device.type == "cuda" and self.vae.dtype in (torch.float16, torch.bfloat16)  # slower on a CPU
-        key = (flow_estimator, device, self.vae.dtype if half else torch.float32)
-        if key not in self._flow_estimators:
-            name, device, dtype = key
-            self._flow_estimators = {key: load_flow_estimator(name, device=device, dtype=dtype)}
-        return self._flow_estimators[key]
-
-    def interpolate_video(self, video: torch.Tensor, flow_estimator: FlowEstimator, sofp_mode: str) -> torch.Tensor:
-        """Clips `(batch, channels, num_frames, height, width)` in [0, 1] with 2 * num_frames - 1 frames instead."""
-        clips = [clip.transpose(0, 1) for clip in video]  # (num_frames, channels, height, width)
-        clips = [interpolate_frames(clip, flow_estimator, sofp_mode=sofp_mode) for clip in clips]
-        return torch.stack([clip.transpose(0, 1) for clip in clips])
-
-    def disable_free_noise(self) -> None:
-        """Disable FreeNoise. (The parent's method fails on a middle block without motion modules, our default.)"""
-        self._free_noise_context_length = None
-        for block in (*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks):
-            if hasattr(block, "motion_modules"):
-                self._disable_free_noise_in_block(block)
-
-
-def check_keywords(keywords: dict[str, Any], call: Callable) -> None:
-    """Refuse what the parent would swallow without a word, such as `interpolat=False`."""
-    for name in keywords:
-        if name not in ("callback", "callback_steps"):  # deprecated, but the parent still takes them
-            close = difflib.get_close_matches(name, inspect.signature(call).parameters, n=1)
-            hint = f", did you mean `{close[0]}`?" if close else "."
-            raise TypeError(f"`LandscapeVideoPipeline` got an unknown keyword `{name}`{hint}")
-
-
-def check_choices(output_type: str, sofp_mode: str, flow_estimator: str | FlowEstimator | None) -> None:
-    """Raise a `ValueError` for a word that is not among those to choose from."""
-    choices = {"output_type": (output_type, OUTPUT_TYPES), "sofp_mode": (sofp_mode, SOFP_MODES)}
-    if flow_estimator is not None and not callable(flow_estimator):
-        choices["flow_estimator"] = (flow_estimator, FLOW_ESTIMATORS)
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise ValueError(f"`{name}` is {value!r}, must be one of {', '.join(allowed)}.")
-
-
-def warn_about_idle_adapter(unet: UNetMotionModel, adapter: MotionAdapter | None) -> None:
-    """Warn if a motion UNet comes with an adapter of other weights, which are not used."""
-    in_unet = dict(unet.named_parameters())
-    for name, weight in adapter.named_parameters() if adapter is not None else ():
-        # A motion module acts through `proj_out`; an untrained one, all zero, is not used in either place.
-        if name.endswith("proj_out.weight") and name in in_unet and not (weight.is_meta or in_unet[name].is_meta):
-            if not torch.equal(weight.to(in_unet[name]), in_unet[name]):
-                logger.warning(
-                    "`unet` has motion modules of its own, the different weights of `motion_adapter` are not used;"
-                    " `pipe.unet.load_motion_modules(motion_adapter)` puts them in."
-                )
-                return
-
-
-def with_linear_betas(scheduler: SchedulerMixin | None) -> SchedulerMixin | None:
-    """The scheduler itself, or DDIM with linear betas in the place of one whose betas are `scaled_linear`."""
-    if scheduler is None or scheduler.config.get("beta_schedule") != "scaled_linear":
-        return scheduler
-    logger.warning(
-        "%s with scaled_linear betas is replaced by DDIMScheduler with linear betas, as motion modules are trained;"
-        " assign `pipe.scheduler` to use another.",
-        type(scheduler).__name__,
-    )
-    return DDIMScheduler.from_config(
-        scheduler.config, beta_schedule="linear", clip_sample=False, steps_offset=1, timestep_spacing="leading"
-    )
-
-
-def warn_about_betas(scheduler: SchedulerMixin) -> None:
-    """Warn if the betas are not linear: a mismatch gives pale, flickering clips, and no error."""
-    beta_schedule = scheduler.config.get("beta_schedule")
-    if beta_schedule != "linear":
-        logger.warning(
-            "The betas of %s are %s, but motion modules are trained with linear ones: expect worse clips.",
-            type(scheduler).__name__,
-            beta_schedule,
-        )
-
-
-def with_sparse_causal_attention(unet: nn.Module | None, adapter: MotionAdapter | None) -> nn.Module | None:
-    """
-    A motion UNet that attends as its config says, else as the adapter's config says, else as in AnimateDiff.
-
-    The UNet itself is returned if it does so already. Otherwise it is a second tree of modules over the same
-    parameters and buffers: the UNet may belong to another pipeline (`from_pipe`), which must not change.
-    """
-    if unet is None:
-        return None
-    if isinstance(unet, UNet2DConditionModel):
-        raise ValueError("`pipe.unet` is an image UNet; assign a `UNetMotionModel`, or make a new pipeline with it.")
-    configs = [component.config for component in (unet, adapter) if component is not None]
-    mode = next((config["sparse_causal_mode"] for config in configs if "sparse_causal_mode" in config), "full")
-    motion_modules = [module for module in unet.modules() if isinstance(module, AnimateDiffTransformer3D)]
-    installed = {getattr(module.transformer_blocks, "sparse_causal_mode", "full") for module in motion_modules}
-    if installed == {mode}:
-        return unet
-    if isinstance(unet, UNetMotionModel):
-        shared = {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())}
-        unet = copy.deepcopy(unet, shared)
-    install_sparse_causal_attention(unet, mode)
-    return unet

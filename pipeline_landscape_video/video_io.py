@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -38,6 +38,9 @@ __all__ = [
     "start_offset",
     "write_video",
 ]
+
+# 8192 x 8192. A file of a few kilobytes can declare frames that fill the memory.
+MAX_PIXELS = 2**26
 
 
 class VideoError(ValueError):
@@ -109,12 +112,13 @@ def probe_video(path: str | Path) -> VideoInfo:
         )
 
 
-def iterate_video(path: str | Path) -> Iterator[VideoFrame]:
+def iterate_video(path: str | Path, file: BinaryIO | None = None) -> Iterator[VideoFrame]:
     """Decode a video frame by frame, in constant memory.
 
     Args:
         path: any file that FFmpeg reads. Rotation and pixel aspect are applied: frames are upright, their pixels
             square (stretched, never shrunk, to get there).
+        file: a seekable file to read from; `path` is only its name then, for messages.
 
     Yields:
         `VideoFrame`s in the order they are shown. Timestamps are those of the file; in formats whose clock starts
@@ -125,7 +129,7 @@ def iterate_video(path: str | Path) -> Iterator[VideoFrame]:
         VideoError: no video, damaged data, timestamps that do not rise, or an end before the declared number of frames
             or duration; possibly after some frames were yielded.
     """
-    with _open(path) as container, _naming(path):
+    with _open(path, file) as container, _naming(path):
         stream = _video_stream(container, path)
         stream.thread_type = "AUTO"
         offset = start_offset(container)
@@ -164,11 +168,11 @@ def start_offset(container: av.container.InputContainer) -> Fraction:
     return Fraction(0)
 
 
-def _open(path: str | Path) -> av.container.InputContainer:
-    if not Path(path).is_file():
+def _open(path: str | Path, file: BinaryIO | None = None) -> av.container.InputContainer:
+    if file is None and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file.")
     try:
-        return av.open(str(path))
+        return av.open(str(path) if file is None else file)
     except av.FFmpegError as error:
         raise VideoError(f"{path}: not a video that can be read ({error.strerror}).") from error
 
@@ -186,6 +190,8 @@ def _video_stream(container: av.container.InputContainer, path: str | Path) -> a
     stream = container.streams.best("video")
     if stream is None:
         raise VideoError(f"{path}: has no video.")
+    if stream.width * stream.height > MAX_PIXELS:
+        raise VideoError(f"{path}: frames of {stream.width} x {stream.height} pixels; at most {MAX_PIXELS} are read.")
     return stream
 
 

@@ -24,6 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
 METADATA_KEY = "landscape_video"
+SAMPLED_FPS = 8.0  # of what a model samples; interpolation doubles it
 MAX_GIF_FPS = 50  # browsers slow everything faster down to 10 frames per second
 # swscale's flags for bicubic, exact rounding and full chroma. Its default is faster, and darkens by 1 of 255 or more.
 EXACT_CONVERSION = 0x4 | 0x40000 | 0x2000
@@ -200,7 +201,9 @@ def open_mp4(
     with atomic_path(path) as temporary, av.open(str(temporary), "w", options=options) as container:
         container.metadata.update(tags or {})
         container.metadata[METADATA_KEY] = json.dumps(dict(metadata or {}), ensure_ascii=False)
-        stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf)})
+        # With AVX-512, x264's macroblock tree reads memory that it did not write, at widths such as 64 or 192: the
+        # same frames give another file each time.
+        stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "mbtree": "0"})
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context

@@ -1,0 +1,55 @@
+"""`landscape-video pull`: a whole repository from the Hugging Face Hub, for use without a network."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+RepoId = Annotated[str, typer.Argument(metavar="USER/NAME", show_default=False, help="The repository.")]
+Revision = Annotated[
+    str | None, typer.Option(metavar="COMMIT|TAG|BRANCH", help="Which revision; the newest without it.")
+]
+To = Annotated[
+    Path | None,
+    typer.Option(
+        "--to",
+        metavar="FOLDER",
+        help="A new folder for the files. Without, they stay in the cache of the Hub's client.",
+    ),
+]
+
+
+def pull(repo_id: RepoId, revision: Revision = None, to: To = None) -> None:
+    """Fetch all files of a model from the Hugging Face Hub, and print the folder they are in.
+
+    Into a folder of its own:
+
+        $ landscape-video pull me/my-mountains --to my-mountains
+
+    A commit whose code you have read, into the cache:
+
+        $ landscape-video pull me/my-mountains --revision 0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c
+
+    That folder works without a network, where the name would not: set HF_HUB_OFFLINE=1 and give it as `--model`. A
+    repository of ours is checked: every weight is there, in its shape, and finite. An adapter's base model is a
+    repository of its own; pull it as well.
+    """
+    from motion_adapter.folders import check_replaceable, write_folder
+    from motion_adapter.hub import pull as pull_repository
+    from motion_adapter.validate import check_export, is_export
+    from pipeline_landscape_video.quiet_loading import less_chatter
+
+    if to is not None:
+        check_replaceable(to)
+    with less_chatter():
+        folder, commit = pull_repository(repo_id, revision)
+        if is_export(folder):
+            check_export(folder)
+    if to is not None:
+        with write_folder(to) as unfinished:
+            shutil.copytree(folder, unfinished, dirs_exist_ok=True)
+        folder = to.absolute()
+    typer.echo(f"commit {commit}", err=True)
+    typer.echo(str(folder))

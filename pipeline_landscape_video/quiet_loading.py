@@ -1,0 +1,20 @@
+"""For the packages above this one; not part of the Hub's code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def less_chatter() -> Iterator[None]:
+    """Without bars for files that are read in a moment, and a warning for each entry of ours in a config."""
+    import diffusers
+    import transformers
+
+    verbosity = diffusers.logging.get_verbosity()
+    diffusers.logging.disable_progress_bar()
+    diffusers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers.logging.set_verbosity(verbosity)
