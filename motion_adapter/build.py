@@ -14,6 +14,7 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
 
+from pipeline_landscape_video.landscape_image_retention import ImageRetention
 from pipeline_landscape_video.landscape_motion_attention import (
     check_adapter_fits,
     check_sparse_causal_mode,
@@ -166,10 +167,8 @@ def remove_attentions(model: UNetMotionModel | MotionAdapter, attentions: Sequen
 
 def freeze_image_layers(unet: UNetMotionModel) -> list[tuple[str, nn.Parameter]]:
     """
-    Set `requires_grad` of every parameter: True for the motion modules, False for the image layers, and False for
-    what is in a motion module but without effect, since weight decay would still change it: `to_q` and `to_k` of the
-    second attention in mode `"previous"` (its softmax over one key is 1 whatever they are), and all of a removed
-    attention with the norm in front of it.
+    Set `requires_grad` of every parameter: True for the motion modules, False for the image layers and for what
+    `freeze_idle_layers` finds.
 
     Returns:
         name and parameter of all that trains, in the order of `unet.named_parameters()`.
@@ -178,14 +177,27 @@ def freeze_image_layers(unet: UNetMotionModel) -> list[tuple[str, nn.Parameter]]
         ValueError: the mode in the config is not the one that the motion modules run with.
     """
     unet.freeze_unet2d_params()
-    mode = unet.config.get("sparse_causal_mode", "full")
-    removed = unet.config.get("removed_attentions", ())
-    for block in _motion_blocks(unet):
+    freeze_idle_layers(unet)
+    return [(name, parameter) for name, parameter in unet.named_parameters() if parameter.requires_grad]
+
+
+def freeze_idle_layers(model: UNetMotionModel | ImageRetention) -> None:
+    """
+    Set `requires_grad` to False for what is in a motion module but without effect, since weight decay would still
+    change it: `to_q` and `to_k` of the second attention in mode `"previous"` (its softmax over one key is 1 whatever
+    they are), and all of a removed attention with the norm in front of it.
+
+    Raises:
+        ValueError: the mode in the config is not the one that the motion modules run with.
+    """
+    mode = model.config.get("sparse_causal_mode", "full")
+    removed = model.config.get("removed_attentions", ())
+    for block in _motion_blocks(model):
         running_mode = getattr(block.attn2, "sparse_causal_mode", "full")
         if running_mode != mode:
             raise ValueError(
-                f"The config of `unet` says sparse_causal_mode={mode!r}, its motion modules run {running_mode!r}:"
-                " call `install_sparse_causal_attention(unet, mode)` first."
+                f"The config of the {type(model).__name__} says sparse_causal_mode={mode!r}, its motion modules run"
+                f" {running_mode!r}: call `install_sparse_causal_attention(model, mode)` first."
             )
         if mode == "previous":
             block.attn2.to_q.requires_grad_(False)
@@ -193,13 +205,13 @@ def freeze_image_layers(unet: UNetMotionModel) -> list[tuple[str, nn.Parameter]]
         for attention in removed:
             _attention(block, attention).requires_grad_(False)
             _norm_before(block, attention).requires_grad_(False)
-    return [(name, parameter) for name, parameter in unet.named_parameters() if parameter.requires_grad]
 
 
 def extract_motion_adapter(unet: UNetMotionModel) -> MotionAdapter:
     """
     The motion modules of `unet` as a `MotionAdapter` that shares their tensors (so in their dtype), with the mode and
-    the removed attentions in its config and the position tables in its state dict.
+    the removed attentions in its config and the position tables in its state dict. Weights that FSDP has split are
+    gathered, so that all processes have to call this.
 
     Raises:
         ValueError: the motion modules hold parameters that an adapter has not, or lack some.
@@ -223,6 +235,7 @@ def extract_motion_adapter(unet: UNetMotionModel) -> MotionAdapter:
             f"The motion modules are not those of a `MotionAdapter`: {len(different)} names differ, such as"
             f" {different[0]}. Unload or fuse LoRA, and save before `fuse_qkv_projections` and split inference."
         )
+    weights = {n: w.full_tensor().cpu() if hasattr(w, "full_tensor") else w for n, w in weights.items()}
     adapter.load_state_dict(weights, assign=True)
     ours = {name: config[name] for name in ("sparse_causal_mode", "removed_attentions") if name in config}
     adapter.register_to_config(**ours)

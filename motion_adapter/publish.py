@@ -1,4 +1,4 @@
-"""A trained pipeline as a folder that others load: self-describing, without local paths, written all or not at all.
+"""A pipeline or an adapter as a folder that others load: without local paths, written all or not at all.
 
 `save_pretrained` of diffusers writes the motion weights twice (in the motion UNet and in the adapter), no code, a
 class name that `DiffusionPipeline` does not know, and the absolute path the weights were loaded from.
@@ -6,25 +6,32 @@ class name that `DiffusionPipeline` does not know, and the absolute path the wei
 
 import inspect
 import json
-import shutil
-import uuid
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel, UNetMotionModel
-from diffusers.utils.dynamic_modules_utils import get_relative_imports
+from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import nn
 
-import pipeline_landscape_video
+from pipeline_landscape_video.landscape_image_retention import ImageRetention
 
 from .build import extract_motion_adapter
+from .code_files import (
+    BRANCH,
+    BRANCH_CODE,
+    PIPELINE,
+    PIPELINE_WITH_PICTURES,
+    copy_branch_code,
+    copy_code,
+)
+from .folders import check_replaceable, write_folder, write_json
+from .validate import check_weights
+from .weights_files import check_finite, stored_dtype
 
 
-PIPELINE_CLASS = "LandscapeVideoPipeline"
+PIPELINE_CLASSES = {PIPELINE: "LandscapeVideoPipeline", PIPELINE_WITH_PICTURES: "LandscapeImageToVideoPipeline"}
 PATH_ENTRIES = ("_name_or_path", "name_or_path")
 
 
@@ -34,6 +41,7 @@ def export_pipeline(
     dtype: torch.dtype | None = None,
     include_code: bool = True,
     overwrite: bool = False,
+    card: str | None = None,
 ) -> Path:
     """
     Write a `LandscapeVideoPipeline` as a folder from which both of these load it, on a machine without this package:
@@ -42,8 +50,10 @@ def export_pipeline(
         >>> DiffusionPipeline.from_pretrained(base_model, custom_pipeline=directory, trust_remote_code=True)
 
     The UNet is written as an image UNet and a plain `MotionAdapter` with the weights that the pipeline runs with. (As
-    a motion UNet if the scheduler has scaled_linear betas: with an image UNet it would be replaced on loading.) The
-    folder is made beside `directory` under another name and renamed when it is complete.
+    a motion UNet if the scheduler has scaled_linear betas: with an image UNet it would be replaced on loading.) A
+    `LandscapeImageToVideoPipeline` with a branch is written as such, the branch with its code in a folder of its own;
+    as `custom_pipeline` of another base model it means `pipeline.py`, which takes text only. The folder is made beside
+    `directory` under another name and renamed when it is complete.
 
     Args:
         pipe: stays as it is.
@@ -53,6 +63,7 @@ def export_pipeline(
         include_code: copy the pipeline's code files and name them in `model_index.json`. Without, the class comes from
             this package or from `custom_pipeline`.
         overwrite: replace a folder with files in it.
+        card: text of the README.md, see `model_card`; none without.
 
     Returns:
         `directory`, as a `Path`.
@@ -62,29 +73,83 @@ def export_pipeline(
         ValueError: weights that these files cannot hold (LoRA, IP-Adapter, fused projections) or that are not finite
             in `dtype`; the message names one.
     """
-    directory = Path(directory).absolute()
-    if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not overwrite):
-        raise FileExistsError(f"{directory} exists already; remove it, or choose another folder.")
+    check_replaceable(directory, overwrite)
     components = portable_components(pipe)
-    unfinished = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
-    unfinished.mkdir(parents=True)
-    try:
+    with write_folder(directory, overwrite) as folder:
         for name, component in components.items():
             if component is not None:
-                save_component(component, unfinished / name, dtype)
+                save_component(component, folder / name, dtype)
+        if BRANCH in components:
+            copy_branch_code(folder / BRANCH)
         if include_code:
-            for source in code_files():
-                shutil.copyfile(source, unfinished / source.name)
-        write_json(unfinished / "model_index.json", model_index(components, include_code))
-        replace_folder(unfinished, directory)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return directory
+            copy_code(folder, with_pictures=BRANCH in components)
+        write_json(folder / "model_index.json", model_index(components, include_code))
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
+    return Path(directory).absolute()
+
+
+def export_adapter(
+    adapter: MotionAdapter,
+    directory: str | Path,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+    card: str | None = None,
+) -> Path:
+    """
+    Write a motion adapter with the pipeline's code as a folder for the Hub, from which both parts of this load:
+
+        >>> adapter = MotionAdapter.from_pretrained(directory)
+        >>> DiffusionPipeline.from_pretrained(
+        ...     base_model, motion_adapter=adapter, custom_pipeline=directory, trust_remote_code=True
+        ... )
+
+    Args:
+        adapter: stays as it is.
+        directory, dtype, overwrite, card: as `export_pipeline`.
+
+    Returns:
+        `directory`, as a `Path`.
+
+    Raises:
+        FileExistsError: as `export_pipeline`.
+        ValueError: weights that are not finite in `dtype`.
+    """
+    with write_folder(directory, overwrite) as folder:
+        save_component(adapter, folder, dtype)
+        copy_code(folder)
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
+    return Path(directory).absolute()
+
+
+def load_adapter(folder: str | Path) -> MotionAdapter:
+    """
+    The motion adapter in `folder`, in the dtype of its file.
+
+    Raises:
+        ValueError: the folder holds no adapter, or one whose weights are not those that its config tells.
+    """
+    folder = Path(folder)
+    config = folder / "config.json"
+    class_name = json.loads(config.read_text(encoding="utf-8")).get("_class_name") if config.is_file() else None
+    if class_name != "MotionAdapter":
+        problem = f"its config.json is of a {class_name}" if config.is_file() else "it has no config.json"
+        raise ValueError(f"{folder}: holds no motion adapter: {problem}.")
+    check_weights(folder, MotionAdapter)
+    return MotionAdapter.from_pretrained(folder, dtype=stored_dtype(folder)).eval()
 
 
 def portable_components(pipe: DiffusionPipeline) -> dict[str, Any]:
-    """The components of `pipe` with the UNet taken apart, sharing its weights."""
+    """The components of `pipe` with the UNet taken apart, sharing its weights; a branch only if there is one."""
     components = {name: getattr(part, "_orig_mod", part) for name, part in pipe.components.items()}  # torch.compile's
+    if components.get(BRANCH) is None:
+        components.pop(BRANCH, None)
+    else:
+        branch = components[BRANCH]
+        with torch.device("meta"):
+            plain_names = type(branch).from_config(entries_of(type(branch), branch.config)).state_dict().keys()
+        check_no_extra_weights(BRANCH, branch.state_dict().keys() - plain_names)
     unet, adapter = components["unet"], components["motion_adapter"]
     with torch.device("meta"):  # only the names of its weights are wanted
         plain_names = UNetMotionModel.from_config(entries_of(UNetMotionModel, unet.config)).state_dict().keys()
@@ -144,7 +209,7 @@ def save_component(component: Any, folder: Path, dtype: torch.dtype | None) -> N
     if isinstance(component, nn.Module):
         if dtype is not None:
             component = nn.Module.to(deepcopy(component), dtype)  # diffusers' own `to` warns about nothing
-        check_finite(folder.name, component)
+        check_finite(folder.name, component.state_dict().items())
     component.save_pretrained(folder)
     for file in (*folder.glob("config.json"), *folder.glob("*_config.json")):
         entries = {name: value for name, value in json.loads(file.read_text()).items() if name not in PATH_ENTRIES}
@@ -154,25 +219,12 @@ def save_component(component: Any, folder: Path, dtype: torch.dtype | None) -> N
         write_json(file, entries)
 
 
-def check_finite(component: str, module: nn.Module) -> None:
-    """Raise a `ValueError` that names a weight with values that are infinite or not a number."""
-    for name, weight in module.state_dict().items():
-        if weight.is_floating_point() and not torch.isfinite(weight).all():
-            raise ValueError(f"`{component}` has values that are not finite in {name} ({weight.dtype}).")
-
-
-def code_files() -> Iterator[Path]:
-    """`pipeline.py` and the files beside it that it imports: all the code that the pipeline needs."""
-    package = Path(pipeline_landscape_video.__file__).parent
-    yield package / "pipeline.py"
-    for name in sorted(get_relative_imports(package / "pipeline.py")):
-        yield package / f"{name}.py"
-
-
 def model_index(components: dict[str, Any], include_code: bool) -> dict[str, Any]:
     """What diffusers reads first: the pipeline's class, and library and class of each component."""
+    file = PIPELINE_WITH_PICTURES if BRANCH in components else PIPELINE
+    class_name = PIPELINE_CLASSES[file]
     index = {
-        "_class_name": ["pipeline", PIPELINE_CLASS] if include_code else PIPELINE_CLASS,
+        "_class_name": [file, class_name] if include_code else class_name,
         "_diffusers_version": diffusers.__version__,
     }
     for name, component in sorted(components.items()):
@@ -181,24 +233,7 @@ def model_index(components: dict[str, Any], include_code: bool) -> dict[str, Any
 
 
 def library_of(component: Any) -> str:
-    """`"diffusers"` or `"transformers"`."""
+    """`"diffusers"` or `"transformers"`, or the file beside its weights that the class of a branch of ours is in."""
+    if type(component).__name__ == ImageRetention.__name__:
+        return BRANCH_CODE
     return type(component).__module__.split(".")[0]
-
-
-def replace_folder(unfinished: Path, directory: Path) -> None:
-    """Move a complete folder to its place; the old one is removed only after that."""
-    old = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
-    if directory.exists():
-        directory.rename(old)
-    try:
-        unfinished.rename(directory)
-    except OSError:
-        if old.exists():
-            old.rename(directory)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def write_json(file: Path, entries: dict[str, Any]) -> None:
-    """Readable JSON with a line end, as diffusers writes it."""
-    file.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
