@@ -1,0 +1,68 @@
+"""Weights that measure: found by file, folder or name on the Hub, and named with their hash beside every number."""
+
+from hashlib import sha256
+from pathlib import Path
+
+from motion_adapter.hub import hub_errors
+
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+CONFIGS = (".json", ".txt")
+
+
+def find_folder(source: str | Path) -> Path:
+    """A folder that is there, or a name on the Hub, whose configuration, tokenizer and weights are then fetched.
+
+    Raises:
+        FileNotFoundError: a path that is not there.
+        ValueError, ConnectionError: the Hub does not have it, or cannot be reached.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ValueError(f"{source}: is a file, but has to be a folder or a name on the Hub.")
+    if path.is_absolute() or str(source).startswith(".") or str(source).count("/") != 1:
+        raise FileNotFoundError(f"{source}: there is no such folder.")
+    from huggingface_hub import snapshot_download
+
+    with hub_errors(str(source)):
+        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+
+
+def hash_weights(path: str | Path) -> str:
+    """The SHA-256 of a file of weights, in hexadecimal; of a folder with several, of the names and hashes of all.
+
+    For a folder with one file it is that file's own, which is what the Hub shows beside it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else _files(path, WEIGHTS)
+    if not files:
+        raise FileNotFoundError(f"{path}: holds no weights ({', '.join(WEIGHTS)}).")
+    return _sha256(files[0]) if len(files) == 1 else _sha256_of_all(files, path)
+
+
+def hash_configs(path: str | Path) -> str | None:
+    """Of what besides the weights decides what a folder computes: configurations, vocabularies. None for a file."""
+    path = Path(path)
+    return None if path.is_file() else _sha256_of_all(_files(path, CONFIGS), path)
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix in suffixes and file.is_file())
+
+
+def _sha256_of_all(files: list[Path], folder: Path) -> str:
+    lines = "".join(f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    return sha256(lines.encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        digest = sha256()
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
