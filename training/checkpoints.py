@@ -34,19 +34,24 @@ def write_directory(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     aside = path.with_name(f".{path.name}.incomplete")
     replaced = path.with_name(f".{path.name}.replaced")
-    for leftover in (aside, replaced):  # of a process that was killed while it wrote
-        shutil.rmtree(leftover, ignore_errors=True)
+    # Leftovers of a process that was killed while it wrote; between the two renames, what was at `path` lies aside.
+    shutil.rmtree(aside, ignore_errors=True)
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+    shutil.rmtree(replaced, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         yield aside
         for file in [*sorted(aside.rglob("*")), aside]:
-            _fsync(file)
+            sync_to_disk(file)
         if path.exists():  # a directory cannot be renamed onto a full one
             path.rename(replaced)
         aside.rename(path)
-        _fsync(path.parent)
+        sync_to_disk(path.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
         raise
     shutil.rmtree(replaced, ignore_errors=True)
 
@@ -69,7 +74,7 @@ def write_checkpoint(output_dir: str | Path, step: int, total_limit: int | None 
     for leftover in output_dir.glob(".checkpoint-*"):  # of other steps, see above
         shutil.rmtree(leftover, ignore_errors=True)
     if total_limit is not None:
-        # Later steps than this one were left behind by a run that resumed before them: they are not ours to count.
+        # Later steps than this one are of another run: they are not ours to count.
         for path in [path for path in list_checkpoints(output_dir) if checkpoint_step(path) <= step][:-total_limit]:
             shutil.rmtree(path)
 
@@ -116,6 +121,25 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
     return sorted(paths, key=checkpoint_step)
 
 
+def set_aside_checkpoints(output_dir: str | Path, resumed: Path, step: int) -> None:
+    """Rename the checkpoints that no longer lead anywhere once a run goes on from `resumed`, whose step is `step`.
+
+    Those of later steps, or all of them where `resumed` lies in another folder, become `abandoned-checkpoint-STEP`:
+    "latest" would take them for this run's. Nothing is deleted, and any of them can still be resumed by its path.
+    """
+    output_dir = Path(output_dir)
+    same_run = resumed.resolve().parent == output_dir.resolve()
+    for path in list_checkpoints(output_dir):
+        if same_run and checkpoint_step(path) <= step:
+            continue
+        target, number = output_dir / f"abandoned-{path.name}", 1
+        while target.exists():
+            number += 1
+            target = output_dir / f"abandoned-{path.name}-{number}"
+        path.rename(target)
+        logger.warning("Going on from %s, so %s is now called %s.", resumed, path, target.name)
+
+
 def checkpoint_step(path: Path) -> int:
     """The number of finished steps that a checkpoint's name tells."""
     return int(path.name.removeprefix("checkpoint-"))
@@ -123,11 +147,32 @@ def checkpoint_step(path: Path) -> int:
 
 def write_json_atomically(path: str | Path, value: object) -> None:
     """Write `value` as JSON so that readers, and a crash, meet either the old file or the new one."""
+    write_text_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text_atomically(path: str | Path, text: str) -> None:
+    """Write UTF-8 `text` so that readers, and a crash, meet either the old file or the new one."""
     path = Path(path)
     aside = path.with_name(f".{path.name}.incomplete")
-    aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    _fsync(aside)
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        sync_to_disk(aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def sync_to_disk(path: Path) -> None:
+    """Let a file or a folder's entries survive a power cut."""
+    posix = hasattr(os, "O_DIRECTORY")  # Windows opens no folder, and syncs only files that it may write
+    if path.is_dir() and not posix:
+        return
+    descriptor = os.open(path, os.O_RDONLY if posix else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_manifest(directory: Path) -> None:
@@ -142,11 +187,3 @@ def _files(directory: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

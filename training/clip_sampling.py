@@ -7,7 +7,7 @@ two processes draw together what one process draws with twice the accumulation.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -43,6 +43,27 @@ class ClipDataset(Protocol):
     def __getitem__(self, request: ClipRequest) -> dict: ...
 
 
+class TimestepBias(NamedTuple):
+    """Draws the timesteps of one end of the noise schedule more often.
+
+    `strategy` is "later" (the noisiest steps) or "earlier", `portion` which part of the schedule that end is (between
+    0 and 1), and `multiplier` how many times as likely as the others its steps are.
+    """
+
+    strategy: str
+    portion: float
+    multiplier: float
+
+    def draw(self, generator: np.random.Generator, num_train_timesteps: int) -> int:
+        count = round(self.portion * num_train_timesteps)
+        weight = self.multiplier * count
+        if generator.random() * (weight + num_train_timesteps - count) < weight:
+            step = generator.integers(count)
+        else:
+            step = generator.integers(count, num_train_timesteps)
+        return int(num_train_timesteps - 1 - step if self.strategy == "later" else step)
+
+
 class ClipBatchSampler:
     """The batches of one process, lists of `ClipRequest`, from step `first_step` up to `last_step`.
 
@@ -54,6 +75,8 @@ class ClipBatchSampler:
         stride_range: smallest and largest distance between frames; drawn for each clip.
         caption_dropout_prob: how often a clip gets the empty caption.
         num_train_timesteps: length of the noise schedule.
+        timestep_bias: which of its steps come more often; None draws all alike.
+        last_start: the last frame that a request may begin with; None for any.
         accumulation_steps: batches that make up one step.
         num_processes, process_index: the share of this process.
 
@@ -75,6 +98,8 @@ class ClipBatchSampler:
         accumulation_steps: int = 1,
         num_processes: int = 1,
         process_index: int = 0,
+        timestep_bias: TimestepBias | None = None,
+        last_start: int | None = None,
     ) -> None:
         needed = (num_frames_range[1] - 1) * stride_range[1] + 1
         for clip, length in enumerate(dataset.lengths):
@@ -90,6 +115,8 @@ class ClipBatchSampler:
         self.stride_range = stride_range
         self.caption_dropout_prob = caption_dropout_prob
         self.num_train_timesteps = num_train_timesteps
+        self.timestep_bias = timestep_bias
+        self.last_start = last_start
         self.first_step = first_step
         self.last_step = last_step
         self.accumulation_steps = accumulation_steps
@@ -117,16 +144,21 @@ class ClipBatchSampler:
         generator = self._generator(PLACE_STREAM, step, place)
         stride = int(generator.integers(*self.stride_range, endpoint=True))
         span = (num_frames - 1) * stride + 1
-        start = int(generator.integers(self.dataset.lengths[clip] - span, endpoint=True))
+        last = self.dataset.lengths[clip] - span
+        start = int(generator.integers(last if self.last_start is None else min(last, self.last_start), endpoint=True))
         text = self.dataset.captions[clip][generator.integers(len(self.dataset.captions[clip]))]
         dropped = generator.random() < self.caption_dropout_prob
+        if self.timestep_bias is None:
+            timestep = int(generator.integers(self.num_train_timesteps))
+        else:
+            timestep = self.timestep_bias.draw(generator, self.num_train_timesteps)
         return ClipRequest(
             clip=clip,
             start=start,
             stride=stride,
             num_frames=num_frames,
             text="" if dropped else text,
-            timestep=int(generator.integers(self.num_train_timesteps)),
+            timestep=timestep,
             noise_seed=int(generator.integers(2**63 - 1)),
         )
 

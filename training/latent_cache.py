@@ -27,11 +27,12 @@ from captions_file import captions_of, read_rows
 from checkpoints import write_directory
 from clip_sampling import ClipRequest
 from motion_models import encode_frames, load_vae
-from video_dataset import VideoFolder
+from video_dataset import VideoDataset
 
 
 CAPTIONS = "captions.jsonl"
 SHARDS = "latents-*.safetensors"
+FIRST_FRAMES = "first_frames"
 CLIPS_PER_SHARD = 64
 
 logger = logging.getLogger("latent_cache")
@@ -43,6 +44,7 @@ class LatentCache(torch.utils.data.Dataset):
     Attributes:
         captions: for each clip, its caption and that caption's other wordings.
         lengths: for each clip, its number of frames.
+        place: for each clip, the number of its shard and its row there.
         latent_shape: (channels, height, width) of a frame.
 
     Raises:
@@ -57,12 +59,12 @@ class LatentCache(torch.utils.data.Dataset):
         if not self.shards:
             raise FileNotFoundError(f"{self.directory} holds no {SHARDS}.")
         self._handles: dict[int, Any] = {}  # opened when a process first reads from them
-        self._place: list[tuple[int, int]] = []  # shard and row of each clip
+        self.place: list[tuple[int, int]] = []
         self.lengths: list[int] = []
         shapes = {}
         for number, shard in enumerate(self.shards):
             clips, num_frames, *frame_shape = self._check_shard(shard)
-            self._place += [(number, row) for row in range(clips)]
+            self.place += [(number, row) for row in range(clips)]
             self.lengths += [num_frames] * clips
             shapes[tuple(frame_shape)] = shard
         if len(shapes) > 1:
@@ -80,7 +82,7 @@ class LatentCache(torch.utils.data.Dataset):
 
     def __getitem__(self, request: ClipRequest) -> dict[str, Any]:
         """The request, and as "latents" its frames, float32, (num_frames, channels, height, width)."""
-        number, row = self._place[request.clip]
+        number, row = self.place[request.clip]
         if number not in self._handles:
             self._handles[number] = safe_open(self.shards[number], framework="pt")
         stop = request.start + (request.num_frames - 1) * request.stride + 1
@@ -92,7 +94,7 @@ class LatentCache(torch.utils.data.Dataset):
 
     def name(self, clip: int) -> str:
         """Where a clip lies, for messages."""
-        number, row = self._place[clip]
+        number, row = self.place[clip]
         return f"{self.shards[number]}, clip {row}"
 
     @staticmethod
@@ -130,18 +132,30 @@ def write_shard(directory: str | Path, number: int, latents: torch.Tensor) -> Pa
     return path
 
 
+def first_frames_of(shard: Path) -> Path:
+    """Where the pixels lie that belong to a shard of latents, see `first_frames.py`."""
+    return shard.with_name(shard.name.replace("latents", FIRST_FRAMES, 1))
+
+
+def write_first_frames(shard: Path, frames: torch.Tensor) -> None:
+    """Write the pixels that belong to a shard of latents: uint8, (clips, starts, 3, height, width)."""
+    save_file({FIRST_FRAMES: frames.to("cpu", torch.uint8).contiguous()}, first_frames_of(shard))
+
+
 def encode_videos(
-    videos: VideoFolder,
+    videos: VideoDataset,
     vae: AutoencoderKL,
     output_dir: str | Path,
     num_frames: int | None = None,
     sample_stride: int = 1,
+    first_frames: int = 0,
 ) -> None:
     """Write the latents of all videos as a cache, which appears at `output_dir` when it is complete.
 
     Args:
         num_frames: how many frames to keep of each clip, from its first; None keeps all.
         sample_stride: keep every so manyth frame. Training strides count from there.
+        first_frames: keep the pixels of so many frames, too, see `first_frames.py`; of fewer where a clip is shorter.
 
     Raises:
         ValueError: naming the first clip that is too short for `num_frames`.
@@ -158,14 +172,17 @@ def encode_videos(
     progress = tqdm(total=len(order), desc="Encoding", unit="clip", disable=None)
     with write_directory(output_dir) as directory, (directory / CAPTIONS).open("w", encoding="utf-8") as captions:
         for number, clips in enumerate(_shards(order, lengths)):
-            latents = []
+            latents, pictures = [], []
             for clip in clips:
                 pixel_values = videos.read(clip, 0, lengths[clip], sample_stride)
                 latents.append(encode_frames(vae, pixel_values).half().cpu())
+                pictures.append(((pixel_values[:first_frames] + 1) * 127.5).round().to(torch.uint8))
                 text, *others = videos.captions[clip]
                 captions.write(json.dumps({"text": text, "texts": others}, ensure_ascii=False) + "\n")
                 progress.update()
-            write_shard(directory, number, torch.stack(latents))
+            shard = write_shard(directory, number, torch.stack(latents))
+            if first_frames > 0:
+                write_first_frames(shard, torch.stack(pictures))
     progress.close()
 
 
@@ -178,20 +195,27 @@ def _shards(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Encode a folder of videos once, for `train_motion.py`.", allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(description="Encode videos once, for `train_motion.py`.", allow_abbrev=False)
     parser.add_argument("--pretrained_model_name_or_path", required=True, help="a model with the VAE to encode with")
     parser.add_argument("--revision", help="commit, tag or branch of a hub id")
-    parser.add_argument("--train_data_dir", type=Path, required=True, help="videos and their metadata.jsonl")
+    parser.add_argument("--train_data_dir", type=Path, required=True, help="videos, as for train_motion.py")
     parser.add_argument("--output_dir", type=Path, required=True, help="must not exist yet")
     parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument("--num_frames", type=int, help="frames to keep of each clip; all")
     parser.add_argument("--sample_stride", type=int, default=1, help="keep every so manyth frame")
+    parser.add_argument(
+        "--first_frames",
+        type=int,
+        default=0,
+        help="for train_image_retention.py: keep the pixels of the first so many frames of each clip",
+    )
+    parser.add_argument("--skip_bad", action="store_true", help="go on without the clips that cannot be used")
     args = parser.parse_args(argv)
     for name in ("resolution", "num_frames", "sample_stride"):
         if (value := getattr(args, name)) is not None and value < 1:
             parser.error(f"--{name} is {value}, but has to be at least 1.")
+    if args.first_frames < 0:
+        parser.error(f"--first_frames is {args.first_frames}, but has to be 0 or more.")
     if args.output_dir.exists():
         parser.error(f"--output_dir {args.output_dir} exists already.")
     return args
@@ -203,10 +227,12 @@ def run(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        videos = VideoFolder(args.train_data_dir, args.resolution)
+        videos = VideoDataset(
+            args.train_data_dir, args.resolution, args.num_frames or 1, args.sample_stride, skip_bad=args.skip_bad
+        )
         vae = load_vae(args.pretrained_model_name_or_path, args.revision, device)
-        encode_videos(videos, vae, args.output_dir, args.num_frames, args.sample_stride)
-    except (ValueError, OSError) as error:
+        encode_videos(videos, vae, args.output_dir, args.num_frames, args.sample_stride, args.first_frames)
+    except (ValueError, OSError, SafetensorError) as error:
         logger.error("%s", error)
         return 1
     logger.info("Encoded %d clips into %s.", len(videos), args.output_dir)

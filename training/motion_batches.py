@@ -8,32 +8,83 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from einops import rearrange
 
-from clip_sampling import ClipBatchSampler, ClipDataset
+from captions_file import with_trigger_word
+from clip_cache import CachedClips, cache_clips
+from clip_sampling import ClipBatchSampler, ClipDataset, TimestepBias
+from hub_dataset import download_dataset
 from latent_cache import LatentCache, is_latent_cache
 from motion_models import encode_frames, load_vae
-from video_dataset import VideoFolder
+from text_states import TextStates
+from train_motion_args import PRESETS
+from video_dataset import REPORT, VideoDataset
 
 
 def load_clips(
     args: argparse.Namespace, device: torch.device
 ) -> tuple[ClipDataset, AutoencoderKL | None, tuple[int, int, int]]:
     """The clips, the VAE that encodes them (None for a latent cache), and the (channels, height, width) of latents."""
-    if is_latent_cache(args.train_data_dir):
-        if args.resolution is not None:
+    if args.train_data_dir is not None and is_latent_cache(args.train_data_dir):
+        if args.resolution not in (None, PRESETS[args.preset].get("resolution")):
             raise ValueError(f"--resolution is for videos, but {args.train_data_dir} holds latents.")
         cache = LatentCache(args.train_data_dir)
+        add_trigger_word(cache, args.trigger_word)
         return cache, None, cache.latent_shape
     resolution = args.resolution or 256
-    videos = VideoFolder(args.train_data_dir, resolution)
+    videos = open_videos(args, resolution)
+    add_trigger_word(videos, args.trigger_word)
     vae = load_vae(args.pretrained_model_name_or_path, args.revision, device)
     size = resolution // 2 ** (len(vae.config.block_out_channels) - 1)
     return videos, vae, (vae.config.latent_channels, size, size)
 
 
+def open_videos(args: argparse.Namespace, resolution: int) -> VideoDataset:
+    """The videos that the flags name, checked; what was found stands in OUTPUT_DIR."""
+    location, root = args.train_data_dir, None
+    if args.dataset_name is not None:
+        location, root = download_dataset(args.dataset_name, args.dataset_revision)
+    return VideoDataset(
+        location,
+        resolution,
+        num_frames=args.num_frames_range[1],
+        stride=(args.sample_stride or VideoDataset.default_stride)[1],
+        caption_column=args.caption_column,
+        skip_bad=args.skip_bad,
+        report=args.output_dir / REPORT,
+        root=root,
+    )
+
+
+def add_trigger_word(dataset: ClipDataset, word: str | None) -> None:
+    """Let every caption begin with the word, if there is one."""
+    if word is not None:
+        dataset.captions = with_trigger_word(dataset.captions, word)
+
+
+def encode_once(
+    args: argparse.Namespace,
+    dataset: VideoDataset,
+    vae: AutoencoderKL,
+    text_states: TextStates,
+    accelerator: Accelerator,
+) -> CachedClips:
+    """The clips as latents, and their captions, from --cache_dir; what it lacks is encoded, by all processes."""
+    clips = cache_clips(dataset, vae, args.cache_dir, accelerator.process_index, accelerator.num_processes)
+    with accelerator.main_process_first():  # the others find what it has encoded
+        text_states.store(["", *(text for texts in clips.captions for text in texts)], args.cache_dir)
+    clips.store.refresh()
+    return clips
+
+
 def make_loader(
-    args: argparse.Namespace, dataset: ClipDataset, num_train_timesteps: int, first_step: int, accelerator: Accelerator
+    args: argparse.Namespace,
+    dataset: ClipDataset,
+    num_train_timesteps: int,
+    first_step: int,
+    accelerator: Accelerator,
+    last_start: int | None = None,
 ) -> torch.utils.data.DataLoader:
-    """This process's batches from step `first_step` to the last."""
+    """This process's batches from step `first_step` to the last; `last_start` as in `ClipBatchSampler`."""
+    bias = TimestepBias(args.timestep_bias_strategy, args.timestep_bias_portion, args.timestep_bias_multiplier)
     sampler = ClipBatchSampler(
         dataset,
         seed=args.seed,
@@ -47,6 +98,8 @@ def make_loader(
         accumulation_steps=args.gradient_accumulation_steps,
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
+        timestep_bias=None if bias.strategy == "none" else bias,
+        last_start=last_start,
     )
     return torch.utils.data.DataLoader(
         dataset, batch_sampler=sampler, collate_fn=collate, num_workers=args.dataloader_num_workers
@@ -54,9 +107,10 @@ def make_loader(
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """One batch of clips of one length: "requests", and "latents" or "pixel_values", (batch, num_frames, ...)."""
-    frames = next(key for key in items[0] if key != "request")
-    return {"requests": [item["request"] for item in items], frames: torch.stack([item[frames] for item in items])}
+    """One batch of clips of one length: "requests", and stacked what else there is, as "latents" or "pixel_values"."""
+    tensors = [key for key in items[0] if key != "request"]
+    stacked = {key: torch.stack([item[key] for item in items]) for key in tensors}
+    return {"requests": [item["request"] for item in items], **stacked}
 
 
 def prepare_batch(

@@ -1,13 +1,24 @@
-"""The parts that `train_motion.py` puts together: the noise schedule, the motion UNet and what of it trains."""
+"""The models that `train_motion.py` puts together: the noise schedule, the motion UNet and what of it trains."""
 
+import argparse
 import logging
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models import AutoModel
-from torch import nn
 
-from motion_adapter.build import attach_motion_adapter, create_motion_adapter, warm_start_motion_adapter
+from cpu_attention import use_fast_attention
+from motion_adapter.build import (
+    attach_motion_adapter,
+    create_motion_adapter,
+    freeze_image_layers,
+    remove_attentions,
+    warm_start_motion_adapter,
+)
+from motion_adapter.convert import load_animatediff
+from motion_adapter.noise_adapter import NoiseAdapter
+from training_layers import checkpoint_layers, compile_unet, lower_precision
 
 
 logger = logging.getLogger(__name__)
@@ -22,6 +33,53 @@ def load_noise_scheduler(model: str, revision: str | None = None) -> DDPMSchedul
     return DDPMScheduler.from_config(config)
 
 
+def build_motion_unet(
+    args: argparse.Namespace, latent_shape: tuple[int, int, int], frozen_dtype: torch.dtype, device: torch.device
+) -> UNetMotionModel:
+    """The motion UNet as the flags want it; of its parameters, those that train require gradients.
+
+    Raises:
+        ValueError: the image model cannot carry motion modules, or the clips do not fit it.
+    """
+    unet = load_motion_unet(
+        args.pretrained_model_name_or_path,
+        args.revision,
+        args.motion_adapter_name_or_path,
+        args.sparse_causal_mode,
+        args.motion_max_seq_length,
+        args.use_motion_mid_block,
+    )
+    check_fit(unet, latent_shape, args)
+    remove_attentions(unet, ["versatile"] * args.no_versatile + ["sparse_causal"] * args.no_sparse_causal)
+    freeze_image_layers(unet)
+    lower_precision(unet, frozen_dtype, device)
+    use_fast_attention(unet, device, frozen_dtype)
+    if args.gradient_checkpointing is not None:
+        checkpoint_layers(unet, args.gradient_checkpointing)
+    if args.torch_compile:
+        compile_unet(unet)
+    return unet
+
+
+def build_noise_adapter(args: argparse.Namespace, latent_shape: tuple[int, int, int]) -> NoiseAdapter | None:
+    """The noise adapter of the contrastive loss, None without that loss."""
+    if args.contrastive_weight == 0:
+        return None
+    channels, height, width = latent_shape
+    return NoiseAdapter(channels, pool_size=min(32, max(height, width)))
+
+
+def check_fit(unet: UNetMotionModel, latent_shape: tuple[int, int, int], args: argparse.Namespace) -> None:
+    """Raise a ValueError where clips and UNet do not fit each other."""
+    if latent_shape[0] != unet.config.in_channels:
+        raise ValueError(f"The latents have {latent_shape[0]} channels, but the UNet takes {unet.config.in_channels}.")
+    if args.num_frames_range[1] > unet.config.motion_max_seq_length:
+        raise ValueError(
+            f"--num_frames_range goes up to {args.num_frames_range[1]}, but the motion adapter has "
+            f"{unet.config.motion_max_seq_length} positions."
+        )
+
+
 def load_motion_unet(
     model: str,
     revision: str | None = None,
@@ -33,21 +91,26 @@ def load_motion_unet(
     """The image UNet of `model`, float32, with a new motion adapter, which changes nothing yet, or a given one.
 
     Args:
-        motion_adapter: folder or hub id of the adapter to begin with.
+        motion_adapter: folder, hub id or AnimateDiff file of the adapter to begin with.
         sparse_causal_mode: None takes the given adapter's mode ("full" where it says none), "previous" for a new one.
         motion_max_seq_length: None takes the given adapter's number of positions, 32 for a new one.
         use_motion_mid_block: adds a motion module to the mid block, if the given adapter has none there.
     """
-    class_name = UNet2DConditionModel.load_config(model, subfolder="unet", revision=revision).get("_class_name")
-    if class_name != "UNet2DConditionModel":
-        raise ValueError(f"{model}: `unet` is a {class_name}, but has to be a UNet2DConditionModel.")
+    config = UNet2DConditionModel.load_config(model, subfolder="unet", revision=revision)
+    if config.get("_class_name") != "UNet2DConditionModel":
+        raise ValueError(f"{model}: `unet` is a {config.get('_class_name')}, but has to be a UNet2DConditionModel.")
+    if config.get("addition_embed_type") is not None:
+        raise ValueError(
+            f"{model}: `unet` has addition_embed_type={config['addition_embed_type']!r}, so it wants more than a "
+            "caption (as Stable Diffusion XL does); the UNet of Stable Diffusion 1.5 and its like do not."
+        )
     unet = UNet2DConditionModel.from_pretrained(model, subfolder="unet", revision=revision, dtype=torch.float32)
     if motion_adapter is None:
         adapter = create_motion_adapter(
             unet, sparse_causal_mode or "previous", motion_max_seq_length or 32, use_motion_mid_block
         )
     else:
-        given = MotionAdapter.from_pretrained(motion_adapter, dtype=torch.float32)
+        given = load_motion_adapter(motion_adapter)
         adapter = warm_start_motion_adapter(
             unet,
             given,
@@ -58,11 +121,11 @@ def load_motion_unet(
     return attach_motion_adapter(unet, adapter)
 
 
-def cast_frozen_layers(unet: UNetMotionModel, dtype: torch.dtype) -> None:
-    """Keep the image model's linear and convolutional weights in `dtype`, where autocast would copy them to it."""
-    for name, module in unet.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and "motion_modules" not in name:
-            module.to(dtype)
+def load_motion_adapter(name: str) -> MotionAdapter:
+    """A `MotionAdapter` from a folder or the Hub, or from a file in AnimateDiff's layout; float32."""
+    if Path(name).is_file():
+        return load_animatediff(name).float()
+    return MotionAdapter.from_pretrained(name, dtype=torch.float32)
 
 
 def load_vae(model: str, revision: str | None, device: torch.device) -> AutoencoderKL:

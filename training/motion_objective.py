@@ -1,6 +1,6 @@
 """What one training step of a motion adapter minimises (NADM, Alg. 1 and Eq. 13), as a pure function."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,44 @@ def motion_losses(
         return MotionLosses(diffusion, diffusion.detach(), None)
     contrastive = contrastive_loss(noise_adapter(noise_pred), temperature, threshold, negatives, positives)
     return MotionLosses(diffusion + contrastive_weight * contrastive, diffusion.detach(), contrastive.detach())
+
+
+class MotionObjective(nn.Module):
+    """UNet and noise adapter as one module whose forward pass is `motion_losses`: FSDP takes one only, whose weights
+    are whole while it is called.
+
+    Args:
+        unet, noise_adapter, scheduler: as `motion_losses`.
+        settings: the keywords of `motion_losses`.
+    """
+
+    # What FSDP gathers, uses and gives back at a time.
+    _no_split_modules = ["UNetMotionModel", "ResnetBlock2D", "Transformer2DModel", "AnimateDiffTransformer3D"]
+
+    def __init__(
+        self, unet: nn.Module, noise_adapter: NoiseAdapter | None, scheduler: SchedulerMixin, **settings: Any
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.noise_adapter = noise_adapter
+        self.scheduler = scheduler
+        self.settings = settings
+
+    def forward(
+        self, latents: torch.Tensor, encoder_hidden_states: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> MotionLosses:
+        """The losses of one batch of clips; arguments as `motion_losses`."""
+        return motion_losses(
+            self.unet, self.noise_adapter, self.scheduler, latents, encoder_hidden_states, noise, timesteps,
+            **self.settings,
+        )  # fmt: skip
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """Name and parameter of all that trains, the motion modules first; FSDP puts others in their place."""
+        named = list(self.unet.named_parameters())
+        if self.noise_adapter is not None:
+            named += [(f"noise_adapter.{name}", p) for name, p in self.noise_adapter.named_parameters()]
+        return [(name, parameter) for name, parameter in named if parameter.requires_grad]
 
 
 def alphas_cumprod_at(scheduler: SchedulerMixin, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

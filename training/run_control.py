@@ -2,6 +2,8 @@
 
 import errno
 import json
+import logging
+import os
 import signal
 import time
 from pathlib import Path
@@ -10,43 +12,64 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from safetensors import SafetensorError
 
-from checkpoints import CheckpointError, write_json_atomically
+from checkpoints import CheckpointError, write_json_atomically, write_text_atomically
+from loss_watch import LossWatch
 from motion_objective import MotionLosses
 
 
 EXIT_FAILED = 1
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, start it again
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGUSR1", "SIGINT")
+    if hasattr(signal, name)  # Windows has no USR1
+)
 STATUS = "status.json"
 LOG = "log.jsonl"
+
+logger = logging.getLogger("train_motion")
 
 
 class TrainingFailed(RuntimeError):
     """The run cannot go on; the message says why and what to change."""
 
 
-class StopSignals:
-    """Notes SIGTERM, SIGUSR1 (what SLURM sends before the end of a job) and SIGINT instead of dying of them.
+class OutputDirInUse(ValueError):
+    """The folder holds another run, which a new one must not touch."""
 
-    The second signal acts as if there were no handler, for whoever will not wait for the checkpoint.
+
+class StoppedAtStart(BaseException):
+    """A signal came before the first step. No `Exception`: nothing that handles errors is to hold it up."""
+
+
+class StopSignals:
+    """Takes SIGTERM, SIGUSR1 (what SLURM sends before the end of a job) and SIGINT instead of dying of them.
+
+    The first one raises `StoppedAtStart` while there is nothing to save, and is only noted once `training` is set.
+    The second one acts as if there were no handler, for whoever will not wait for the checkpoint.
     """
 
     def __init__(self) -> None:
+        self.training = False
         self.received: str | None = None  # the signal's name
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        self._handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self._handlers = {number: signal.signal(number, self._take) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _take(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
         self.__exit__()
+        if not self.training:
+            raise StoppedAtStart(self.received)
 
 
 class TrainLog:
@@ -60,7 +83,8 @@ class TrainLog:
         self.path = output_dir / LOG if accelerator.is_main_process else None
         if self.path is not None:
             output_dir.mkdir(parents=True, exist_ok=True)
-            _forget_after(self.path, first_step)
+            forget_after(self.path, first_step)
+        self._watch = LossWatch(first_step)
         self._start = self._window_start = time.monotonic()
         self._clear()
 
@@ -95,7 +119,10 @@ class TrainLog:
         return means
 
     def write(self, step: int, learning_rate: float) -> dict[str, float]:
-        """Append one line for the batches since the last one, and return it. Raises as `means` does."""
+        """Append one line for the batches since the last one, and return it. Raises as `means` does.
+
+        What the numbers say of a run that goes wrong is put in words, see `LossWatch`.
+        """
         now = time.monotonic()
         line = {
             "step": step,
@@ -105,17 +132,57 @@ class TrainLog:
             "seconds": now - self._start,
         }
         self._window_start = now
+        losses = torch.stack(self._losses)[:, 0].tolist()
+        for warning in self._watch.look(step, losses, [norm.item() for norm in self._grad_norms]):
+            logger.warning("Step %d: %s", step, warning)
         self._clear()
+        self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=step)
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({key: _rounded(value) for key, value in line.items()}) + "\n")
         return line
 
 
+def check_trackers(names: list[str]) -> None:
+    """Raise a ValueError for a tracker whose package is missing; accelerate would go on without it, silently."""
+    present = {str(tracker) for tracker in get_available_trackers()}
+    for name in names:
+        if name not in present:
+            raise ValueError(f"--report_to {name} needs a package that is not installed: pip install {name}.")
+
+
 def write_status(output_dir: Path, status: str, **values: Any) -> None:
     """Write `status.json`: "running", "finished", "time_over", "stopped" or "failed", and what belongs to it."""
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json_atomically(output_dir / STATUS, {"status": status, **values})
+
+
+def report_end(output_dir: Path, signals: StopSignals, error: BaseException) -> int | None:
+    """Say why a run came to its end, in the log and in `status.json`, and give the exit code; None for a bug.
+
+    Only the main process writes the file. What a finished run left there stays, unless training had begun again.
+    """
+    if isinstance(error, StoppedAtStart):
+        status, exit_code, reason = "stopped", EXIT_STOPPED, f"{error} before the first step"
+        logger.warning("Stopped by %s.", reason)
+    else:
+        status, exit_code, reason = "failed", EXIT_FAILED, explain(error)
+        if reason is not None:
+            logger.error("%s", reason)
+    belongs_to_another = isinstance(error, OutputDirInUse) or _has_finished(output_dir)
+    if int(os.environ.get("RANK", 0)) == 0 and (signals.training or not belongs_to_another):
+        try:
+            write_status(output_dir, status, exit_code=exit_code, reason=reason or repr(error))
+        except OSError as full:
+            logger.error("%s could not be written: %s", output_dir / STATUS, full)
+    return exit_code if reason is not None else None
+
+
+def _has_finished(output_dir: Path) -> bool:
+    try:
+        return json.loads((output_dir / STATUS).read_text(encoding="utf-8"))["status"] == "finished"
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def explain(error: Exception) -> str | None:
@@ -131,12 +198,12 @@ def explain(error: Exception) -> str | None:
             "The disk is full: the last checkpoint before this one is intact. Free space or set "
             f"--checkpoints_total_limit, then resume. {text}"
         )
-    if isinstance(error, (TrainingFailed, CheckpointError, ValueError, OSError)):
+    if isinstance(error, (TrainingFailed, CheckpointError, SafetensorError, ValueError, OSError)):
         return str(error)
     return None
 
 
-def _forget_after(path: Path, step: int) -> None:
+def forget_after(path: Path, step: int) -> None:
     """Drop the lines of steps that a resumed run does again, and a line that a crash cut short."""
     if not path.exists():
         return
@@ -147,7 +214,7 @@ def _forget_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             continue
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    write_text_atomically(path, "".join(line + "\n" for line in kept))
 
 
 def _rounded(value: float) -> float:

@@ -1,6 +1,7 @@
 """Everything that changes while a motion adapter trains, saved and restored to the last bit, without pickle."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from sharding import split_like, whole
+
 
 TENSORS = "training_state.safetensors"
 VALUES = "training_state.json"
 
 
 class TrainingState:
-    """Weights that train, their moving average and the optimizer's moments, by name.
+    """Weights that train, their moving average and the optimizer's moments, by name, and whole where FSDP splits them.
 
     Args:
         parameters: what trains, in the order of the optimizer's one parameter group.
@@ -36,27 +39,46 @@ class TrainingState:
         self.ema = ema
         self.scaler = scaler
 
-    def save(self, directory: Path, **values: Any) -> None:
+    @torch.no_grad()
+    def save(self, directory: Path | None, **values: Any) -> None:
         """Write the state, and `values` (anything that JSON holds) with it, into an existing directory.
+
+        Where FSDP has split the weights, all processes have to call this, those that write nothing with None.
 
         Raises:
             ValueError: a weight is not finite; it would poison every run that resumes from here.
         """
-        for name, parameter in self.parameters:
-            if not torch.isfinite(parameter).all():
+        tensors = {}
+        for name, tensor in self._tensors():
+            tensor = whole(tensor)
+            if name.startswith("weights/") and not torch.isfinite(tensor).all():
+                name = name.removeprefix("weights/")
                 raise ValueError(f"{name} is no longer finite, so this state is not saved: lower --learning_rate.")
-        tensors = {f"weights/{name}": parameter.detach() for name, parameter in self.parameters}
+            if directory is not None:
+                tensors[name] = tensor.contiguous().cpu()
+        if directory is None:
+            return
         for name, parameter in self.parameters:
             for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer/{key}/{name}"] = value
+                if not isinstance(value, torch.Tensor):  # bitsandbytes counts its steps in plain numbers
+                    values.setdefault("optimizer", {})[f"{key}/{name}"] = value
         if self.ema is not None:
-            for (name, _), average in zip(self.parameters, self.ema.shadow_params, strict=False):
-                tensors[f"ema/{name}"] = average
             values["ema_steps"] = self.ema.optimization_step
         if self.scaler is not None:
             values["scaler"] = self.scaler.state_dict()
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / TENSORS)
+        save_file(tensors, directory / TENSORS)
         (directory / VALUES).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in self.parameters:
+            yield f"weights/{name}", parameter.detach()
+        for name, parameter in self.parameters:
+            for key, value in self.optimizer.state[parameter].items():
+                if isinstance(value, torch.Tensor):
+                    yield f"optimizer/{key}/{name}", value.clone() if key.startswith("qmap") else value  # shared
+        if self.ema is not None:
+            for (name, _), average in zip(self.parameters, self.ema.shadow_params, strict=False):
+                yield f"ema/{name}", average
 
     @torch.no_grad()
     def load(self, directory: Path) -> dict[str, Any]:
@@ -71,18 +93,22 @@ class TrainingState:
         groups = self.optimizer.state_dict()["param_groups"]
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for index, (name, parameter) in enumerate(self.parameters):
-            parameter.copy_(tensors[f"weights/{name}"])
+            parameter.copy_(split_like(tensors[f"weights/{name}"], parameter))
             moments[index] = {}
         positions = {name: index for index, (name, _) in enumerate(self.parameters)}
         for key, tensor in tensors.items():
             kind, _, rest = key.partition("/")
             if kind == "optimizer":
                 moment, _, name = rest.partition("/")
-                moments[positions[name]][moment] = tensor
+                index = positions[name]
+                moments[index][moment] = split_like(tensor, self.parameters[index][1])
+        for key, value in values.get("optimizer", {}).items():
+            moment, _, name = key.partition("/")
+            moments[positions[name]][moment] = value
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if self.ema is not None:
             for (name, _), average in zip(self.parameters, self.ema.shadow_params, strict=False):
-                average.copy_(tensors[f"ema/{name}"])
+                average.copy_(split_like(tensors[f"ema/{name}"], average))
             self.ema.optimization_step = values["ema_steps"]
         if self.scaler is not None and "scaler" in values:
             self.scaler.load_state_dict(values["scaler"])

@@ -6,10 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from clip_motion import measure_motion
-from intervals import Interval, balanced_accuracy, bootstrap, mean, median, ratio_of_means, ratio_of_medians
-from model_fidelity import ClipTextScore
+from landscape_evaluation.clip_metrics import ClipScorer, clip_text
+from landscape_evaluation.intervals import (
+    Interval,
+    balanced_accuracy,
+    bootstrap,
+    mean,
+    median,
+    ratio_of_means,
+    ratio_of_medians,
+)
 from scene import Scene
-from scene_classifiers import HEADS, MOTIFS, SceneClassifier, classify_clips, labels_of
+from scene_classifiers import HEADS, MOTIFS, SceneClassifier, classify_clips, labels_of, sampled_frames
 
 
 @dataclass(frozen=True)
@@ -45,18 +53,24 @@ class Truth:
 def judge(
     clips: Sequence[np.ndarray],
     classifier: SceneClassifier,
-    clip_text: ClipTextScore | None = None,
+    scorer: ClipScorer | None = None,
     texts: Sequence[str] = (),
 ) -> Judgement:
-    """Look at clips, uint8 (num_frames, height, width, 3) each; with `clip_text`, at the `texts` that they go with."""
+    """Look at clips, uint8 (num_frames, height, width, 3) each; with `scorer`, at the `texts` that they go with."""
     motions = [measure_motion(clip) for clip in clips]
     return Judgement(
         classify_clips(classifier, clips),
         np.array([motion.camera for motion in motions]),
         np.array([motion.magnitude for motion in motions]),
         np.array([motion.flicker for motion in motions]),
-        clip_text.score(clips, texts) if clip_text else None,
+        text_scores(scorer, clips, texts) if scorer else None,
     )
+
+
+def text_scores(scorer: ClipScorer, clips: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
+    """CLIP-text of each clip and its text, (clips,)."""
+    pairs = zip(clips, scorer.texts(texts), strict=True)
+    return np.array([clip_text(scorer.frames(sampled_frames(clip)), text) for clip, text in pairs])
 
 
 def still_clips(clips: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -6,13 +6,14 @@ Flow is OpenCV's DIS (Kroeger et al., "Fast Optical Flow using Dense Inverse Sea
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
+from landscape_evaluation.motion_metrics import flow_between, measure_flow, to_grey
 
-# Tuned on 168 rendered clips at 8 frames a second: the fit finds 0.002 to 0.014 picture widths a frame where the
-# camera moves (0.0012 in one clip) and, for mist, boats and ripples, up to 0.0013 where it stands still.
-STILL_BELOW = 0.0016
+
+# Tuned on 168 rendered clips at 4 frames a second: the fit finds 0.0044 to 0.024 picture widths a frame where the
+# camera moves and, for mist, boats and ripples, up to 0.0024 (0.0035 in one clip) where it stands still.
+STILL_BELOW = 0.003
 _GAP = 3  # frames between the two of a pair: a zoom moves a pixel less than that from frame to frame
 _ROBUST_SCALE = 0.004  # picture widths a frame; motion that is further from the fit counts less and less
 
@@ -35,34 +36,9 @@ class ClipMotion:
 
 def measure_motion(clip: np.ndarray) -> ClipMotion:
     """Measure a clip of at least two frames."""
-    grey = to_grey(clip)
-    pan, zoom = fit_camera(grey)
-    # From each frame back to the one before: such a flow says where every pixel came from, as warping needs it.
-    flows = [flow_between(after, before) for before, after in zip(grey, grey[1:], strict=False)]
-    residuals = [
-        np.abs(warp(before, flow) - after.astype(np.float32)).mean()
-        for before, after, flow in zip(clip, clip[1:], flows, strict=False)
-    ]
-    magnitude = np.mean([np.hypot(flow[..., 0], flow[..., 1]).mean() for flow in flows])
-    return ClipMotion(name_camera(pan, zoom), pan, zoom, float(magnitude), float(np.mean(residuals)))
-
-
-def to_grey(clip: np.ndarray) -> np.ndarray:
-    """(num_frames, height, width) uint8."""
-    return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip])
-
-
-def flow_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """(height, width, 2) float32, x then y, in pixels: what grey `start` shows at p, `end` shows at p + flow(p)."""
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(start, end, None)
-
-
-def warp(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """What `frame` shows at p + flow(p), (height, width, channels) float32; the edge goes on outside."""
-    height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    maps = x + flow[..., 0], y + flow[..., 1]
-    return cv2.remap(frame.astype(np.float32), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    pan, zoom = fit_camera(to_grey(clip))
+    figures = measure_flow(clip)
+    return ClipMotion(name_camera(pan, zoom), pan, zoom, figures.magnitude, figures.unexplained_flicker)
 
 
 def camera_direction(clip: np.ndarray) -> str:

@@ -2,15 +2,17 @@
 
     python training/shanshui/measure.py --model pipeline_landscape_video/shanshui_tiny --output runs/shanshui/measure
 
-writes `results.json`, `results.md` (for the model card) and contact sheets into the output folder. `--prompts 20`
-gives a quick look. Stop it whenever you like: clips, rendered clips and classifier are kept there, and the same
-command goes on where it was. Clips of another model, or with other settings, are kept apart; after a change of the
-renderer or of the pipeline's code begin with an empty output folder.
+writes `results.json`, `results.md` and contact sheets into the output folder; `--card` puts the tables into the
+model's card as well. `--prompts 20` gives a quick look, `--dtype bfloat16` takes half the time on a CPU with AMX.
+Stop it whenever you like: clips, rendered clips and classifier are kept there, and the same command goes on where it
+was. Clips of another model, or with other settings, are kept apart; after a change of the renderer or of the
+pipeline's code begin with an empty output folder.
 """
 
 import argparse
 import json
 import logging
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -24,14 +26,21 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
+
 from clip_figures import Truth, clip_figures, figures_beside, judge, still_clips
 from clip_files import render_dataset
 from clip_motion import camera_direction
-from intervals import Interval, balanced_accuracy, bootstrap, mean
+from family_models import FPS
+from landscape_evaluation.clip_metrics import ClipScorer
+from landscape_evaluation.intervals import Interval, balanced_accuracy, bootstrap, mean
 from measure_controls import ControlChecks
 from measure_report import LanguageResults, MeasurerResults, Results, markdown, write_contact_sheets, write_json
 from measured_clips import LANGUAGES, ClipMaker, Request, Variant, model_hash, prompts_of
-from model_fidelity import ClipTextScore, reconstruct, ssim_and_psnr
+from model_card import put_measured
+from model_fidelity import reconstruct, ssim_and_psnr
+from pipeline_landscape_video.embedded_model import EMBEDDED_GUIDANCE_SCALE
 from scene import Scene
 from scene_classifiers import (
     HEADS,
@@ -59,11 +68,21 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     args = parse_args(arguments)
     cv2.setNumThreads(1)  # frames are small: starting threads takes longer than what they do
     args.output.mkdir(parents=True, exist_ok=True)
-    maker = ClipMaker(args.model, args.output / "generated", args.steps, args.batch, args.seed, args.device)
+    maker = ClipMaker(
+        args.model,
+        args.output / "generated",
+        args.steps,
+        args.batch,
+        args.seed,
+        args.device,
+        args.dtype,
+        workers=args.workers if args.device == "cpu" else 1,
+    )
     held_out, scenes = render_dataset(
         args.run_dir / "held_out.npy",
         args.held_out_clips,
         HELD_OUT_SEED,
+        fps=FPS,
         size=maker.size,
         fine_motifs=False,
         workers=args.workers,
@@ -72,12 +91,17 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     measurers = check_measurers(classifier, maker.pipe.vae, held_out, scenes)
     for name in (*HEADS, "camera"):
         logger.info("%s on held-out clips: %s", name, measurers.held_out[name].text())
-    languages = LANGUAGES if args.language == "both" else (args.language,)
-    found = {language: measure_language(args, maker, classifier, measurers.valid, language) for language in languages}
+    found = {
+        language: measure_language(args, maker, classifier, measurers.valid, language)
+        for language in languages_of(args)
+    }
     results = Results(settings_of(args, maker), measurers, found)
     write_json(results, args.output / "results.json")
     (args.output / "results.md").write_text(markdown(results), encoding="utf-8")
     logger.info("written to %s", args.output / "results.md")
+    if args.card:
+        put_measured(args.model / "README.md", markdown(results))
+        logger.info("put into %s", args.model / "README.md")
     return results
 
 
@@ -88,7 +112,7 @@ def get_classifier(args: argparse.Namespace, vae: AutoencoderKL) -> SceneClassif
     clips, scenes = read_clips(args.run_dir / "clips.npy")
     ends = sha256(clips[0].tobytes() + clips[len(scenes) - 1].tobytes()).hexdigest()
     key = {"clips": len(scenes), "their_ends": ends, "steps": args.classifier_steps}
-    key |= {"autoencoder": model_hash(args.model, ("vae",))}
+    key |= {"autoencoder": weights_hash(vae)}
     made_of = folder / "made_of.json"
     if made_of.exists() and json.loads(made_of.read_text()) == key:
         return load_classifier(folder / "classifier.safetensors", args.device)
@@ -101,6 +125,14 @@ def get_classifier(args: argparse.Namespace, vae: AutoencoderKL) -> SceneClassif
     save_classifier(classifier, folder / "classifier.safetensors")
     made_of.write_text(json.dumps(key))
     return classifier
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """Of the weights in half precision: the same before and after they are exported."""
+    digest = sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.half().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def read_clips(path: Path) -> tuple[np.ndarray, list[Scene]]:
@@ -158,23 +190,30 @@ def measure_language(
     """Make the clips of one language and measure them, beside the rendered ones."""
     path = args.output / f"rendered-seed{args.seed}-{args.prompts}.npy"
     rendered, scenes = render_dataset(
-        path, args.prompts, args.seed, size=maker.size, fine_motifs=False, workers=args.workers
+        path, args.prompts, args.seed, fps=FPS, size=maker.size, fine_motifs=False, workers=args.workers
     )
     prompts = prompts_of(scenes, args.seed, language)
     requests = [Request(index, prompt) for index, prompt in enumerate(prompts)]
     variant = Variant(args.guidance_scale)
     clips = maker.clips(requests, variant)
     write_contact_sheets(args.output / "sheets", language, prompts, rendered, clips)
-    clip_text = ClipTextScore(args.model / "clip", args.device) if (args.model / "clip").exists() else None
+    scorer = ClipScorer(args.model / "clip", args.device) if (args.model / "clip").exists() else None
     truth = Truth.of(scenes)
     sources = {"generated": clips, "rendered": rendered, "still": still_clips(clips)}
-    seen = {name: judge(some, classifier, clip_text, prompts) for name, some in sources.items()}
+    seen = {name: judge(some, classifier, scorer, prompts) for name, some in sources.items()}
     figures = {name: clip_figures(one, truth, valid) for name, one in seen.items()}
     for name, one in seen.items():
         figures[name] |= figures_beside(one, seen["rendered"], truth)
     count = args.control_prompts
+    if language != languages_of(args)[0] or count == 0:
+        return LanguageResults(**figures, controls=[])
     checks = ControlChecks(maker, classifier, valid, variant)
     return LanguageResults(**figures, controls=checks.run(scenes[:count], requests[:count], language))
+
+
+def languages_of(args: argparse.Namespace) -> tuple[str, ...]:
+    """The languages to measure; the arguments of a call mean the same in each, so the first one is enough for them."""
+    return LANGUAGES if args.language == "both" else (args.language,)
 
 
 def settings_of(args: argparse.Namespace, maker: ClipMaker) -> dict[str, Any]:
@@ -191,7 +230,8 @@ def settings_of(args: argparse.Namespace, maker: ClipMaker) -> dict[str, Any]:
         "guidance_scale": args.guidance_scale,
         "num_frames": variant.num_frames,
         "size": maker.size,
-        "device": f"{device}, {torch.get_num_threads()} threads",
+        "device": f"{device}, {maker.workers} processes" if maker.workers > 1 else device,
+        "dtype": args.dtype,
         "seconds_a_clip": maker.seconds / maker.made if maker.made else None,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
@@ -204,23 +244,29 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("runs/shanshui/measure"))
     parser.add_argument("--run_dir", type=Path, default=Path("runs/shanshui"), help="of train_tiny.py: rendered clips")
     parser.add_argument("--prompts", type=int, default=200, help="held-out scenes; one caption of each a language")
-    parser.add_argument("--control_prompts", type=int, help="of them, for the checks of arguments; a fifth")
+    parser.add_argument("--control_prompts", type=int, help="of them, to check arguments; a sixth, 0 for none")
     parser.add_argument("--seed", type=int, default=3, help="of scenes, words and noise; not 1 or 2")
     parser.add_argument("--language", choices=(*LANGUAGES, "both"), default="both")
-    parser.add_argument("--batch", type=int, default=4, help="prompts in one call of the pipeline")
+    parser.add_argument("--batch", type=int, default=1, help="prompts in one call of the pipeline; 16 on a GPU")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance_scale", type=float, default=8.0)
+    parser.add_argument("--guidance_scale", type=float, default=EMBEDDED_GUIDANCE_SCALE, help="as `generate` has it")
     parser.add_argument("--held_out_clips", type=int, default=240, help="rendered, to check measurers and autoencoder")
-    parser.add_argument("--classifier_steps", type=int, default=900)
-    parser.add_argument("--workers", type=int, help="rendering processes; one per core")
+    parser.add_argument("--classifier_steps", type=int, default=600)
+    parser.add_argument("--workers", type=int, help="processes that render, on a CPU also make clips; one per core")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the steps")
+    parser.add_argument("--card", action="store_true", help="write the tables into README.md of the model's folder")
     args = parser.parse_args(arguments)
-    args.control_prompts = min(args.prompts, args.control_prompts or max(4, args.prompts // 5))
+    wanted = max(4, args.prompts // 6) if args.control_prompts is None else args.control_prompts
+    args.control_prompts = min(args.prompts, wanted)
+    args.workers = os.cpu_count() if args.workers is None else args.workers
     if args.seed in (1, HELD_OUT_SEED):
         parser.error(f"--seed {args.seed} is the seed of clips that models and measurers were made with")
+    for file in ("model_index.json", *(["README.md"] if args.card else [])):
+        if not (args.model / file).exists():
+            parser.error(f"--model {args.model} has no {file}")
     return args
 
 
 if __name__ == "__main__":
-    sys.path.append(str(REPOSITORY))  # for a checkout that is not installed
     main()

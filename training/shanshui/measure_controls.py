@@ -11,7 +11,7 @@ import numpy as np
 
 from captions import caption
 from clip_figures import Truth, agreement, answers, judge
-from intervals import Interval, bootstrap, mean, ratio_of_means
+from landscape_evaluation.intervals import Interval, bootstrap, mean, ratio_of_means
 from measured_clips import LANGUAGES, ClipMaker, Request, Variant
 from painting import render_clip
 from scene import ATTRIBUTES, Scene
@@ -19,30 +19,35 @@ from scene_classifiers import MOTIFS, SceneClassifier, classify_clips
 
 
 MIDDLE_SECOND = 1.0
-SHORT = 8  # frames
+SHORT = 8  # frames; half the work, so all but the check of the length itself are done on such clips
 
 
 @dataclass(frozen=True)
 class Control:
-    """One check: what it says, its figure and whether that is as it should be."""
+    """One check: what it says, its figure and whether that is as it should be, None where nothing is wanted."""
 
     name: str
     figure: Interval
     wanted: str
-    passed: bool
+    passed: bool | None
 
 
 class ControlChecks:
-    """The checks for one way to call the pipeline, `variant`, which all others differ from in one argument."""
+    """The checks for one way to call the pipeline, `variant`.
+
+    `variant.num_frames` is compared with `SHORT` frames, all else with clips of `SHORT` frames that differ in the one
+    argument.
+    """
 
     def __init__(
         self, maker: ClipMaker, classifier: SceneClassifier, valid: Collection[str], variant: Variant
     ) -> None:
         self.maker, self.classifier, self.valid, self.variant = maker, classifier, valid, variant
+        self.short = replace(variant, num_frames=SHORT)
 
     def run(self, scenes: Sequence[Scene], requests: Sequence[Request], language: str) -> list[Control]:
         """All checks on some scenes."""
-        clips = self.maker.clips(requests, self.variant)
+        clips = self.maker.clips(requests, self.short)
         truth = Truth.of(scenes)
         return [
             *self.check_negative(scenes, requests, clips, language),
@@ -67,7 +72,7 @@ class ControlChecks:
         if not rows:
             return []
         before = classify_clips(self.classifier, [clips[row] for row in rows])
-        after = classify_clips(self.classifier, self.maker.clips(negated, self.variant))
+        after = classify_clips(self.classifier, self.maker.clips(negated, self.short))
         changes = [before[motif][k, 0] - after[motif][k, 0] for k, motif in enumerate(motifs)]
         drop = bootstrap(mean, np.array(changes))
         name = "probability of a motif, with minus without it in the negative prompt"
@@ -75,7 +80,7 @@ class ControlChecks:
 
     def check_guidance(self, truth: Truth, requests: Sequence[Request], clips: Sequence[np.ndarray]) -> Control:
         """Guidance should bring the clip closer to the prompt than none."""
-        unguided = self.maker.clips(requests, replace(self.variant, guidance_scale=1.0))
+        unguided = self.maker.clips(requests, replace(self.short, guidance_scale=1.0))
         with_it, without = (
             agreement(classify_clips(self.classifier, some), truth, self.valid) for some in (clips, unguided)
         )
@@ -87,19 +92,19 @@ class ControlChecks:
         self, scenes: Sequence[Scene], requests: Sequence[Request], clips: Sequence[np.ndarray]
     ) -> list[Control]:
         """Another seed should compose afresh, the same one should repeat itself."""
-        others = self.maker.clips(requests, replace(self.variant, noise=self.variant.noise + 1))
+        others = self.maker.clips(requests, replace(self.short, noise=self.short.noise + 1))
         change = seed_change(scenes, clips, others)
         # Not from the store: what is there may have been made in other batches, by other threads.
-        once, again = (self.maker.make(requests[:1], self.variant) for _ in range(2))
+        once, again = (self.maker.make(requests[:1], self.short) for _ in range(2))
         same = bootstrap(mean, np.array([float(np.array_equal(*pair)) for pair in zip(once, again, strict=True)]))
         return [
             Control("change by another seed, times rendered", change, ">= 0.5", change.value >= 0.5),
             Control("clips that the same seed makes again, bit for bit", same, "1", same.value == 1),
         ]
 
-    def check_length(self, truth: Truth, requests: Sequence[Request], clips: Sequence[np.ndarray]) -> list[Control]:
+    def check_length(self, truth: Truth, requests: Sequence[Request], short: Sequence[np.ndarray]) -> list[Control]:
         """The whole length should answer the prompt as well as half of it does."""
-        short = self.maker.clips(requests, replace(self.variant, num_frames=SHORT))
+        clips = self.maker.clips(requests, self.variant)
         whole, half = (answers(judge(some, self.classifier), truth, self.valid) for some in (clips, short))
         controls = []
         for name in whole:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from intervals import Interval
-from measure_controls import Control
-from scene_classifiers import VALID_FROM
+from landscape_evaluation.intervals import Interval
+from measure_controls import SHORT, Control
+from scene_classifiers import HEADS, VALID_FROM
 
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
@@ -22,6 +22,7 @@ CHINESE_FONTS = (
     "NotoSansCJK-Regular.ttc", "NotoSerifCJK-Regular.ttc", "SourceHanSansSC-Regular.otf", "wqy-microhei.ttc",
     "PingFang.ttc", "msyh.ttc", "simsun.ttc",
 )  # fmt: skip
+_SHARES = ("camera", "motifs, mean", "lake or river", "sun or moon", *HEADS)  # figures with a ratio to the rendered
 _DIGITS = {"motion": 2, "flicker": 2, "CLIP-text": 1}
 
 
@@ -81,7 +82,8 @@ class Results:
                 limit = OF_RENDERED * results.rendered[name].value
                 judged = name == "motifs, mean" or name in valid
                 value = results.generated[name].value
-                bars[name] = Bar(name, f">= {limit:.2f}", value, value >= limit if judged else None)
+                wanted = f">= {limit:.2f} ({OF_RENDERED:g} of rendered)"
+                bars[name] = Bar(name, wanted, value, value >= limit if judged else None)
         value = results.generated["motion, times rendered"].value
         bars["motion, times rendered"] = Bar("motion, times rendered", "0.5 to 2", value, 0.5 <= value <= 2)
         value = results.generated["flicker, times rendered"].value
@@ -91,11 +93,11 @@ class Results:
     @property
     def autoencoder_bar(self) -> Bar:
         value = self.measurers.ssim.value
-        return Bar("SSIM", ">= 0.92", value, value >= 0.92)
+        return Bar("SSIM of the autoencoder", ">= 0.92", value, value >= 0.92)
 
 
 def write_json(results: Results, path: Path) -> None:
-    """Every number, nothing rounded; NaN becomes null."""
+    """Every number, nothing rounded; what is not finite becomes null."""
     languages = {
         language: {**asdict(found), "bars": [asdict(bar) for bar in results.bars(language).values()]}
         for language, found in results.languages.items()
@@ -104,17 +106,17 @@ def write_json(results: Results, path: Path) -> None:
         "valid": results.measurers.valid,
         "bars": [asdict(results.autoencoder_bar)],
     }
-    content = _without_nan({"settings": results.settings, "measurers": measurers, "languages": languages})
+    content = without_nan({"settings": results.settings, "measurers": measurers, "languages": languages})
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
+        return {key: without_nan(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
+        return [without_nan(one) for one in value]
     if isinstance(value, (float, np.floating)):
-        return None if math.isnan(value) else float(value)
+        return float(value) if math.isfinite(value) else None
     return bool(value) if isinstance(value, np.bool_) else value
 
 
@@ -124,8 +126,11 @@ def markdown(results: Results) -> str:
     lines = [
         f"Measured by `training/shanshui/measure.py` on {settings['prompts']} held-out prompts a language (scenes of"
         f" seed {settings['seed']}), {settings['steps']} steps, guidance {settings['guidance_scale']:g},"
-        f" {settings['num_frames']} frames of {settings['size']} x {settings['size']}, no interpolation;"
-        f" in brackets 95 % bootstrap intervals. {_versions(settings)}",
+        f" {settings['num_frames']} frames of {settings['size']} x {settings['size']}, {settings['dtype']}, no"
+        " interpolation;"
+        f" in brackets 95 % bootstrap intervals. {versions_text(settings)}",
+        "",
+        *_summary(results),
         "",
         "*Rendered* is the same measurer on the rendered clips of the same scenes, *still* on the first frame of each"
         " generated clip, repeated. A motif's figure is the mean of \"there when asked for\" and \"not there when not"
@@ -135,19 +140,36 @@ def markdown(results: Results) -> str:
     ]  # fmt: skip
     for language, found in results.languages.items():
         lines += ["", f"### {LANGUAGE_NAMES[language]} prompts", "", *_figure_table(results, language, found)]
-        lines += ["", *_table(("Control", "Figure", "Wanted", "Met"), map(_control_row, found.controls))]
+        if found.controls:
+            lines += ["", f"Arguments, on clips of {SHORT} frames where nothing else is said:", ""]
+            lines += table(("Control", "Figure", "Wanted", "Met"), map(control_row, found.controls))
     lines += ["", "### Autoencoder and measurers, on held-out rendered clips", ""]
     bar, measurers = results.autoencoder_bar, results.measurers
     rows = [
         ("SSIM", measurers.ssim.text(3), bar.wanted, bar.verdict),
         ("PSNR, dB", measurers.psnr.text(1), "", ""),
     ]
-    lines += _table(("Autoencoder", "Figure", "Wanted", "Met"), rows)
-    lines += ["", *_table(("Measurer", "Rendered", "Reconstructed by the autoencoder"), _measurer_rows(measurers))]
+    lines += table(("Autoencoder", "Figure", "Wanted", "Met"), rows)
+    lines += ["", *table(("Measurer", "Rendered", "Reconstructed by the autoencoder"), _measurer_rows(measurers))]
     return "\n".join(lines) + "\n"
 
 
-def _versions(settings: dict[str, Any]) -> str:
+def _summary(results: Results) -> list[str]:
+    """A line for every bar: met or not."""
+    verdicts = {True: "met", False: "**not met**", None: "not judged, as the measurer is not valid"}
+    bars = [("", results.autoencoder_bar)]
+    controls = []
+    for language, found in results.languages.items():
+        bars += [(f", {LANGUAGE_NAMES[language]}", bar) for bar in results.bars(language).values()]
+        controls += found.controls
+    lines = [f"- {bar.figure}{of}: {bar.value:.3f}, wanted {bar.wanted}: {verdicts[bar.passed]}" for of, bar in bars]
+    return lines + [
+        f"- {control.name}: {control.figure.value:.3f}, wanted {control.wanted}: {verdicts[control.passed]}"
+        for control in controls
+    ]
+
+
+def versions_text(settings: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in settings["versions"].items())
     return f"{settings['device']}; {versions}."
 
@@ -160,20 +182,27 @@ def _figure_table(results: Results, language: str, found: LanguageResults) -> li
         beside = [part[name].text(digits) if name in part else "" for part in (found.rendered, found.still)]
         bar = bars.get(name)
         invalid = name in results.measurers.held_out and name not in results.measurers.valid
+        of_rendered = figure.value / (found.rendered[name].value or math.nan) if name in _SHARES else math.nan
         rows.append(
             (
                 name + (" (invalid)" if invalid else ""),
                 figure.text(digits),
                 *beside,
+                "" if math.isnan(of_rendered) else f"{of_rendered:.2f}",
                 bar.wanted if bar else "",
                 bar.verdict if bar else "",
             )
         )
-    return _table(("Figure", "Generated", "Rendered", "Still", "Wanted", "Met"), rows)
+    return table(("Figure", "Generated", "Rendered", "Still", "Of rendered", "Wanted", "Met"), rows)
 
 
-def _control_row(control: Control) -> tuple[str, ...]:
-    return control.name, control.figure.text(), control.wanted, "yes" if control.passed else "**no**"
+def control_row(control: Control) -> tuple[str, ...]:
+    return (
+        control.name,
+        control.figure.text(),
+        control.wanted,
+        {True: "yes", False: "**no**", None: ""}[control.passed],
+    )
 
 
 def _measurer_rows(measurers: MeasurerResults) -> list[tuple[str, ...]]:
@@ -187,7 +216,7 @@ def _measurer_rows(measurers: MeasurerResults) -> list[tuple[str, ...]]:
     ]
 
 
-def _table(header: Sequence[str], rows: Any) -> list[str]:
+def table(header: Sequence[str], rows: Any) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 

@@ -1,10 +1,12 @@
 """Prompts of held-out scenes, and the clips that a pipeline makes of them, stored so that none is made twice."""
 
-import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,6 @@ from tqdm import tqdm
 from captions import caption
 from scene import Scene
 
-
-logger = logging.getLogger(__name__)
 
 LANGUAGES = ("en", "zh")
 MODEL_PARTS = ("model_index.json", "tokenizer", "text_encoder", "unet", "motion_adapter", "vae", "scheduler")
@@ -70,15 +70,34 @@ class ClipMaker:
         batch: prompts in one call.
         seed: of all starting noises.
         device: to generate on.
+        dtype: "float32", or "bfloat16": the weights and the latents between steps are float32 all the same, what
+            autocast computes in bfloat16 is each step and the decoding.
+        workers: processes of one thread each that make clips side by side; 1 makes them in this process.
     """
 
-    def __init__(self, model: Path, folder: Path, steps: int, batch: int, seed: int, device: str) -> None:
-        from pipeline_landscape_video import LandscapeVideoPipeline
+    pipeline_class = "LandscapeVideoPipeline"
+    model_parts: tuple[str, ...] = MODEL_PARTS
 
-        self.pipe = LandscapeVideoPipeline.from_pretrained(model, dtype=torch.float32).to(device)
+    def __init__(
+        self,
+        model: Path,
+        folder: Path,
+        steps: int,
+        batch: int,
+        seed: int,
+        device: str,
+        dtype: str = "float32",
+        workers: int = 1,
+    ) -> None:
+        import pipeline_landscape_video
+
+        pipeline_class = getattr(pipeline_landscape_video, self.pipeline_class)
+        self.pipe = pipeline_class.from_pretrained(model, dtype=torch.float32).to(device)
         self.pipe.set_progress_bar_config(disable=True)
-        self.folder = folder / f"{model_hash(model)}-steps{steps}-seed{seed}"
-        self.steps, self.batch, self.seed = steps, batch, seed
+        self.folder = folder / f"{model_hash(model, self.model_parts)}-steps{steps}-seed{seed}-{dtype}"
+        self.steps, self.batch, self.seed, self.device, self.dtype = steps, batch, seed, device, dtype
+        self.workers, self.pool = workers, None
+        self.worker_arguments = (model, folder, steps, batch, seed, device, dtype)
         self.seconds, self.made = 0.0, 0
 
     @property
@@ -88,39 +107,72 @@ class ClipMaker:
 
     def clips(self, requests: Sequence[Request], variant: Variant) -> list[np.ndarray]:
         """The clips of the requests, read where they are there, else made."""
-        folder = self.folder / variant.name
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / request.file_name for request in requests]
-        missing = [(request, path) for request, path in zip(requests, paths, strict=True) if not path.exists()]
+        (self.folder / variant.name).mkdir(parents=True, exist_ok=True)
+        paths = [self.path(request, variant) for request in requests]
+        missing = [request for request, path in zip(requests, paths, strict=True) if not path.exists()]
+        batches = [missing[start : start + self.batch] for start in range(0, len(missing), self.batch)]
         with tqdm(total=len(requests), initial=len(requests) - len(missing), unit="clip", desc=variant.name) as bar:
-            for start in range(0, len(missing), self.batch):
-                batch = missing[start : start + self.batch]
-                for clip, (_, path) in zip(self.make([r for r, _ in batch], variant), batch, strict=True):
-                    with open(path.with_suffix(".part"), "wb") as file:
-                        np.save(file, clip)
-                    path.with_suffix(".part").replace(path)
+            for batch, seconds in zip(batches, self.make_all(batches, variant), strict=True):
+                self.seconds += seconds
+                self.made += len(batch)
                 bar.update(len(batch))
         return [np.load(path) for path in paths]
 
+    def path(self, request: Request, variant: Variant) -> Path:
+        return self.folder / variant.name / request.file_name
+
+    def make_all(self, batches: Sequence[Sequence[Request]], variant: Variant) -> Iterator[float]:
+        """Make and store the batches; the seconds that each took, in order."""
+        if min(self.workers, len(batches)) <= 1:
+            return (self.make_and_store(variant, batch) for batch in batches)
+        if self.pool is None:
+            # Fresh processes: a fork of one that has threads (torch, OpenCV) can hang.
+            self.pool = ProcessPoolExecutor(
+                self.workers, get_context("spawn"), initializer=_start_worker, initargs=self.worker_arguments
+            )
+        return self.pool.map(partial(_make_in_worker, variant), batches)
+
+    def make_and_store(self, variant: Variant, requests: Sequence[Request]) -> float:
+        """Seconds that it took to make the clips, in one call of the pipeline."""
+        start = time.perf_counter()
+        clips = self.make(requests, variant)
+        seconds = time.perf_counter() - start
+        for clip, request in zip(clips, requests, strict=True):
+            path = self.path(request, variant)
+            with open(path.with_suffix(".part"), "wb") as file:
+                np.save(file, clip)
+            path.with_suffix(".part").replace(path)
+        return seconds
+
     def make(self, requests: Sequence[Request], variant: Variant) -> np.ndarray:
         """Run the pipeline: uint8 (requests, num_frames, height, width, 3)."""
-        start = time.perf_counter()
-        # Noise is drawn on the CPU, and for each clip by itself: it depends on neither device nor batch.
-        states = [np.random.SeedSequence((self.seed, variant.noise, request.index)) for request in requests]
-        generators = [torch.Generator().manual_seed(int(state.generate_state(1)[0])) for state in states]
-        frames = self.pipe(
-            prompt=[request.prompt for request in requests],
-            negative_prompt=[request.negative_prompt for request in requests],
-            num_frames=variant.num_frames,
-            num_inference_steps=self.steps,
-            guidance_scale=variant.guidance_scale,
-            generator=generators,
-            output_type="np",
-            interpolate=False,
-        ).frames
-        self.seconds += time.perf_counter() - start
-        self.made += len(requests)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            frames = self.pipe(
+                prompt=[request.prompt for request in requests],
+                negative_prompt=[request.negative_prompt for request in requests],
+                num_frames=variant.num_frames,
+                num_inference_steps=self.steps,
+                guidance_scale=variant.guidance_scale,
+                generator=self.generators(requests, variant),
+                output_type="np",
+                interpolate=False,
+            ).frames
         return (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
+
+    def generators(self, requests: Sequence[Request], variant: Variant) -> list[torch.Generator]:
+        """Noise is drawn on the CPU, and for each clip by itself: it depends on neither device nor batch."""
+        states = [np.random.SeedSequence((self.seed, variant.noise, request.index)) for request in requests]
+        return [torch.Generator().manual_seed(int(state.generate_state(1)[0])) for state in states]
+
+
+def _start_worker(*arguments) -> None:
+    global _worker
+    torch.set_num_threads(1)
+    _worker = ClipMaker(*arguments)
+
+
+def _make_in_worker(variant: Variant, requests: Sequence[Request]) -> float:
+    return _worker.make_and_store(variant, requests)
 
 
 def model_hash(model: Path, parts: Sequence[str] = MODEL_PARTS) -> str:

@@ -1,4 +1,4 @@
-"""The model card of shanshui-tiny: sizes, training figures from the logs, and what `measure.py` found."""
+"""The model card of shanshui-tiny: sizes, training figures from the logs, and what `measure.py` finds."""
 
 import json
 import platform
@@ -33,9 +33,13 @@ falling petals and bamboo, which the renderer also draws, are too fine for its l
 from pipeline_landscape_video import SHANSHUI_TINY, LandscapeVideoPipeline
 
 pipe = LandscapeVideoPipeline.from_pretrained(SHANSHUI_TINY)
-frames = pipe("mist drifting right over three ranges of blue-green mountains, a boat on a calm lake").frames[0]
+prompt = "mist drifting right over three ranges of blue-green mountains, a boat on a calm lake"
+frames = pipe(prompt, guidance_scale=4).frames[0]  # the pipeline's default, 8, is for larger models
 ```
 """
+
+MEASURED = "\n## Measured\n"
+IMAGE_TO_VIDEO = "\n## Image to video\n"
 
 PARTS = {
     "text_encoder": "text_encoder/model.safetensors",
@@ -47,7 +51,7 @@ PARTS = {
 
 
 def write_model_card(family: Path, run_dir: Path, clips: int, seed: int, device: torch.device) -> None:
-    """Write `family`/README.md from the weights in it, the logs in `run_dir` and, if it is there, the measurement."""
+    """Write `family`/README.md from the weights in it and the logs in `run_dir`; `measure.py --card` adds figures."""
     megabytes = sum((family / file).stat().st_size for file in PARTS.values()) / 1e6
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     lines = [
@@ -60,10 +64,18 @@ def write_model_card(family: Path, run_dir: Path, clips: int, seed: int, device:
         "| stage | steps | minutes | figures |\n|---|---|---|---|",
         *(training_row(run_dir, stage) for stage in ("clip", "vae", "unet", "motion")),
     ]
-    measured = run_dir / "measure" / "results.md"
-    if measured.exists():
-        lines += ["\n## Measured\n", measured.read_text(encoding="utf-8")]
     (family / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def put_measured(card: Path, tables: str, heading: str = MEASURED) -> None:
+    """Put what was measured into a model card under `heading`, in the place of what stood there."""
+    text = card.read_text(encoding="utf-8")
+    start = text.find(heading)
+    start = len(text) if start < 0 else start
+    end = text.find("\n## ", start + len(heading))
+    before, after = text[:start].rstrip("\n"), text[end + 1 :] if end >= 0 else ""
+    parts = [before, heading.strip(), tables.strip(), after.strip()]
+    card.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
 
 
 def weights_row(part: str, file: Path) -> str:

@@ -1,11 +1,7 @@
-"""What the family's own autoencoder and CLIP tell: fidelity of reconstructions, agreement of clips and texts."""
-
-from collections.abc import Sequence
-from pathlib import Path
+"""How faithful the family's own autoencoder is."""
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 
@@ -34,28 +30,3 @@ def ssim_and_psnr(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
             for frame, other in zip(frames, others, strict=True)
         ]
     )
-
-
-class ClipTextScore:
-    """CLIP-text: 100 times the cosine of a text and of the frames of a clip, averaged over the frames."""
-
-    def __init__(self, folder: Path, device: str) -> None:
-        from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
-
-        self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder)
-        self.processor = CLIPImageProcessorPil.from_pretrained(folder)
-        self.device = device
-
-    @torch.no_grad()
-    def score(self, clips: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
-        """(clips,) scores of clips (num_frames, height, width, 3) uint8, each with its own text."""
-        tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
-        pooled = self.model.text_model(tokens.to(self.device)).pooler_output
-        texts = F.normalize(self.model.text_projection(pooled), dim=-1)
-        scores = []
-        for clip, text in zip(clips, texts, strict=True):
-            pixels = self.processor(images=list(clip), return_tensors="pt").pixel_values.to(self.device)
-            frames = self.model.visual_projection(self.model.vision_model(pixels).pooler_output)
-            scores.append(100 * float((F.normalize(frames, dim=-1) @ text).mean()))
-        return np.array(scores)

@@ -35,6 +35,7 @@ def train_for(
     directory: Path,
     learning_rate: float,
     *,
+    mixed_precision: str = "no",
     ema_decay: float = 0.999,
     weight_decay: float = 1e-2,
     seed: int = 0,
@@ -42,7 +43,9 @@ def train_for(
 ) -> nn.Module:
     """Train `model` until it has seen `minutes` of training in all, earlier calls with the same directory counted in.
 
-    Writes `checkpoint.pt` (atomically) and one JSON line for every 20 steps to `log.jsonl` into `directory`.
+    `mixed_precision` "bf16" computes each step under bfloat16 autocast; weights, optimizer and average stay float32.
+    Writes `checkpoint.pt` (atomically) and one JSON line for every 20 steps, and for the last, to `log.jsonl` into
+    `directory`.
     Step k draws its randomness from a generator seeded with (seed, k), so that a resumed run goes on as if it had
     never stopped, up to the wall-clock schedule of the learning rate.
 
@@ -60,14 +63,15 @@ def train_for(
     total = round(60 * minutes)
     bar = tqdm(total=total, initial=min(round(seconds), total), unit="s", desc=directory.name)
     generator = torch.Generator(device)
-    saved_at, sums = seconds, {}
+    saved_at, sums, summed = seconds, {}, 0
     while seconds < 60 * minutes:
         start = time.perf_counter()
         fraction = seconds / (60 * minutes)
         generator.manual_seed(seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * learning_rate_factor(step, fraction)
-        losses = step_function(generator, fraction)
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision == "bf16"):
+            losses = step_function(generator, fraction)
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(parameters, 1.0)
         if not torch.isfinite(norm):
@@ -77,15 +81,17 @@ def train_for(
         ema.step(parameters)
         step += 1
         for name, value in {**losses, "gradient_norm": norm}.items():
-            sums[name] = sums.get(name, 0.0) + value.detach().float() / 20
+            sums[name] = sums.get(name, 0.0) + value.detach().float()
+        summed += 1
         seconds += time.perf_counter() - start
         bar.update(min(round(seconds), total) - bar.n)
-        if step % 20 == 0:
-            line = {"step": step, "minutes": round(seconds / 60, 3)} | {k: round(v.item(), 5) for k, v in sums.items()}
+        if step % 20 == 0 or seconds >= 60 * minutes:
+            figures = {name: round(value.item() / summed, 5) for name, value in sums.items()}
+            line = {"step": step, "minutes": round(seconds / 60, 3)} | figures
             with open(directory / "log.jsonl", "a") as log:
                 log.write(json.dumps(line) + "\n")
             bar.set_postfix(step=step, loss=line["loss"])
-            sums = {}
+            sums, summed = {}, 0
         if seconds - saved_at > 60 * checkpoint_every_minutes:
             _save(directory / "checkpoint.pt", model, optimizer, ema, step, seconds)
             saved_at = seconds

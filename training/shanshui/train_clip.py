@@ -70,7 +70,8 @@ class ClipWithHeads(nn.Module):
         text = self.clip.text_model(tokens).pooler_output
         image_embeds = F.normalize(self.clip.visual_projection(image), dim=-1)
         text_embeds = F.normalize(self.clip.text_projection(text), dim=-1)
-        logits = self.clip.logit_scale.exp().clamp(max=100) * image_embeds @ text_embeds.T
+        with torch.autocast(pixels.device.type, enabled=False):  # logits of up to 100 need float32
+            logits = self.clip.logit_scale.exp().clamp(max=100) * image_embeds.float() @ text_embeds.float().T
         pairs = torch.arange(len(logits), device=logits.device)
         contrastive = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
         text_loss = sum(F.cross_entropy(head(text), labels[name]) for name, head in self.text_heads.items())
@@ -98,6 +99,7 @@ def train_clip(
     minutes: float,
     device: torch.device,
     batch_size: int,
+    mixed_precision: str,
 ) -> CLIPModel:
     """Train on clips, uint8 (clips, num_frames, height, width, 3), and their scenes."""
     torch.manual_seed(0)
@@ -118,7 +120,9 @@ def train_clip(
         tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids.to(device)
         return model.losses(clip_pixels(pixels, device), tokens, attribute_labels(batch, device))
 
-    train_for(minutes, model, step, directory, learning_rate=1e-3, weight_decay=0.02, seed=1)
+    train_for(
+        minutes, model, step, directory, learning_rate=1e-3, weight_decay=0.02, seed=1, mixed_precision=mixed_precision
+    )
     return model.clip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
 from family_models import build_scheduler, build_unet
@@ -53,6 +54,8 @@ def train_image_unet(
     minutes: float,
     device: torch.device,
     batch_size: int,
+    mixed_precision: str,
+    compile_model: bool,
 ) -> UNet2DConditionModel:
     """Train on scaled latents of clips.
 
@@ -63,7 +66,11 @@ def train_image_unet(
         null_text: the states of the empty prompt, (1, tokens, dim).
     """
     torch.manual_seed(0)
-    model = UNetWithMotionHeads(build_unet()).to(device)
+    unet = build_unet()
+    if device.type == "cpu":
+        unet.set_attn_processor(AttnProcessor())  # the fused attention's backward is slow on a CPU: a third of a step
+    model = UNetWithMotionHeads(unet).to(device)
+    predict = torch.compile(model) if compile_model else model
     scheduler = build_scheduler()
     alphas_cumprod = scheduler.alphas_cumprod.to(device)
 
@@ -77,7 +84,7 @@ def train_image_unet(
         text = draw_texts(clips.tolist(), generator.initial_seed()).to(device).float()
         dropped = torch.rand(batch_size, generator=generator, device=device) < TEXT_DROPOUT
         text = torch.where(dropped[:, None, None], null_text.to(device).float(), text)
-        prediction, logits = model(scheduler.add_noise(clean, noise, timesteps), timesteps, text)
+        prediction, logits = predict(scheduler.add_noise(clean, noise, timesteps), timesteps, text)
         target = scheduler.get_velocity(clean, noise, timesteps)
         diffusion = F.mse_loss(prediction, target)
         motion = 0
@@ -87,5 +94,7 @@ def train_image_unet(
                 motion = motion + F.cross_entropy(values, wanted) / len(level)
         return {"loss": diffusion + MOTION_WEIGHT * motion, "diffusion": diffusion, "motion_heads": motion}
 
-    train_for(minutes, model, step, directory, learning_rate=5e-4, weight_decay=1e-2, seed=2)
+    train_for(
+        minutes, model, step, directory, learning_rate=5e-4, weight_decay=1e-2, seed=2, mixed_precision=mixed_precision
+    )
     return model.unet

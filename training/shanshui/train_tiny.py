@@ -1,4 +1,4 @@
-"""Build shanshui-tiny from nothing: render clips, train its CLIP, autoencoder, image UNet and motion adapter, export.
+"""Build shanshui-tiny from nothing: render clips, train CLIP, autoencoder, UNet, motion adapter and branch, export.
 
     python training/shanshui/train_tiny.py --run_dir runs/shanshui
 
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+from PIL import Image
 from tqdm.auto import tqdm
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer
 
@@ -26,10 +27,12 @@ TRAINING = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(TRAINING)]
 
 from captions import words_of  # noqa: E402
-from clip_files import render_dataset  # noqa: E402
-from family_models import SIZE, build_scheduler  # noqa: E402
-from latent_cache import write_shard  # noqa: E402
+from checkpoints import write_directory  # noqa: E402
+from clip_files import render_dataset, scene_of  # noqa: E402
+from family_models import FPS, SIZE, build_scheduler  # noqa: E402
+from latent_cache import write_first_frames, write_shard  # noqa: E402
 from model_card import write_model_card  # noqa: E402
+from painting import render_clip  # noqa: E402
 from scene import Scene  # noqa: E402
 from train_clip import LANGUAGES, attribute_labels, draw_caption, train_clip, train_tokenizer  # noqa: E402
 from train_image_unet import train_image_unet  # noqa: E402
@@ -38,9 +41,10 @@ from train_vae import train_vae  # noqa: E402
 
 logger = logging.getLogger("train_tiny")
 
-MINUTES = {"clip": 10.0, "vae": 40.0, "unet": 60.0, "motion": 45.0}
+MINUTES = {"clip": 10.0, "vae": 40.0, "unet": 60.0, "motion": 45.0, "retention": 60.0}
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the rendered scenes
 CAPTIONS_PER_CLIP = 4
+VALIDATION_PICTURES = 3
 
 
 class TinyFamily:
@@ -61,6 +65,7 @@ class TinyFamily:
             self.run_dir / "clips.npy",
             self.args.clips,
             seed=TRAINING_SEED,
+            fps=FPS,
             size=SIZE,
             fine_motifs=False,
             workers=self.args.workers,
@@ -85,7 +90,14 @@ class TinyFamily:
             train_tokenizer(texts).save_pretrained(tokenizer_folder)
         tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
         clip = train_clip(
-            frames, scenes, tokenizer, directory, self.minutes["clip"], self.device, self.args.batch_scale * 32
+            frames,
+            scenes,
+            tokenizer,
+            directory,
+            self.minutes["clip"],
+            self.device,
+            self.args.batch_scale * 32,
+            self.args.mixed_precision,
         )
         clip.save_pretrained(directory / "model")
         processor = CLIPImageProcessorPil(
@@ -101,6 +113,7 @@ class TinyFamily:
             self.minutes["vae"],
             self.device,
             self.args.batch_scale * 2 * SIZE**2,
+            self.args.mixed_precision,
         )
         vae.save_pretrained(self.run_dir / "vae" / "model")
 
@@ -108,12 +121,14 @@ class TinyFamily:
         """Encode every clip for the two UNet stages, unless that was done with the same autoencoder and clips."""
         frames, scenes = self.clips()
         folder, vae_folder = self.run_dir / "latents", self.run_dir / "vae" / "model"
-        key = {"vae": file_hash(vae_folder / "diffusion_pytorch_model.safetensors"), "clips": len(frames)}
+        vae_hash = file_hash(vae_folder / "diffusion_pytorch_model.safetensors")
+        key = {"vae": vae_hash, "clips": file_hash(self.run_dir / "clips.jsonl")}
         if (folder / "made_of.json").exists() and json.loads((folder / "made_of.json").read_text()) == key:
             return
         folder.mkdir(exist_ok=True)
         vae = AutoencoderKL.from_pretrained(vae_folder).to(self.device)
-        encoded = [encode_clip(vae, clip) for clip in tqdm(frames, desc="latents", unit="clip")]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.mixed_precision == "bf16"):
+            encoded = [encode_clip(vae, clip) for clip in tqdm(frames, desc="latents", unit="clip")]
         write_shard(folder, 0, torch.stack(encoded))
         with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
             for texts in self.captions(scenes):
@@ -141,7 +156,9 @@ class TinyFamily:
             self.run_dir / "unet",
             self.minutes["unet"],
             self.device,
-            self.args.batch_scale * 16,
+            self.args.batch_scale * 32,
+            self.args.mixed_precision,
+            self.args.compile,
         )
         unet.save_pretrained(self.run_dir / "unet" / "model")
 
@@ -152,16 +169,57 @@ class TinyFamily:
         command = [
             sys.executable, str(TRAINING / "train_motion.py"), "--pretrained_model_name_or_path", str(base),
             "--train_data_dir", str(self.run_dir / "latents"), "--output_dir", str(output),
-            "--num_frames_range", "8", "16", "--train_batch_size", str(self.args.batch_scale * 2),
-            "--learning_rate", "5e-4", "--lr_warmup_steps", "100", "--lr_scheduler", "constant_with_warmup",
+            "--num_frames_range", "16", "--train_batch_size", str(self.args.batch_scale * 4),
+            "--optimizer", "muon", "--learning_rate", "2e-3", "--lr_warmup_steps", "100", "--lr_scheduler", "cosine",
+            "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.15", "--timestep_bias_multiplier", "3",
             "--use_ema", "--ema_decay", "0.998", "--checkpointing_steps", "100", "--checkpoints_total_limit", "2",
-            "--max_train_steps", "100000", "--max_train_minutes", str(self.minutes["motion"]),
+            "--max_train_steps", str(self.args.motion_steps), "--max_train_minutes", str(self.minutes["motion"]),
+            "--mixed_precision", self.args.mixed_precision,
         ]  # fmt: skip
-        if any(output.glob("checkpoint-*")):
-            command += ["--resume_from_checkpoint", "latest"]
-        code = subprocess.run(command).returncode
-        if code != 0:
-            raise SystemExit(code)  # it has said why
+        if self.args.compile:
+            command += ["--torch_compile"]
+        run_script(command, output)
+
+    def retention(self) -> None:
+        """The published training script for the image retention branch; the text-to-video model stays as it is."""
+        base, output = self.run_dir / "base", self.run_dir / "retention"
+        self.save_base(base)
+        self.first_frames()
+        pictures, prompts = self.held_out_pictures(output / "held_out")
+        command = [
+            sys.executable, str(TRAINING / "train_image_retention.py"), "--pretrained_model_name_or_path", str(base),
+            "--motion_adapter_name_or_path", str(self.run_dir / "motion" / "motion_adapter"), "--freeze_motion",
+            "--train_data_dir", str(self.run_dir / "latents"), "--output_dir", str(output),
+            "--num_frames_range", "16", "--train_batch_size", str(self.args.batch_scale * 4),
+            "--optimizer", "muon", "--learning_rate", "1e-3", "--lr_warmup_steps", "100", "--lr_scheduler", "cosine",
+            "--use_ema", "--ema_decay", "0.998", "--checkpointing_steps", "100", "--checkpoints_total_limit", "2",
+            "--max_train_steps", str(self.args.retention_steps),
+            "--max_train_minutes", str(self.minutes["retention"]), "--mixed_precision", self.args.mixed_precision,
+            "--validation_steps", "500", "--validation_images", *map(str, pictures), "--validation_prompts", *prompts,
+        ]  # fmt: skip
+        if self.args.compile:
+            command += ["--torch_compile"]
+        run_script(command, output)
+
+    def first_frames(self) -> None:
+        """The pixels of each clip's first frame beside its latents, unless they are there already."""
+        frames, _ = self.clips()
+        shard, key = self.run_dir / "latents" / "latents-00000.safetensors", file_hash(self.run_dir / "clips.jsonl")
+        made_of = shard.with_name("first_frames_made_of.json")
+        if made_of.exists() and json.loads(made_of.read_text()) == key:
+            return
+        pictures = torch.from_numpy(frames[:, 0].copy()).permute(0, 3, 1, 2)  # channels first
+        write_first_frames(shard, pictures[:, None])
+        made_of.write_text(json.dumps(key))
+
+    def held_out_pictures(self, folder: Path) -> tuple[list[Path], list[str]]:
+        """First frames of scenes that nothing is trained on, as files, and a caption of each."""
+        folder.mkdir(parents=True, exist_ok=True)
+        scenes = [scene_of(index, HELD_OUT_SEED, fine_motifs=False) for index in range(VALIDATION_PICTURES)]
+        paths = [folder / f"{index}.png" for index in range(len(scenes))]
+        for scene, path in zip(scenes, paths, strict=True):
+            Image.fromarray(render_clip(scene, [0.0], SIZE, SIZE)[0]).save(path)
+        return paths, [draw_caption(scene, np.random.default_rng(HELD_OUT_SEED), "en") for scene in scenes]
 
     def save_base(self, base: Path) -> None:
         """The image model as a folder in Stable Diffusion's layout, which the motion stage trains on."""
@@ -209,8 +267,27 @@ class TinyFamily:
         (target / "words.json").write_text(json.dumps(words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
         write_model_card(target, self.run_dir, self.args.clips, TRAINING_SEED, self.device)
 
+    def export_branch(self) -> None:
+        """The branch in half precision into the exported family, where pipelines find it; the rest stays."""
+        from pipeline_landscape_video import ImageRetention
 
-STAGES = ("render", "clip", "vae", "latents", "unet", "motion", "export")
+        branch = ImageRetention.from_pretrained(self.run_dir / "retention" / "image_retention")
+        with write_directory(self.args.export_dir / "image_retention") as folder:
+            branch.half().save_pretrained(folder)
+        weights = self.args.export_dir.rglob("*.safetensors")
+        logger.info("all weights: %.1f MB", sum(file.stat().st_size for file in weights) / 1e6)
+
+
+STAGES = ("render", "clip", "vae", "latents", "unet", "motion", "retention", "export", "export_branch")
+
+
+def run_script(command: list[str], output: Path) -> None:
+    """Run a training script to its end, from its last checkpoint in `output` if there is one."""
+    if any(output.glob("checkpoint-*")):
+        command = [*command, "--resume_from_checkpoint", "latest"]
+    code = subprocess.run(command).returncode
+    if code != 0:
+        raise SystemExit(code)  # it has said why
 
 
 def text_encoder(folder: Path, device: torch.device) -> Callable[[list[str]], torch.Tensor]:
@@ -248,6 +325,10 @@ def parse_minutes(text: str) -> tuple[str, float]:
     return stage, float(minutes)
 
 
+def computes_bfloat16_fast() -> bool:
+    return torch.cuda.is_available() or torch.cpu.get_capabilities().get("amx_bf16", False)
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     package = TRAINING.parent / "pipeline_landscape_video" / "shanshui_tiny"
@@ -257,7 +338,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--minutes", nargs="+", type=parse_minutes, default=[], metavar="STAGE=N", help=defaults)
     parser.add_argument("--clips", type=int, default=2400, help="rendered for training")
     parser.add_argument("--workers", type=int, help="rendering processes; one per core")
+    parser.add_argument(
+        "--motion_steps", type=int, default=4000, help="over which the adapter's learning rate falls to zero; its last"
+    )
+    parser.add_argument("--retention_steps", type=int, default=4000, help="the same of the image retention branch")
     parser.add_argument("--batch_scale", type=int, default=1, help="multiplies every batch: 1 for a CPU, 8 for a GPU")
+    parser.add_argument(
+        "--mixed_precision",
+        choices=("no", "bf16"),
+        default="bf16" if computes_bfloat16_fast() else "no",
+        help="of training; bf16 where a GPU or a CPU with AMX units is found",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="UNets and branch: some minutes once, then a quarter more steps",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--export_dir", type=Path, default=package, help="where the finished family goes")
     args = parser.parse_args()

@@ -15,7 +15,7 @@ KL_WEIGHT = 1e-4
 
 
 def train_vae(
-    frames: np.ndarray, directory: Path, minutes: float, device: torch.device, batch_pixels: int
+    frames: np.ndarray, directory: Path, minutes: float, device: torch.device, batch_pixels: int, mixed_precision: str
 ) -> AutoencoderKL:
     """Train on frames, uint8 (count, height, width, 3), and normalise the latents.
 
@@ -29,7 +29,7 @@ def train_vae(
         crop = SIZE // 2 if fraction < 0.6 else SIZE
         batch = random_crops(frames, batch_pixels // crop**2, crop, generator).to(device)
         posterior = vae.encode(batch).latent_dist
-        reconstruction = vae.decode(posterior.sample(generator)).sample
+        reconstruction = vae.decode(posterior.sample(generator)).sample.float()
         losses = reconstruction_losses(reconstruction, batch)
         losses["kl"] = posterior.kl().mean() / posterior.mean[0].numel()
         losses["loss"] = (
@@ -41,7 +41,9 @@ def train_vae(
         )
         return losses
 
-    vae = train_for(minutes, vae, step, directory, learning_rate=1e-3, weight_decay=1e-4)
+    vae = train_for(
+        minutes, vae, step, directory, learning_rate=1e-3, weight_decay=1e-4, mixed_precision=mixed_precision
+    )
     generator = torch.Generator(device).manual_seed(1)
     normalise_latents(vae, random_crops(frames, 256, SIZE, generator).to(device))
     return vae

@@ -1,0 +1,78 @@
+"""Clips that a pipeline makes of pictures and texts, stored as `measured_clips.py` stores those of texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from measured_clips import MODEL_PARTS, ClipMaker, Request, Variant
+from painting import render_clip
+from scene import Scene
+
+
+@dataclass(frozen=True)
+class Animation(Variant):
+    """The settings of a call with pictures; `retention_scale` 0 is the text-to-video model, which sees none."""
+
+    image_guidance_scale: float = 1.5
+    retention_scale: float = 1.0
+    stages: int = 1
+
+    @property
+    def name(self) -> str:
+        if self.retention_scale == 0:
+            return f"{super().name}-text_only"
+        return f"{super().name}-image{self.image_guidance_scale:g}-retention{self.retention_scale:g}-x{self.stages}"
+
+
+class AnimationMaker(ClipMaker):
+    """Animates the first frames of rendered scenes; each `Request.index` is the number of its scene.
+
+    Args:
+        scenes: what the pictures show.
+        model to dtype: see `ClipMaker`.
+
+    Attributes:
+        pictures: uint8 (scenes, height, width, 3).
+    """
+
+    pipeline_class = "LandscapeImageToVideoPipeline"
+    model_parts = (*MODEL_PARTS, "image_retention")
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        model: Path,
+        folder: Path,
+        steps: int,
+        batch: int,
+        seed: int,
+        device: str,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__(model, folder, steps, batch, seed, device, dtype)
+        frames = [render_clip(scene, [0.0], self.size, self.size)[0] for scene in tqdm(scenes, desc="pictures")]
+        self.pictures = np.stack(frames)
+
+    def make(self, requests: Sequence[Request], variant: Animation) -> np.ndarray:
+        """Run the pipeline: uint8 (requests, stages * num_frames, height, width, 3)."""
+        chosen = self.pictures[[request.index for request in requests]]
+        texts = [request.prompt for request in requests]
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            frames = self.pipe(
+                prompts=[texts] * variant.stages,
+                negative_prompt=[request.negative_prompt for request in requests],
+                image=None if variant.retention_scale == 0 else chosen.astype(np.float32) / 255,
+                num_frames=variant.num_frames,
+                num_inference_steps=self.steps,
+                guidance_scale=variant.guidance_scale,
+                image_guidance_scale=variant.image_guidance_scale,
+                retention_scale=variant.retention_scale,
+                generator=self.generators(requests, variant),
+                output_type="np",
+                interpolate=False,
+            ).frames
+        return (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
