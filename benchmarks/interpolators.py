@@ -3,18 +3,19 @@
 Frames are `(num_frames, 3, height, width)` in [0, 1]; N of them give N - 1 middle frames.
 """
 
+import hashlib
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 import torch
-from assets import ASSETS
-from rife import RIFE
 from safetensors.torch import load_file
 from torch import Tensor
 
+from assets import ASSETS
 from pipeline_landscape_video.landscape_flow_interpolation import SOFP_MODES, interpolate_frames
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator, FlowEstimator, load_flow_estimator
+from rife import RIFE
 
 
 Interpolator = Callable[[Tensor], Tensor]
@@ -28,8 +29,8 @@ def average(frames: Tensor) -> Tensor:
     return (frames[:-1] + frames[1:]) / 2
 
 
-def sofp(flow_estimator: FlowEstimator, sofp_mode: str) -> Interpolator:
-    return lambda frames: interpolate_frames(frames, flow_estimator, sofp_mode)[1::2]
+def sofp(flow_estimator: FlowEstimator, sofp_mode: str, **settings: int) -> Interpolator:
+    return lambda frames: interpolate_frames(frames, flow_estimator, sofp_mode, **settings)[1::2]
 
 
 def farneback_flow(frames_a: Tensor, frames_b: Tensor) -> Tensor:
@@ -44,17 +45,22 @@ def farneback_flow(frames_a: Tensor, frames_b: Tensor) -> Tensor:
 
 
 class Remembered:
-    """A flow estimator that the three modes ask the same: it answers a repeated question from memory."""
+    """A flow estimator that several methods ask about the same pairs of frames: each is estimated once."""
 
     def __init__(self, flow_estimator: FlowEstimator) -> None:
         self.flow_estimator = flow_estimator
-        self.asked: tuple[Tensor, Tensor] | None = None
-        self.flow: Tensor | None = None
+        self.flows: dict[tuple[bytes, bytes], Tensor] = {}
 
     def __call__(self, frames_a: Tensor, frames_b: Tensor) -> Tensor:
-        if self.asked is None or not all(map(torch.equal, self.asked, (frames_a, frames_b))):
-            self.asked, self.flow = (frames_a, frames_b), self.flow_estimator(frames_a, frames_b)
-        return self.flow
+        keys = list(zip(map(_digest, frames_a), map(_digest, frames_b), strict=True))
+        new = [i for i, key in enumerate(keys) if key not in self.flows]
+        if new:
+            estimated = self.flow_estimator(frames_a[new], frames_b[new])
+            self.flows.update(zip([keys[i] for i in new], estimated, strict=True))
+        return torch.stack([self.flows[key] for key in keys])
+
+    def forget(self) -> None:
+        self.flows.clear()
 
 
 class LearnedInterpolator:
@@ -69,22 +75,36 @@ class LearnedInterpolator:
         return torch.cat([self.model(frames_a, frames_b) for frames_a, frames_b in pairs])
 
 
-def interpolators() -> dict[str, Interpolator]:
-    """The methods that run on every clip. Farneback's flow goes through the same warping as ours, at even speed."""
-    dis = Remembered(DISFlowEstimator())
-    return {
-        "repeat": repeat,
-        "average": average,
-        "farneback": sofp(farneback_flow, "linear"),
-        "rife": LearnedInterpolator(),
-        **{f"sofp_{mode}": sofp(dis, mode) for mode in SOFP_MODES},
-    }
+class Comparison:
+    """The methods that run on every clip, and those that run on a few: SOFP with a trained RAFT takes long on a CPU.
+
+    Farneback's flow goes through the same warping as ours, at even speed.
+    """
+
+    def __init__(self, with_raft: bool) -> None:
+        self.dis, self.raft = Remembered(DISFlowEstimator()), None
+        self.methods: dict[str, Interpolator] = {
+            "repeat": repeat,
+            "average": average,
+            "farneback": sofp(farneback_flow, "linear"),
+            "rife": LearnedInterpolator(),
+            **{f"sofp_{mode}": sofp(self.dis, mode) for mode in SOFP_MODES},
+        }
+        if with_raft:
+            self.raft = Remembered(load_flow_estimator("raft", ASSETS / "raft_large_wind.safetensors"))
+
+    def __call__(self, frames: Tensor, with_raft: bool) -> dict[str, Tensor]:
+        """The middle frames of each method."""
+        middles = {name: method(frames) for name, method in self.methods.items()}
+        self.dis.forget()
+        if with_raft:
+            middles |= {f"raft_{mode}": sofp(self.raft, mode)(frames) for mode in ("linear", "quadratic")}
+            self.raft.forget()
+        return middles
 
 
-def raft_interpolators() -> dict[str, Interpolator]:
-    """SOFP with a trained RAFT, for a few clips: it takes half a minute a clip on a CPU core."""
-    raft = Remembered(load_flow_estimator("raft", ASSETS / "raft_large_wind.safetensors"))
-    return {f"raft_{mode}": sofp(raft, mode) for mode in ("quadratic", "linear")}
+def _digest(frame: Tensor) -> bytes:
+    return hashlib.blake2b(frame.numpy().tobytes()).digest()
 
 
 def _grey(frames: Tensor) -> list[np.ndarray]:

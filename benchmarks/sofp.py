@@ -1,43 +1,47 @@
 """How close interpolated frames come to true ones: `python benchmarks/sofp.py --output benchmarks/results/sofp.json`.
 
 Rendered clips are drawn at any instant, so that their half-time frames are true ones; of two natural clips every
-second frame is held out. Each clip is written to the output as soon as it is measured, and a run that was stopped
-goes on where it was. The table beside the output (`.md`) is made from it; `--table-only` makes nothing else.
-`python benchmarks/assets.py` fetches the weights and clips of others first.
+second frame is held out. Each motif is rendered at each speed under one of the five camera moves, in turn;
+`--rounds 5` renders it under all, in five times the time. Each clip is written to the output as soon as it is
+measured, so that a run that was stopped, or one of fewer rounds, is gone on with. The tables beside the output (`.md`)
+are made from it; `--table-only` makes nothing else. `python benchmarks/assets.py` fetches others' weights and clips
+first.
 """
 
 import argparse
 import json
-import logging
+import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
+import skimage
 import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
+from tqdm import tqdm
 
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "training" / "shanshui"), str(ROOT / "benchmarks")]
 
 import sofp_table  # noqa: E402
-from assets import ASSETS, sha256  # noqa: E402
-from interpolators import interpolators, raft_interpolators  # noqa: E402
-
+from assets import ASSETS, WHEELS, sha256  # noqa: E402
+from interpolators import Comparison  # noqa: E402
 from painting import render_clip  # noqa: E402
 from pipeline_landscape_video.video_io import iterate_video  # noqa: E402
 from scene import CAMERAS, PALETTES, Scene  # noqa: E402
 
 
-logger = logging.getLogger("sofp")
-
+SIZE = 128  # of rendered clips: what the model in the package paints
 NUM_FRAMES = 9  # that are given; 8 between them are held out
 FRAME_RATE = 8  # of those given, at even speed: what the pipeline samples
 SEED = 1_000  # interpolation was tuned on clips of other seeds
+ROUNDS = 5
 MOTIFS = {
     "mountains": {},
     "mist": {"mist": "right"},
@@ -57,48 +61,56 @@ MOTIFS = {
 }
 # The clip's own time at the share u of the playing time: the same way in the same time, begun or ended at rest.
 SPEEDS = {"even": lambda u: u, "rising": lambda u: u**2, "falling": lambda u: 1 - (1 - u) ** 2}
-RAFT_EVERY = 15  # clips; one for each motif, with cameras and speeds in turn
-NATURAL = {"bikes": "bikes.mp4", "carphone": "carphone.mp4"}
-NATURAL_FRAMES = 65
+STILL_MOTIFS = ("mountains", "pavilion", "sun", "moon")  # under a still camera nothing moves: not measured
+NATURAL_STARTS = {"carphone": (0, 30, 60, 90), "bikes": (0, 120)}  # frames
+RAFT_MOTIF = "pines"  # RAFT takes half a minute a clip on a CPU core: of this motif, and the start of the natural ones
 
 
 @dataclass(frozen=True)
 class Clip:
+    """One to measure: of a motif, or of a natural video, `camera` then being the frame at which it starts."""
+
     kind: str  # "rendered" or "natural"
     motif: str
     camera: str
     speed: str
-    raft: bool
 
     @property
-    def key(self) -> str:
-        return "/".join((self.kind, self.motif, self.camera, self.speed))
+    def with_raft(self) -> bool:
+        if self.kind == "natural":
+            return self.camera == "0"
+        return self.motif == RAFT_MOTIF and self in rendered_clips(0)
 
 
-def clips() -> list[Clip]:
-    """Every motif with every camera at every speed, in an order that mixes them: a part of it is a fair sample."""
-    rendered = [
-        Clip("rendered", motif, camera, speed, raft=False)
-        for motif in MOTIFS
-        for camera in CAMERAS
+def rendered_clips(round_number: int) -> list[Clip]:
+    """Every motif at every speed under one camera move; five rounds meet every move."""
+    return [
+        Clip("rendered", motif, camera, speed)
+        for place, motif in enumerate(MOTIFS)
+        for camera in [CAMERAS[(place + round_number + 1) % len(CAMERAS)]]
+        if camera != "still" or motif not in STILL_MOTIFS
         for speed in SPEEDS
     ]
-    order = np.random.default_rng(SEED).permutation(len(rendered))
-    rendered = [replace(rendered[i], raft=place % RAFT_EVERY == 0) for place, i in enumerate(order)]
-    return [Clip("natural", name, "", "", raft=True) for name in NATURAL] + rendered
 
 
-def load_clip(clip: Clip, size: int) -> Tensor:
+def all_clips(rounds: int) -> list[Clip]:
+    natural = [Clip("natural", name, str(start), "") for name, starts in NATURAL_STARTS.items() for start in starts]
+    clips = [clip for round_number in range(rounds) for clip in rendered_clips(round_number)] + natural
+    return sorted(clips, key=lambda clip: clip.with_raft)  # the slow ones last
+
+
+def load_clip(clip: Clip, size: int, seed: int = SEED) -> Tensor:
     """`(2 * given - 1, 3, height, width)` in [0, 1]; the even ones are given, the odd ones held out."""
     if clip.kind == "natural":
-        pixels = _read(ASSETS / NATURAL[clip.motif], NATURAL_FRAMES)
+        pixels = _read(ASSETS / f"{clip.motif}.mp4", int(clip.camera), 2 * NUM_FRAMES - 1)
     else:
-        place = list(MOTIFS).index(clip.motif) * len(CAMERAS) + CAMERAS.index(clip.camera)
+        motif, camera = list(MOTIFS).index(clip.motif), CAMERAS.index(clip.camera)
+        place = motif * len(CAMERAS) + camera
         scene = Scene(
-            palette=PALETTES[place % len(PALETTES)],
+            palette=PALETTES[(2 * motif + camera) % len(PALETTES)],
             layers=2 + place % 4,
             camera=clip.camera,
-            seed=SEED + place,
+            seed=seed + place,
             **MOTIFS[clip.motif],
         )
         share = np.linspace(0, 1, 2 * NUM_FRAMES - 1)
@@ -106,13 +118,8 @@ def load_clip(clip: Clip, size: int) -> Tensor:
     return torch.from_numpy(np.asarray(pixels)).movedim(-1, 1).float() / 255
 
 
-def _read(path: Path, count: int) -> list[np.ndarray]:
-    frames = []
-    for frame in iterate_video(path):
-        frames.append(frame.pixels)
-        if len(frames) == count:
-            break
-    return frames
+def _read(path: Path, start: int, count: int) -> list[np.ndarray]:
+    return [frame.pixels for frame in islice(iterate_video(path), start, start + count)]
 
 
 def score(predicted: Tensor, truth: Tensor) -> dict[str, float]:
@@ -132,43 +139,59 @@ def score(predicted: Tensor, truth: Tensor) -> dict[str, float]:
 
 def measure(pending: list[Clip], size: int) -> Iterator[dict]:
     """One record for each clip: what it is, and the score of each method."""
-    methods = interpolators()
-    raft_methods = raft_interpolators() if any(clip.raft for clip in pending) else {}
-    for clip in pending:
+    compare = Comparison(with_raft=any(clip.with_raft for clip in pending))
+    progress = tqdm(pending, unit="clip")
+    for clip in progress:
+        progress.set_postfix_str("/".join(filter(None, astuple(clip))))
         frames = load_clip(clip, size)
-        used = {**methods, **(raft_methods if clip.raft else {})}
-        scores = {name: score(method(frames[::2]), frames[1::2]) for name, method in used.items()}
+        middles = compare(frames[::2], clip.with_raft)
+        scores = {name: score(predicted, frames[1::2]) for name, predicted in middles.items()}
         yield {"kind": clip.kind, "motif": clip.motif, "camera": clip.camera, "speed": clip.speed, "scores": scores}
-        quadratic, mean = scores["sofp_quadratic"]["psnr"], scores["average"]["psnr"]
-        logger.info("%s: average %.2f dB, quadratic %.2f dB", clip.key, mean, quadratic)
 
 
 def settings(size: int) -> dict:
+    """All that the figures depend on."""
+    names = [name for wheel in WHEELS for name in wheel.members.values()]
     return {
         "size": size,
         "num_frames": NUM_FRAMES,
         "frame_rate": FRAME_RATE,
         "seed": SEED,
-        "natural_frames": NATURAL_FRAMES,
-        "versions": {"torch": torch.__version__, "opencv": cv2.__version__},
-        "sha256": {path.name: sha256(path) for path in sorted(ASSETS.iterdir()) if path.suffix != ".whl"},
+        "device": f"CPU, {platform.machine()}",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "opencv": cv2.__version__,
+            "scikit-image": skimage.__version__,
+        },
+        "sha256": {name: sha256(ASSETS / name) for name in names},
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "sofp.json")
-    parser.add_argument("--size", type=int, default=256, help="height and width of rendered clips (256)")
+    parser.add_argument("--size", type=int, default=SIZE, help=f"height and width of rendered clips ({SIZE})")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"camera moves for each motif, 1 to 5 ({ROUNDS})")
     parser.add_argument("--clips", type=int, help="at most so many clips in this run (all)")
     parser.add_argument("--table-only", action="store_true", help="make the table from the output as it is")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not 1 <= args.rounds <= len(CAMERAS):
+        parser.error(f"--rounds is {args.rounds}, but there are 1 to {len(CAMERAS)} camera moves.")
+    known = json.loads(args.output.read_text()) if args.output.exists() else {"settings": {}, "clips": []}
+    if args.table_only and not known["clips"]:
+        parser.error(f"{args.output} holds no results to make a table from.")
 
-    known = json.loads(args.output.read_text()) if args.output.exists() else {"clips": []}
     if not args.table_only:
-        known["settings"] = settings(args.size)
-        done = {"/".join(record[key] for key in ("kind", "motif", "camera", "speed")) for record in known["clips"]}
-        pending = [clip for clip in clips() if clip.key not in done][: args.clips]
+        try:
+            current = settings(args.size)
+        except FileNotFoundError as error:
+            parser.error(f"{error.filename} is missing: run `python benchmarks/assets.py` first.")
+        if known["clips"] and known["settings"] != current:
+            parser.error(f"{args.output} was measured with other settings or versions: move it away, or name another.")
+        known["settings"] = current
+        done = {tuple(record[key] for key in ("kind", "motif", "camera", "speed")) for record in known["clips"]}
+        pending = [clip for clip in all_clips(args.rounds) if astuple(clip) not in done][: args.clips]
         args.output.parent.mkdir(parents=True, exist_ok=True)
         for record in measure(pending, args.size):
             known["clips"].append(record)

@@ -1,0 +1,59 @@
+"""Why SOFP's defaults are what they are: `python benchmarks/sofp_choices.py` writes `results/sofp_choices.md`.
+
+Quadratic SOFP with one default changed at a time (the window; how fine DIS searches), on rendered clips like those of
+`sofp.py`, but of another seed: defaults are chosen here, and judged there.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "training" / "shanshui"), str(ROOT / "benchmarks")]
+
+import sofp_table  # noqa: E402
+from interpolators import Remembered, sofp  # noqa: E402
+from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator  # noqa: E402
+from sofp import load_clip, rendered_clips, score  # noqa: E402
+
+
+SEED = 5_000
+SIZE = 256
+EVERY = 3  # clips of the first round: each motif at one speed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "sofp_choices.md")
+    args = parser.parse_args()
+    dis, coarse, sparse = Remembered(DISFlowEstimator()), DISFlowEstimator(1, 3), DISFlowEstimator(0, 3)
+    choices = {
+        "defaults": sofp(dis, "quadratic"),
+        "window 6": sofp(dis, "quadratic", window=6),
+        "window 8": sofp(dis, "quadratic", window=8),
+        "DIS to half resolution, stride 3": sofp(coarse, "quadratic"),
+        "DIS with stride 3": sofp(sparse, "quadratic"),
+    }
+    clips = rendered_clips(0)
+    # The speeds of a motif follow each other: every third clip and one more takes them in turn.
+    clips = [clip for i, clip in enumerate(clips) if i % EVERY == (i // EVERY) % EVERY]
+    figures: dict[str, list[np.ndarray]] = {}
+    for clip in tqdm(clips, unit="clip"):
+        frames = load_clip(clip, SIZE, SEED)
+        row = [score(method(frames[::2]), frames[1::2])["psnr"] for method in choices.values()]
+        figures.setdefault(clip.speed, []).append(np.array(row))
+        dis.forget()
+    heads = ["speed (clips)", *choices]
+    means = {f"{speed} ({len(rows)})": np.mean(rows, axis=0) for speed, rows in figures.items()}
+    rows = [[speed, *(f"{figure:.2f}" for figure in row)] for speed, row in means.items()]
+    title = f"# SOFP's defaults, one changed at a time\n\nPSNR in dB, seed {SEED}, `{Path(__file__).name}`.\n\n"
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(title + sofp_table.table([heads, *rows]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Steps of `train_motion.py` against a straightforward loop with diffusers, in one process and in turn.
+
+    python benchmarks/train_step.py --mixed_precision bf16
+
+The straightforward loop encodes its clip and its caption in every step, keeps all weights in float32 under autocast,
+trains every weight of the motion modules, with stock attention, stock processors and an AdamW that is not fused. Both
+get clips that are in memory; decoding a video comes on top. `train_costs.py` counts the same at the size of SD 1.5.
+With --torch_compile a third loop takes its turn: ours, compiled.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from transformers import AutoTokenizer, CLIPTextModel
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+
+from cpu_attention import use_fast_attention  # noqa: E402
+from motion_adapter.build import freeze_image_layers  # noqa: E402
+from motion_models import load_motion_unet  # noqa: E402
+from motion_objective import motion_losses  # noqa: E402
+from pipeline_landscape_video import SHANSHUI_TINY  # noqa: E402
+from step_cost import LiveBytes  # noqa: E402
+from training_layers import checkpoint_layers, compile_unet, lower_precision  # noqa: E402
+
+
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
+
+
+class Loops:
+    """The loops, with what all of them need. A clip is (num_frames, 3, pixels, pixels) in [-1, 1]."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.device = torch.device(args.device)
+        self.dtype = DTYPES[args.mixed_precision]
+        self.scheduler = DDPMScheduler.from_pretrained(args.model, subfolder="scheduler")
+        self.tokenizer = AutoTokenizer.from_pretrained(args.model, subfolder="tokenizer")
+        self.vae = AutoencoderKL.from_pretrained(args.model, subfolder="vae").to(self.device).requires_grad_(False)
+        self.text_encoder = CLIPTextModel.from_pretrained(args.model, subfolder="text_encoder").to(self.device)
+        self.text_encoder.requires_grad_(False)
+        self.clips = torch.rand(args.batch_size, args.num_frames, 3, args.pixels, args.pixels, device=self.device)
+
+    @torch.no_grad()
+    def encode(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents, (batch, channels, num_frames, height, width), and the caption's states, (batch, tokens, dim)."""
+        latents = self.vae.encode(self.clips.flatten(0, 1) * 2 - 1).latent_dist.mode() * self.vae.config.scaling_factor
+        tokens = self.tokenizer(["a boat"] * len(self.clips), padding="max_length", return_tensors="pt").input_ids
+        states = self.text_encoder(tokens.to(self.device))[0]
+        return latents.unflatten(0, self.clips.shape[:2]).transpose(1, 2).contiguous(), states
+
+    def loss(self, unet: torch.nn.Module, latents: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        timesteps = torch.full((len(latents),), 500, device=self.device)
+        return motion_losses(unet, None, self.scheduler, latents, text, torch.randn_like(latents), timesteps).total
+
+    def ours(self, compiled: bool = False) -> Callable[[], None]:
+        unet = load_motion_unet(str(self.args.model)).to(self.device).train()
+        parameters = [parameter for _, parameter in freeze_image_layers(unet)]
+        lower_precision(unet, self.dtype, self.device)
+        use_fast_attention(unet, self.device, self.dtype)
+        if self.args.gradient_checkpointing:
+            checkpoint_layers(unet, self.args.gradient_checkpointing)
+        if compiled:
+            compile_unet(unet)
+        optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
+        latents, text = self.encode()
+        text = text.to(self.dtype)
+
+        def step() -> None:
+            self.loss(unet, latents, text).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    def straightforward(self) -> Callable[[], None]:
+        image_unet = UNet2DConditionModel.from_pretrained(self.args.model, subfolder="unet")
+        config = image_unet.config
+        adapter = MotionAdapter(
+            block_out_channels=config.block_out_channels,
+            motion_layers_per_block=config.layers_per_block,
+            motion_norm_num_groups=config.norm_num_groups,
+            use_motion_mid_block=False,
+        )
+        unet = UNetMotionModel.from_unet2d(image_unet, adapter).to(self.device).train()
+        unet.freeze_unet2d_params()
+        if self.args.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=1e-5, foreach=False)
+
+        def step() -> None:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                latents, text = self.encode()
+                loss = self.loss(unet, latents.float(), text)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+
+def seconds_of(step: Callable[[], None], device: torch.device) -> float:
+    start = time.perf_counter() if device.type == "cuda" else time.process_time()  # a CPU may be shared
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+    return time.process_time() - start
+
+
+def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
+    """The most that tensors made in the step take at once; with CUDA, all that is allocated, weights included."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated()
+    with LiveBytes() as live:
+        step()
+    return live.peak
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=SHANSHUI_TINY)
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--num_frames", type=int, default=12)
+    parser.add_argument("--pixels", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--mixed_precision", choices=tuple(DTYPES), default="bf16")
+    parser.add_argument("--gradient_checkpointing", choices=("attention", "all"))
+    parser.add_argument("--torch_compile", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    torch.manual_seed(0)
+    loops = Loops(args)
+    steps = {"straightforward": loops.straightforward(), "ours": loops.ours()}
+    if args.torch_compile:
+        steps["ours, compiled"] = loops.ours(compiled=True)
+    first: dict[str, float] = {}  # the first step allocates and compiles
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(args.rounds + 1):
+        for name, step in steps.items():
+            seconds = seconds_of(step, loops.device)
+            if number == 0:
+                first[name] = seconds
+            else:
+                times[name].append(seconds)
+    kind = torch.cuda.get_device_name() if loops.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(
+        f"{kind}, torch {torch.__version__}, {args.mixed_precision}, batches of {args.batch_size} clips of "
+        f"{args.num_frames} frames of {args.pixels} pixels, seed 0, median of {args.rounds} rounds in turn"
+    )
+    for name, step in steps.items():
+        rate = args.batch_size / statistics.median(times[name])
+        ratio = statistics.median(times["straightforward"]) / statistics.median(times[name])
+        print(
+            f"{name:16} {rate:7.2f} clips a second, {ratio:.2f} times the first line; first step {first[name]:.0f} s, "
+            f"peak {peak_bytes(step, loops.device) / 2**30:.2f} GiB"
+        )
+
+
+if __name__ == "__main__":
+    main()
