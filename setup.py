@@ -14,8 +14,12 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     # By name, so that a folder that happens to lie in a checkout never ends up in the wheel.
-    packages=["pipeline_landscape_video", "motion_adapter", "landscape_cli"],
-    package_data={"pipeline_landscape_video": ["shanshui_tiny/**"]},
+    packages=["pipeline_landscape_video", "motion_adapter", "landscape_evaluation", "landscape_cli"],
+    package_data={
+        "pipeline_landscape_video": ["shanshui_tiny/**"],
+        "motion_adapter": ["model_card.md", "hub_vocabulary.json"],
+        "landscape_evaluation": ["pages/*"],
+    },
     python_requires=">=3.11",  # what diffusers, torch and transformers at these floors ask for
     # Floors are the versions that the tests run on; older ones may work, but nobody has looked.
     install_requires=[
@@ -24,6 +28,7 @@ setup(
         "diffusers>=0.42.1",
         "einops>=0.8.2",
         "huggingface_hub>=2.4",
+        "Jinja2>=3.1",
         "numpy>=2.4",
         "opencv-python>=5.0",
         "peft>=0.21",
@@ -36,9 +41,22 @@ setup(
         "typer>=0.29",
     ],
     extras_require={
-        "test": ["pytest>=9.2", "ruff>=0.17.5,<0.18", "scikit-image>=0.26", "setuptools>=80"],
-        "train": ["tokenizers>=0.23"],
-        "eval": ["scikit-image>=0.26", "torchmetrics>=1.9"],
+        "test": [
+            "pytest>=9.2",
+            "ruff>=0.17.5,<0.18",
+            "mini-racer>=0.14.1",
+            "scikit-image>=0.26",
+            "scipy>=1.17",
+            "setuptools>=80",
+            "tensorboard>=2.21",
+            "torchmetrics>=1.9",
+            "ImageHash>=4.3.2",
+            "ray[data]>=2.60",
+            "scenedetect>=0.7.2",
+        ],
+        "train": ["ImageHash>=4.3.2", "scenedetect>=0.7.2", "tokenizers>=0.23"],
+        "distributed": ["ray[data]>=2.60"],
+        "eval": ["scikit-image>=0.26"],
     },
     entry_points={"console_scripts": ["landscape-video = landscape_cli.main:main"]},
 )

@@ -8,6 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models.optical_flow import raft_small
 from typer.testing import CliRunner, Result
 
 from landscape_cli.common import Flow, SofpMode
@@ -174,6 +177,21 @@ def test_tags_and_metadata_are_carried_over_and_the_settings_added(tmp_path):
     assert probe_video(tmp_path / "out.mp4").tags["title"] == "River"
 
 
+def test_flow_comes_from_the_weights_of_a_file(tmp_path):
+    torch.manual_seed(0)
+    weights = tmp_path / "raft.safetensors"
+    save_file(raft_small().state_dict(), weights)  # random, but of the kind
+    source = make_video(tmp_path / "in.mp4", moving_frames(3))
+    arguments = ["--flow-weights", str(weights), "--device", "cpu"]
+    result = CliRunner().invoke(app, ["interpolate", str(source), str(tmp_path / "raft.mp4"), *arguments])
+    assert result.exit_code == 0, result.stderr
+    settings = read_metadata(tmp_path / "raft.mp4")["interpolation"]
+    assert (settings["flow"], settings["flow_weights"]) == ("raft-small", str(weights))
+    assert interpolate(source, tmp_path / "dis.mp4").exit_code == 0
+    by_raft, by_dis = (read_video(tmp_path / name).frames.astype(float) for name in ("raft.mp4", "dis.mp4"))
+    assert np.abs(by_raft - by_dis)[1].mean() > 2 * np.abs(by_raft - by_dis)[0].mean()
+
+
 def test_a_single_frame_and_odd_sizes(tmp_path):
     source = make_video(tmp_path / "one.mp4", moving_frames(1))
     assert interpolate(source, tmp_path / "out.mp4").exit_code == 0
@@ -198,6 +216,8 @@ def test_a_single_frame_and_odd_sizes(tmp_path):
         ("in.mp4", ["out.mp4", "--times", "4"], "--times"),
         ("in.mp4", ["out.mp4", "--sofp-mode", "cubic"], "--sofp-mode"),
         ("in.mp4", ["out.mp4", "--times", "0"], "--times"),
+        ("in.mp4", ["out.mp4", "--flow-weights", "none.pth"], "--flow-weights none.pth: there is no such file"),
+        ("in.mp4", ["out.mp4", "--flow-weights", "text.mp4"], "text.mp4 is no file of weights"),
         ("in.mp4", [], "Missing argument"),
     ],
 )

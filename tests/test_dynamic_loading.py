@@ -11,7 +11,8 @@ import pytest
 
 
 PACKAGE = Path(__file__).parents[1] / "pipeline_landscape_video"
-PIPELINE = PACKAGE / "pipeline.py"
+PIPELINE, WITH_PICTURES = PACKAGE / "pipeline.py", PACKAGE / "pipeline_image_to_video.py"
+CLASSES = {PIPELINE: "LandscapeVideoPipeline", WITH_PICTURES: "LandscapeImageToVideoPipeline"}
 OUR_PACKAGES = ("pipeline_landscape_video", "motion_adapter", "landscape_cli", "landscape_evaluation", "training")
 
 
@@ -34,15 +35,18 @@ def roots_of(file: Path) -> set[str]:
     return roots
 
 
-LEAVES = sorted(PACKAGE / f"{node.module}.py" for node in relative_imports_of(PIPELINE) if node.module)
+LEAVES = sorted(
+    {PACKAGE / f"{node.module}.py" for file in CLASSES for node in relative_imports_of(file) if node.module}
+)
 
 
 # What the loader allows: it copies the files named in pipeline.py, flat, and nothing that those name in turn
 
 
-def test_pipeline_imports_leaf_siblings_by_name():
-    assert LEAVES
-    for node in relative_imports_of(PIPELINE):
+@pytest.mark.parametrize("pipeline", CLASSES, ids=lambda path: path.name)
+def test_pipeline_imports_leaf_siblings_by_name(pipeline):
+    assert relative_imports_of(pipeline)
+    for node in relative_imports_of(pipeline):
         assert node.level == 1, "no import from a parent package"
         assert node.module and "." not in node.module, "no `from . import x`, no sub-packages"
         assert node.module.startswith("landscape_"), "siblings of all pipelines share one namespace: long unique names"
@@ -55,12 +59,12 @@ def test_leaves_import_no_siblings(leaf):
     assert not relative_imports_of(leaf)
 
 
-@pytest.mark.parametrize("file", [PIPELINE, *LEAVES], ids=lambda path: path.name)
+@pytest.mark.parametrize("file", [*CLASSES, *LEAVES], ids=lambda path: path.name)
 def test_code_for_the_hub_needs_no_package_of_ours(file):
     assert not roots_of(file) & set(OUR_PACKAGES)
 
 
-@pytest.mark.parametrize("file", [PIPELINE, *LEAVES], ids=lambda path: path.name)
+@pytest.mark.parametrize("file", [*CLASSES, *LEAVES], ids=lambda path: path.name)
 def test_text_looks_to_the_loader_like_the_code(file):
     # The loader scans the text with regular expressions: a line of a docstring can look like an import.
     from diffusers.utils.dynamic_modules_utils import get_relative_imports
@@ -68,10 +72,11 @@ def test_text_looks_to_the_loader_like_the_code(file):
     assert set(get_relative_imports(file)) == {node.module for node in relative_imports_of(file)}
 
 
-def test_pipeline_defines_one_pipeline_class():
-    classes = [node for node in ast.parse(PIPELINE.read_text()).body if isinstance(node, ast.ClassDef)]
-    assert [node.name for node in classes] == ["LandscapeVideoPipeline"]
-    imported = [alias.name for node in relative_imports_of(PIPELINE) for alias in node.names]
+@pytest.mark.parametrize("pipeline", CLASSES, ids=lambda path: path.name)
+def test_pipeline_defines_one_pipeline_class(pipeline):
+    classes = [node for node in ast.parse(pipeline.read_text()).body if isinstance(node, ast.ClassDef)]
+    assert [node.name for node in classes] == [CLASSES[pipeline]]
+    imported = [alias.name for node in relative_imports_of(pipeline) for alias in node.names]
     assert not [name for name in imported if name.endswith("Pipeline")]
 
 
@@ -89,12 +94,14 @@ from diffusers import DiffusionPipeline, MotionAdapter
 
 def save(pipe, file):
     assert type(pipe).__module__.startswith("diffusers_modules."), type(pipe)
-    assert type(pipe).__name__ == "LandscapeVideoPipeline"
+    pictures = type(pipe).__name__ == "LandscapeImageToVideoPipeline"
+    assert pictures or type(pipe).__name__ == "LandscapeVideoPipeline"
+    extra = {"image": torch.linspace(0, 1, 3 * 64 * 64).view(3, 64, 64)} if pictures else {}
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
     frames = pipe(
         "misty mountains", num_frames=4, num_inference_steps=2, generator=generator, output_type="pt",
-        flow_estimator="dis",
+        flow_estimator="dis", **extra,
     ).frames
     torch.save(frames, file)
 
@@ -123,6 +130,8 @@ def frames_of(pipe):
 
     generator = torch.Generator().manual_seed(0)
     arguments = {"num_frames": 4, "num_inference_steps": 2, "output_type": "pt", "flow_estimator": "dis"}
+    if "image_retention" in pipe.components:
+        arguments["image"] = torch.linspace(0, 1, 3 * 64 * 64).view(3, 64, 64)
     return pipe("misty mountains", generator=generator, **arguments).frames
 
 
@@ -179,6 +188,34 @@ save(pipe, "on_base.pt")
     loaded.set_progress_bar_config(disable=True)
     torch.testing.assert_close(torch.load(tmp_path / "frames.pt"), frames_of(loaded))
     torch.testing.assert_close(torch.load(tmp_path / "on_base.pt"), frames_of(pipe))
+
+
+def test_pipelines_that_take_pictures_load_where_we_are_not_installed(tiny_pipeline, tmp_path):
+    import torch
+
+    from motion_adapter.publish import export_pipeline
+    from retention_models import build_image_to_video
+
+    pipe = build_image_to_video()
+    export_pipeline(pipe, tmp_path / "export")
+    export_pipeline(pipe, tmp_path / "model", include_code=False)
+    export_pipeline(tiny_pipeline(), tmp_path / "base", include_code=False)
+    shutil.copytree(PACKAGE, tmp_path / "pipeline_landscape_video", ignore=shutil.ignore_patterns("shanshui_tiny"))
+    load_elsewhere(
+        """
+save(DiffusionPipeline.from_pretrained("export", trust_remote_code=True), "frames.pt")
+code = "pipeline_landscape_video/pipeline_image_to_video.py"
+save(DiffusionPipeline.from_pretrained("model", custom_pipeline=code, trust_remote_code=True), "custom.pt")
+pipe = DiffusionPipeline.from_pretrained("base", custom_pipeline="export", trust_remote_code=True)
+save(pipe, "text.pt")
+assert type(pipe).__name__ == "LandscapeVideoPipeline"
+""",
+        tmp_path,
+    )
+    torch.testing.assert_close(torch.load(tmp_path / "frames.pt"), frames_of(pipe))
+    torch.testing.assert_close(torch.load(tmp_path / "custom.pt"), frames_of(pipe))
+    text_only = torch.load(tmp_path / "text.pt")
+    assert text_only.shape == frames_of(pipe).shape and not torch.allclose(text_only, frames_of(pipe), atol=1e-3)
 
 
 BASE_INDEX = """{

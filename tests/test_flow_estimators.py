@@ -152,6 +152,18 @@ def test_dis_matches_each_pair_on_its_own():
     assert together[1].abs().max() < 0.01
 
 
+def test_a_finer_search_finds_finer_things():
+    """A stroke three pixels wide moves by two over a ground at rest: a search at half resolution loses it."""
+    frames = random_frames(1, 80, 80, seed=4).repeat(2, 1, 1, 1) * 0.3 + 0.6
+    frames[0, :, 10:-10, 40:43], frames[1, :, 10:-10, 42:45] = 0.0, 0.0
+    found = {
+        setting: DISFlowEstimator(*setting)(frames[:1], frames[1:])[0, 0, 14:-14, 41].mean().item()
+        for setting in ((1, 3), (0, 3), (0, 2))
+    }
+    assert abs(found[0, 2] - 2) < 0.5 * abs(found[1, 3] - 2)
+    assert found[0, 2] != found[0, 3]
+
+
 @pytest.mark.parametrize("height, width", [(1, 1), (5, 7), (11, 300)])
 def test_dis_takes_small_frames(height, width):
     frames = random_frames(2, height, width)
@@ -309,6 +321,25 @@ def test_unknown_keys_are_refused(small, tmp_path):
         load_flow_estimator("raft-small", path)
 
 
+def test_a_misfit_is_one_short_line_with_an_example_of_each_kind(small, tmp_path):
+    path = tmp_path / "other.pth"
+    state_dict = {
+        **small.state_dict(),
+        "a": torch.zeros(1),
+        "b": torch.zeros(1),
+        "update_block.flow_head.conv2.bias": torch.zeros(3),
+    }
+    del state_dict["feature_encoder.conv.bias"]
+    torch.save(state_dict, path)
+    with pytest.raises(ValueError) as refused:
+        load_flow_estimator("raft-small", path)
+    assert str(refused.value) == (
+        f"{path} does not hold the weights of torchvision's raft_small: tensors are missing "
+        "(feature_encoder.conv.bias), unknown (a and 1 more), "
+        "of another shape (update_block.flow_head.conv2.bias: (3,), not (2,))."
+    )
+
+
 class Payload:
     def __reduce__(self):
         return (print, ("code of the file ran",))
@@ -354,6 +385,9 @@ def test_wrong_depths_are_refused(small):
         RAFTFlowEstimator(small, num_flow_updates=0)
     with pytest.raises(ValueError, match="`finest_scale` is -1"):
         DISFlowEstimator(finest_scale=-1)
+    for patch_stride in (0, 9):
+        with pytest.raises(ValueError, match=f"`patch_stride` is {patch_stride}"):
+            DISFlowEstimator(patch_stride=patch_stride)
 
 
 @pytest.mark.parametrize("make", [lambda small: RAFTFlowEstimator(small, UPDATES), lambda small: DISFlowEstimator()])

@@ -1,60 +1,15 @@
-"""`LandscapeVideoPipeline`: calls, outputs, and every check before the first step."""
+"""`LandscapeVideoPipeline`: its call, what comes out, flow estimators, callbacks and interrupts."""
 
 import inspect
 import io
-import logging
 
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AnimateDiffPipeline,
-    DDIMScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    UNetMotionModel,
-)
+from diffusers import AnimateDiffPipeline
 
+from pipeline_calls import Steps, sample, still
 from pipeline_landscape_video import LandscapeVideoPipeline
-from tiny_models import build_scheduler, build_unet2d
-
-
-PIPELINE_LOGGER = "pipeline_landscape_video.pipeline"
-
-
-def still(frames_a: torch.Tensor, frames_b: torch.Tensor) -> torch.Tensor:
-    """A flow estimator that sees no motion."""
-    return torch.zeros_like(frames_a[:, :2])
-
-
-def sample(pipe, **arguments):
-    """Frames of a call with small defaults."""
-    defaults = {
-        "num_frames": 4,
-        "num_inference_steps": 2,
-        "generator": torch.Generator().manual_seed(0),
-        "output_type": "pt",
-        "flow_estimator": still,
-    }
-    if "prompt_embeds" not in arguments:
-        defaults["prompt"] = "misty mountains"
-    return pipe(**(defaults | arguments)).frames
-
-
-def said(caplog, logger=PIPELINE_LOGGER):
-    """Messages of one logger."""
-    return [record.getMessage() for record in caplog.records if record.name == logger]
-
-
-class Steps:
-    """Counts how often a pipeline's UNet runs."""
-
-    def __init__(self, pipe):
-        self.count = 0
-        pipe.unet.register_forward_pre_hook(self.add)
-
-    def add(self, *_):
-        self.count += 1
 
 
 # Signature and defaults
@@ -64,6 +19,7 @@ def test_signature_is_the_parents_then_ours():
     parent = list(inspect.signature(AnimateDiffPipeline.__call__).parameters)
     ours = list(inspect.signature(LandscapeVideoPipeline.__call__).parameters)
     assert ours == [*parent[:-1], "interpolate", "sofp_mode", "flow_estimator", "kwargs"]
+    assert issubclass(LandscapeVideoPipeline, AnimateDiffPipeline)
     constructor = list(inspect.signature(AnimateDiffPipeline.__init__).parameters)
     assert list(inspect.signature(LandscapeVideoPipeline.__init__).parameters) == constructor
 
@@ -244,6 +200,8 @@ def test_callback_sees_and_changes_latents(tiny_pipeline):
     latents = sample(pipe, output_type="latent", callback_on_step_end=blank)
     assert seen == [(0, (1, 4, 4, 8, 8)), (1, (1, 4, 4, 8, 8))]
     assert not latents.any()
+    frames = sample(pipe, callback_on_step_end=blank)[0]
+    assert len(frames) == 7 and torch.equal(frames, frames[:1].expand_as(frames))  # nothing moves: all were blank
     with pytest.raises(ValueError, match="callback_on_step_end_tensor_inputs"):
         sample(pipe, callback_on_step_end=blank, callback_on_step_end_tensor_inputs=["noise"])
 
@@ -286,158 +244,3 @@ def test_hooks_are_freed_when_interpolation_fails(tiny_pipeline, monkeypatch):
     with pytest.raises(RuntimeError, match="no flow today"):
         sample(pipe, flow_estimator=broken)
     assert len(freed) == 2  # by the parent before decoding, and by us after it
-
-
-# Checks before the first step
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"num_frames": 33}, ValueError, "`num_frames` is 33, .* at most 32"),
-        ({"num_frames": 0}, ValueError, "`num_frames` is 0"),
-        ({"num_frames": 4.0}, ValueError, "`num_frames` is 4.0"),
-        ({"num_inference_steps": 0}, ValueError, "`num_inference_steps` is 0"),
-        ({"height": 60}, ValueError, "`height` is 60, must be a positive multiple of 8"),
-        ({"width": 60}, ValueError, "`width` is 60"),
-        ({"height": 0}, ValueError, "`height` is 0"),
-        ({"width": -8}, ValueError, "`width` is -8"),
-        ({"num_videos_per_prompt": 2}, ValueError, "`num_videos_per_prompt` is 2, must be 1: repeat the prompt"),
-        ({"prompt": []}, ValueError, "`prompt` is empty"),
-        ({"output_type": "gif"}, ValueError, "`output_type` is 'gif', must be one of pil, np, pt, latent"),
-        ({"sofp_mode": "cubic"}, ValueError, "`sofp_mode` is 'cubic', must be one of quadratic, projection, linear"),
-        ({"sofp_mode": "cubic", "interpolate": False}, ValueError, "`sofp_mode` is 'cubic'"),
-        ({"flow_estimator": "farneback"}, ValueError, "`flow_estimator` is 'farneback', must be one of raft"),
-        ({"latents": torch.zeros(1, 4, 5, 8, 8)}, ValueError, "`num_frames` is 4, but `latents` hold 5"),
-        ({"interpolat": False}, TypeError, "unknown keyword `interpolat`, did you mean `interpolate`?"),
-        ({"video_length": 8}, TypeError, "unknown keyword `video_length`"),
-    ],
-)
-def test_wrong_arguments_are_refused_in_one_line_before_any_step(tiny_pipeline, arguments, error, message):
-    pipe = tiny_pipeline()
-    steps = Steps(pipe)
-    with pytest.raises(error, match=message) as caught:
-        sample(pipe, **arguments)
-    assert "\n" not in str(caught.value)
-    assert steps.count == 0
-
-
-def test_as_many_frames_as_positions_are_allowed(tiny_pipeline):
-    assert sample(tiny_pipeline(), num_frames=32, num_inference_steps=1, interpolate=False).shape[1] == 32
-
-
-def test_image_unet_assigned_later_is_refused(tiny_pipeline):
-    pipe = tiny_pipeline()
-    pipe.unet = build_unet2d()
-    with pytest.raises(ValueError, match="`pipe.unet` is an image UNet"):
-        sample(pipe)
-
-
-def test_motion_unet_assigned_later_gets_the_attention(tiny_pipeline, tiny_components):
-    pipe, components = tiny_pipeline(), tiny_components()
-    expected = sample(pipe)
-    assigned = UNetMotionModel.from_unet2d(components["unet"], components["motion_adapter"])
-    pipe.unet = assigned
-    assert torch.equal(sample(pipe), expected)
-    assert "sparse_causal_mode" not in assigned.config  # it may belong to another pipeline
-
-
-def test_long_prompt_is_warned_about_with_what_was_cut(tiny_pipeline, caplog):
-    sample(tiny_pipeline(), prompt="misty mountains " * 38 + "boat")
-    (message,) = said(caplog, "diffusers.pipelines.animatediff.pipeline_animatediff")
-    assert "truncated" in message and "mountains boat" in message and "\n" not in message
-
-
-@pytest.mark.parametrize("wrap", [str, lambda text: [text]])
-def test_long_negative_prompt_is_warned_about_with_what_was_cut(tiny_pipeline, caplog, wrap):
-    pipe = tiny_pipeline()
-    text = "misty mountains " * 37 + "rain snow"
-    prompt = wrap("mist")
-    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER):
-        sample(pipe, prompt=prompt, negative_prompt=wrap(text[:-5]))
-        sample(pipe, prompt=prompt, negative_prompt=wrap(text), guidance_scale=1)  # not used, nothing to say
-        assert not said(caplog)
-        sample(pipe, prompt=prompt, negative_prompt=wrap(text))
-    assert said(caplog) == ["`negative_prompt` is cut after 77 tokens, this part is lost: 'snow'"]
-
-
-@pytest.mark.parametrize(
-    "scheduler",
-    [
-        EulerDiscreteScheduler(beta_schedule="scaled_linear"),
-        DDIMScheduler(beta_schedule="squaredcos_cap_v2"),
-    ],
-)
-def test_other_beta_schedules_are_warned_about(tiny_pipeline, caplog, scheduler):
-    pipe = tiny_pipeline()
-    pipe.scheduler = scheduler
-    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER):
-        sample(pipe, interpolate=False)
-    (message,) = said(caplog)
-    assert scheduler.config.beta_schedule in message and "\n" not in message
-
-
-def test_linear_betas_are_not_warned_about(tiny_pipeline, caplog):
-    pipe = tiny_pipeline()
-    pipe.scheduler = EulerDiscreteScheduler.from_config(build_scheduler().config)
-    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER):
-        sample(pipe, interpolate=False)
-    assert not said(caplog)
-
-
-def test_scheduler_without_betas_is_warned_about(tiny_pipeline, caplog):
-    pipe = tiny_pipeline()
-    pipe.scheduler = FlowMatchEulerDiscreteScheduler()
-    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER), pytest.raises(AttributeError, match="init_noise_sigma"):
-        sample(pipe)  # diffusers' own AnimateDiff cannot use it either
-    assert "The betas of FlowMatchEulerDiscreteScheduler are None" in said(caplog)[0]
-
-
-# What diffusers' own pipeline brings along
-
-
-def test_free_noise_makes_longer_clips_and_can_be_disabled(tiny_pipeline):
-    pipe = tiny_pipeline()
-    before = sample(pipe, num_frames=8)
-    pipe.enable_free_noise(context_length=8, context_stride=4)
-    assert sample(pipe, num_frames=40, num_inference_steps=1, interpolate=False).shape[1] == 40
-    with pytest.raises(ValueError, match="`num_frames` is 0"):
-        sample(pipe, num_frames=0)
-    pipe.disable_free_noise()
-    assert not pipe.free_noise_enabled
-    assert torch.equal(sample(pipe, num_frames=8), before)
-    with pytest.raises(ValueError, match="at most 32"):
-        sample(pipe, num_frames=40)
-
-
-def test_free_noise_window_must_fit_the_positions(tiny_pipeline):
-    pipe = tiny_pipeline()
-    pipe.enable_free_noise(context_length=48, context_stride=4)
-    with pytest.raises(ValueError, match="`context_length` is 48, .* at most 32"):
-        sample(pipe, num_frames=64)
-
-
-def test_free_noise_takes_a_prompt_for_each_part(tiny_pipeline):
-    pipe = tiny_pipeline()
-    pipe.enable_free_noise(context_length=8, context_stride=4)
-    frames = sample(pipe, prompt={0: "mist", 8: "rain"}, num_frames=12, num_inference_steps=1)
-    assert frames.shape[1] == 23
-
-
-def test_free_init_and_freeu_work_with_interpolation(tiny_pipeline):
-    pipe = tiny_pipeline()
-    plain = sample(pipe)
-    pipe.enable_free_init(num_iters=2)
-    refined = sample(pipe)
-    pipe.disable_free_init()
-    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
-    scaled = sample(pipe)
-    pipe.disable_freeu()
-    assert refined.shape == scaled.shape == plain.shape
-    assert not torch.equal(refined, plain)
-    assert torch.equal(sample(pipe), plain)
-
-
-def test_chunked_decoding_gives_the_same_frames(tiny_pipeline):
-    pipe = tiny_pipeline()
-    torch.testing.assert_close(sample(pipe, decode_chunk_size=1), sample(pipe), atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""What `LandscapeVideoPipeline` makes of its components: attention, schedulers, folders, other pipelines."""
+"""What `LandscapeVideoPipeline` makes of its components: attention, folders, other pipelines."""
 
 import json
 import logging
@@ -18,11 +18,11 @@ from diffusers import (
 )
 from transformers import CLIPImageProcessor
 
+from pipeline_calls import PIPELINE_LOGGER, said
 from pipeline_landscape_video import SPARSE_CAUSAL_MODES, LandscapeVideoPipeline
 from tiny_models import build_motion_adapter, build_scheduler, build_unet2d
 
 
-PIPELINE_LOGGER = "pipeline_landscape_video.pipeline"
 NOISE_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012}
 
 
@@ -39,10 +39,6 @@ def sample(pipe, **arguments):
         output_type="pt",
         **arguments,
     ).frames
-
-
-def said(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == PIPELINE_LOGGER]
 
 
 def motion_unet(components):
@@ -141,40 +137,6 @@ def test_other_adapter_beside_a_motion_unet_is_warned_about(tiny_components, cap
     (message,) = said(caplog)
     assert "different weights of `motion_adapter` are not used" in message
     pipe.unet.load_motion_modules(pipe.motion_adapter)  # what the warning recommends
-
-
-# Schedulers
-
-
-@pytest.mark.parametrize("scheduler_class", [PNDMScheduler, DDIMScheduler, EulerDiscreteScheduler])
-def test_scaled_linear_scheduler_of_an_image_model_is_replaced_and_said_so(tiny_components, caplog, scheduler_class):
-    given = scheduler_class(
-        beta_schedule="scaled_linear", prediction_type="v_prediction", timestep_spacing="trailing", **NOISE_SCHEDULE
-    )
-    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER):
-        pipe = LandscapeVideoPipeline(**tiny_components(scheduler=given))
-    (message,) = said(caplog)
-    assert scheduler_class.__name__ in message and "linear betas" in message and "\n" not in message
-    assert type(pipe.scheduler) is DDIMScheduler
-    config = pipe.scheduler.config
-    assert (config.beta_schedule, config.beta_start, config.beta_end) == ("linear", 0.00085, 0.012)
-    assert (config.clip_sample, config.steps_offset, config.timestep_spacing) == (False, 1, "leading")
-    assert config.prediction_type == "v_prediction"
-    assert given.config.beta_schedule == "scaled_linear"  # it may belong to another pipeline
-
-
-def test_linear_scheduler_is_kept_whatever_its_class(tiny_components, caplog):
-    given = EulerDiscreteScheduler(beta_schedule="linear", **NOISE_SCHEDULE)
-    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER):
-        assert LandscapeVideoPipeline(**tiny_components(scheduler=given)).scheduler is given
-    assert not said(caplog)
-
-
-def test_scheduler_of_a_motion_unet_is_kept(tiny_components):
-    components = tiny_components()
-    given = DDIMScheduler(beta_schedule="scaled_linear", **NOISE_SCHEDULE)
-    pipe = LandscapeVideoPipeline(**components | {"unet": motion_unet(components), "scheduler": given})
-    assert pipe.scheduler is given
 
 
 # Folders

@@ -13,10 +13,12 @@ from diffusers import (
     UNet2DConditionModel,
     UNetMotionModel,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from motion_adapter.publish import export_pipeline, extract_image_unet
-from pipeline_landscape_video import LandscapeVideoPipeline
+from motion_adapter.validate import check_export
+from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+from retention_models import build_image_to_video, fuse_projections
 
 
 CODE_FILES = {
@@ -24,6 +26,8 @@ CODE_FILES = {
     "landscape_flow_interpolation.py",
     "landscape_motion_attention.py",
     "landscape_optical_flow.py",
+    "landscape_pipeline_parts.py",
+    "landscape_scheduler.py",
 }
 FOLDERS = {"vae", "text_encoder", "tokenizer", "unet", "motion_adapter", "scheduler"}
 
@@ -58,6 +62,51 @@ def test_folder_holds_code_and_each_weight_once(tiny_pipeline, tmp_path):
     motion_weights = load_file(tmp_path / "export" / "motion_adapter" / "diffusion_pytorch_model.safetensors")
     assert image_weights.keys() | motion_weights.keys() == pipe.unet.state_dict().keys()
     assert not image_weights.keys() & motion_weights.keys()
+
+
+def test_folder_with_a_branch_holds_both_pipelines_and_the_branch_with_its_class(tmp_path):
+    pipe = build_image_to_video()
+    export_pipeline(pipe, tmp_path / "export", dtype=torch.float16)
+    pictures = {"pipeline_image_to_video.py", "landscape_guidance.py", "landscape_pictures.py"}
+    pictures |= {"landscape_image_retention.py", "image_retention"}
+    assert names(tmp_path / "export") == CODE_FILES | FOLDERS | pictures | {"model_index.json"}
+    assert names(tmp_path / "export" / "image_retention") == {
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        "landscape_image_retention.py",
+    }
+    index = json.loads((tmp_path / "export" / "model_index.json").read_text())
+    assert index["_class_name"] == ["pipeline_image_to_video", "LandscapeImageToVideoPipeline"]
+    assert index["image_retention"] == ["landscape_image_retention", "ImageRetention"]
+    check_export(tmp_path / "export", torch.float16)
+    for file in tmp_path.rglob("*.py"):
+        file.write_text("raise AssertionError('this code must not run')")
+    loaded = LandscapeImageToVideoPipeline.from_pretrained(tmp_path / "export")
+    assert type(loaded.image_retention) is ImageRetention
+    weights = zip(loaded.image_retention.parameters(), pipe.image_retention.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs.half().float()) for ours, theirs in weights)
+    assert not hasattr(LandscapeVideoPipeline.from_pretrained(tmp_path / "export"), "image_retention")
+
+
+def test_the_files_of_a_branch_are_checked(tmp_path):
+    export = export_pipeline(build_image_to_video(), tmp_path / "export", include_code=False)
+    check_export(export)
+    code = export / "image_retention" / "landscape_image_retention.py"
+    content = code.read_bytes()
+    code.unlink()
+    with pytest.raises(ValueError, match="image_retention: lacks landscape_image_retention.py, the code of its class"):
+        check_export(export)
+    code.write_bytes(content)
+    weights = export / "image_retention" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["zero_conv_mid.weight"][0] = torch.nan
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="not finite in zero_conv_mid.weight"):
+        check_export(export)
+    pipe = build_image_to_video()
+    fuse_projections(pipe.image_retention)
+    with pytest.raises(ValueError, match="`image_retention` holds .* weights that its config does not name"):
+        export_pipeline(pipe, tmp_path / "fused")
 
 
 def test_folder_without_code_loads_as_ours(tiny_pipeline, tmp_path):

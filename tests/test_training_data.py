@@ -1,4 +1,4 @@
-"""Where training clips come from: folders of videos, caches of latents, and who gets which frames of them."""
+"""Caches of latents, captions, and who gets which frames of a clip. Videos have `test_video_dataset.py`."""
 
 import json
 from pathlib import Path
@@ -8,110 +8,30 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clip_sampling import ClipBatchSampler, ClipRequest
+from clip_sampling import ClipBatchSampler, ClipRequest, TimestepBias
 from latent_cache import LatentCache, encode_videos, is_latent_cache, write_shard
 from latent_cache import run as encode
 from motion_models import encode_frames
-from pipeline_landscape_video.video_io import write_video
 from text_states import TextStates
 from tiny_models import build_text_encoder, build_tokenizer, build_vae
-from video_dataset import VideoFolder
+from video_dataset import VideoDataset
+from video_files import make_video_folder
 
 
 def request(clip: int = 0, start: int = 0, num_frames: int = 4, stride: int = 1) -> ClipRequest:
     return ClipRequest(clip, start, stride, num_frames, text="", timestep=0, noise_seed=0)
 
 
-# Folders of videos
-
-
-def make_clip(num_frames: int, height: int = 48, width: int = 64, brightness: int = 8) -> np.ndarray:
-    """Frame i is of the grey level i * brightness, dark outside a square in the middle."""
-    frames = np.zeros((num_frames, height, width, 3), np.uint8)
-    side = (width - height) // 2
-    frames[:, :, side : side + height] = np.arange(num_frames)[:, None, None, None] * brightness
-    return frames
-
-
-def make_folder(directory: Path, lengths: list[int], **rows: list) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for number, length in enumerate(lengths):
-        write_video(directory / f"{number}.mp4", make_clip(length), fps=8)
-        lines.append(json.dumps({"file_name": f"{number}.mp4", "text": f"clip {number}", "texts": [f"片{number}"]}))
-    (directory / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return directory
+# Caches of latents
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("videos"), [20, 9])
-
-
-def test_video_folder_reads_captions_and_lengths(folder):
-    videos = VideoFolder(folder, resolution=32)
-    assert videos.captions == [["clip 0", "片0"], ["clip 1", "片1"]] and videos.lengths == [20, 9]
-    assert videos.name(1) == str(folder / "1.mp4")
-
-
-def test_frames_come_at_the_asked_stride_in_the_asked_size(folder):
-    item = VideoFolder(folder, resolution=32)[request(start=3, num_frames=4, stride=5)]
-    clip = item["pixel_values"]
-    assert clip.shape == (4, 3, 32, 32) and -1 <= clip.min() and clip.max() <= 1
-    expected = torch.tensor([3, 8, 13, 18]) * 8 / 127.5 - 1
-    # The frame is wider than high: resized to 32 in height, cropped in the middle, the dark sides are gone.
-    torch.testing.assert_close(clip[:, :, 8:24, 2:30].mean(dim=(1, 2, 3)), expected, atol=0.03, rtol=0)
-
-
-def test_every_unusable_video_is_named(tmp_path):
-    folder = make_folder(tmp_path, [12, 12, 12])
-    (folder / "1.mp4").write_bytes((folder / "1.mp4").read_bytes()[:400])
-    (folder / "2.mp4").unlink()
-    with pytest.raises(ValueError, match="2 of 3 videos") as error:
-        VideoFolder(folder)
-    assert "1.mp4" in str(error.value) and "2.mp4" in str(error.value) and "0.mp4" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"text": "a"}', "line 2: `file_name` is missing"),
-        ('{"file_name": "0.mp4"}', "line 2: `text` is missing"),
-        ('{"file_name": "0.mp4", "text": "  "}', "line 2: every caption"),
-        ('{"file_name": "0.mp4", "text": "a", "texts": "b"}', "line 2: .*`texts` is no list"),
-        ('{"file_name": "0.mp4", "text": 5}', "line 2: every caption"),
-        ('{"file_name": "../0.mp4", "text": "a"}', "line 2: '../0.mp4' lies outside"),
-        ('{"file_name": "/etc/passwd", "text": "a"}', "line 2: '/etc/passwd' lies outside"),
-        ('["0.mp4", "a"]', "line 2: has to be an object"),
-        ('{"file_name": "0.mp4", "text"', "line 2: not JSON"),
-    ],
-)
-def test_wrong_metadata_is_named_by_line(tmp_path, line, message):
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "0.mp4", "text": "a"}\n' + line + "\n")
-    with pytest.raises(ValueError, match=message):
-        VideoFolder(tmp_path)
-
-
-def test_metadata_has_to_be_there_and_utf8(tmp_path):
-    with pytest.raises(FileNotFoundError, match="neither a metadata.jsonl nor a latent cache"):
-        VideoFolder(tmp_path)
-    (tmp_path / "metadata.jsonl").write_bytes('{"file_name": "0.mp4", "text": "café"}'.encode("latin-1"))
-    with pytest.raises(ValueError, match="has to be UTF-8"):
-        VideoFolder(tmp_path)
-
-
-def test_a_byte_order_mark_is_no_part_of_the_metadata(tmp_path):
-    folder = make_folder(tmp_path, [9])
-    path = folder / "metadata.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert VideoFolder(folder).captions == [["clip 0", "片0"]]
-
-
-# Caches of latents
+    return make_video_folder(tmp_path_factory.mktemp("videos"), [20, 9])
 
 
 def test_encoding_a_folder_gives_the_latents_that_training_would_compute(folder, tmp_path):
-    videos, vae = VideoFolder(folder, resolution=32), build_vae()
+    videos, vae = VideoDataset(folder, resolution=32), build_vae()
     encode_videos(videos, vae, tmp_path / "cache", sample_stride=2)
     cache = LatentCache(tmp_path / "cache")
     assert cache.latent_shape == (4, 4, 4)
@@ -224,6 +144,17 @@ def test_draws_stay_in_their_ranges_and_reach_their_ends():
         assert 0 <= drawn.start <= sampler.dataset.lengths[drawn.clip] - (drawn.num_frames - 1) * drawn.stride - 1
     tight = make_sampler([22], batch_size=1, num_frames_range=(8, 8), stride_range=(3, 3))
     assert all(batch[0].start == 0 for batch in tight)
+
+
+@pytest.mark.parametrize(("strategy", "ends"), [("later", range(900, 1000)), ("earlier", range(100))])
+def test_biased_timesteps_come_as_often_as_said(strategy, ends):
+    bias = TimestepBias(strategy, portion=0.1, multiplier=6)
+    drawn = [bias.draw(np.random.default_rng(seed), 1000) for seed in range(3000)]
+    assert min(drawn) >= 0 and max(drawn) <= 999
+    share = np.mean([step in ends for step in drawn])
+    assert abs(share - 6 * 0.1 / (6 * 0.1 + 0.9)) < 0.03  # three standard errors of 3,000 draws
+    inside = [step for step in drawn if step in ends]
+    assert abs(np.mean(inside) - np.mean(ends)) < 4  # and evenly within that end
 
 
 def test_a_step_has_one_length():

@@ -1,5 +1,6 @@
 """Small real components for tests: random weights fixed by a seed, nothing downloaded, nothing mocked."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -125,3 +126,84 @@ def build_components(sparse_causal_mode: str | None = "previous", seed: int = 0,
             "scheduler": build_scheduler(),
         }
     return components | overrides
+
+
+def build_captioner(directory: Path) -> Path:
+    """A BLIP that has learned nothing, saved with its processor: it says words, not what it sees."""
+    from transformers import (
+        BertTokenizer,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"describe this mist mountain river boat moves".split()]
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokens = {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
+    text = {"vocab_size": len(words), "encoder_hidden_size": 16, "max_position_embeddings": 256, **size, **tokens}
+    config = BlipConfig(text_config=text, vision_config={"image_size": 32, "patch_size": 8, **size})
+    BlipForConditionalGeneration(config).save_pretrained(directory)
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(directory)
+    return directory
+
+
+def build_chat_captioner(directory: Path) -> Path:
+    """A LLaVA that has learned nothing, saved with its processor and a chat template."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    torch.manual_seed(0)
+    words = ["<pad>", "<unk>", "<s>", "</s>", "<image>", *"describe this mist mountain river boat moves".split()]
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, additional_special_tokens=["<image>"], **special)
+    template = (
+        "{% for message in messages %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
+        "{% endfor %}{% endfor %}"
+    )
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(image_size=16, patch_size=8, **size),
+        text_config=LlamaConfig(vocab_size=len(words), max_position_embeddings=256, pad_token_id=0, **size),
+        image_token_index=words.index("<image>"),
+        vision_feature_layer=-1,
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(directory)
+    pictures = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    LlavaProcessor(
+        pictures,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        chat_template=template,
+        num_additional_image_tokens=1,
+    ).save_pretrained(directory)
+    return directory
+
+
+def build_classifier(directory: Path) -> Path:
+    """A VideoMAE of five classes that has learned nothing, saved with its processor."""
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEVideoProcessor
+
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = VideoMAEConfig(image_size=32, patch_size=16, num_frames=8, num_labels=5, **size)
+    VideoMAEForVideoClassification(config).save_pretrained(directory)
+    processor = VideoMAEVideoProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor.save_pretrained(directory)
+    return directory

@@ -3,9 +3,9 @@
 #
 #   tests/upstream.sh PATH-OF-A-DIFFUSERS-CHECKOUT [RESULTS.md]
 #
-# Runs the tests of the checkout against the diffusers that is installed. Nothing of the checkout is kept. Takes some
-# twenty minutes on two idle cores, so it is not part of CI; `upstream_results.md` holds the last result. The tests
-# import two packages more than ours do: pip install parameterized requests-mock
+# Runs the tests of the checkout against the diffusers that is installed. Nothing of the checkout is kept. Takes four
+# minutes of processor time, and far longer on a busy machine, so it is not part of CI; `upstream_results.md` holds the
+# last result. The tests import two packages more than ours do: pip install parameterized requests-mock
 set -euo pipefail
 
 checkout=$(realpath "${1:?usage: tests/upstream.sh PATH-OF-A-DIFFUSERS-CHECKOUT [RESULTS.md]}")

@@ -1,13 +1,15 @@
 """Small video files of every awkward kind, made with PyAV."""
 
+import json
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
-from pipeline_landscape_video.video_writing import EXACT_CONVERSION
+from pipeline_landscape_video.video_writing import EXACT_CONVERSION, write_video
 
 
 TICKS = 12800  # per second; divides the usual frame rates and survives an mp4 unchanged
@@ -82,3 +84,48 @@ def half_of(path: Path, share: float = 0.5) -> Path:
     short = path.with_name(f"short_{path.name}")
     short.write_bytes(data[: int(len(data) * share)])
     return short
+
+
+def grey_clip(num_frames: int, height: int = 48, width: int = 64, brightness: int = 8) -> np.ndarray:
+    """Frame i is of the grey level i * brightness, dark outside a square in the middle: its pixels tell its number."""
+    frames = np.zeros((num_frames, height, width, 3), np.uint8)
+    side = (width - height) // 2
+    frames[:, :, side : side + height] = np.arange(num_frames)[:, None, None, None] * brightness
+    return frames
+
+
+def make_video_folder(directory: Path, lengths: Sequence[int]) -> Path:
+    """Grey clips of so many frames, at 8 a second, with a `metadata.jsonl`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number, length in enumerate(lengths):
+        write_video(directory / f"{number}.mp4", grey_clip(length), fps=8)
+        lines.append(json.dumps({"file_name": f"{number}.mp4", "text": f"clip {number}", "texts": [f"片{number}"]}))
+    (directory / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return directory
+
+
+def painted_pan(
+    seed: int, num_frames: int, height: int = 96, width: int = 128, speed: int = 2, blot: float = 4
+) -> np.ndarray:
+    """A scene of its own for each seed, (num_frames, height, width, 3): blots of ink on paper that pass by."""
+    rng = np.random.default_rng(seed)
+    picture = cv2.GaussianBlur(rng.random((height, width + speed * num_frames, 3)), (0, 0), blot)
+    picture = (picture - picture.min()) / np.ptp(picture)  # each scene fills the whole range
+    tint = rng.uniform(0.5, 1, 3)
+    picture = (255 * tint * (0.1 + 0.9 * picture)).astype(np.uint8)
+    return np.stack([picture[:, speed * i : speed * i + width] for i in range(num_frames)])
+
+
+def with_text(frames: np.ndarray, text: str, corner: tuple[int, int]) -> np.ndarray:
+    """A copy with a white line of text, outlined in black, whose lower left corner is at (x, y)."""
+    frames = frames.copy()
+    for frame in frames:
+        for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.putText(frame, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.4, color, thickness, cv2.LINE_AA)
+    return frames
+
+
+def with_bars(frames: np.ndarray, rows: int = 0, columns: int = 0) -> np.ndarray:
+    """A copy with black rows above and below, or columns left and right."""
+    return np.pad(frames, ((0, 0), (rows, rows), (columns, columns), (0, 0)))

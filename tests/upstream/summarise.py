@@ -32,6 +32,12 @@ def outcomes_in(junit: Path) -> dict[str, str]:
     return outcomes
 
 
+def skipped_in(junit: Path) -> Counter[str]:
+    """How many tests were skipped for each reason."""
+    cases = ElementTree.parse(junit).iter("testcase")
+    return Counter(case.find("skipped").get("message") for case in cases if case.find("skipped") is not None)
+
+
 def main(folder: Path, results: Path, commit: str) -> None:
     by_variant = {variant: outcomes_in(folder / f"{variant}.xml") for variant in VARIANTS}
     lines = ["| class | " + " | ".join(OUTCOMES) + " |", "|---|" + "---|" * len(OUTCOMES)]
@@ -49,6 +55,8 @@ def main(folder: Path, results: Path, commit: str) -> None:
         if stock[test] == "passed" and outcomes.get(test) != "passed"
     ]
     lines += lost or ["- none"]
+    lines += ["", "Skipped by the tests themselves, on stock:", ""]
+    lines += [f"- {count} of them: {reason}" for reason, count in skipped_in(folder / "stock.xml").most_common()]
     versions = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers", "torch", "peft"))
     lines += ["", f"Tests of diffusers at {commit[:10]}, run with {versions}, Python {platform.python_version()}."]
 

@@ -1,0 +1,122 @@
+"""Dense masked attention, written out: what the sparse-causal attention is compared with, in every state of a UNet.
+
+The reference is always a *stock* diffusers model with the same weights that went through the same calls. Only then do
+hooks replace what its `attn2` returns, by an attention over all frames with a mask listed frame by frame.
+"""
+
+import copy
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import AnimateDiffPipeline, UNetMotionModel
+from diffusers.models.attention_processor import Attention
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from torch import nn
+
+from pipeline_landscape_video import LandscapeVideoPipeline
+from pipeline_landscape_video.landscape_motion_attention import install_sparse_causal_attention
+from tiny_models import build_components, build_motion_adapter
+
+
+SPARSE_MODES = ("previous", "current_previous", "first_previous")
+
+
+def keys_of(frame: int, mode: str) -> set[int]:
+    """The frames that `frame` sees."""
+    before = max(frame - 1, 0)
+    return {"previous": {before}, "current_previous": {before, frame}, "first_previous": {0, before}}[mode]
+
+
+def dense_masked_attention(attention: Attention, hidden_states: torch.Tensor, mode: str) -> torch.Tensor:
+    frames = range(hidden_states.shape[1])
+    allowed = torch.tensor([[key in keys_of(query, mode) for key in frames] for query in frames])
+    query, key, value = (
+        project(hidden_states).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for project in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    weights = scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
+    attended = (weights @ value).transpose(1, 2).flatten(2)
+    return attention.to_out[1](attention.to_out[0](attended))
+
+
+def motion_attentions(model: nn.Module) -> list[Attention]:
+    motion_modules = [module for module in model.modules() if isinstance(module, AnimateDiffTransformer3D)]
+    return [
+        module.attn2
+        for motion_module in motion_modules
+        for module in motion_module.transformer_blocks.modules()
+        if hasattr(module, "attn2")
+    ]
+
+
+def make_dense(stock_model: nn.Module, mode: str) -> None:
+    """Let every `attn2` of the motion modules of a stock model return dense masked attention."""
+    attentions = motion_attentions(stock_model)
+    assert attentions and all(type(attention) is Attention for attention in attentions)
+    for attention in attentions:
+        attention.register_forward_hook(lambda module, inputs, output: dense_masked_attention(module, inputs[0], mode))
+
+
+@functools.cache
+def stock_components(use_motion_mid_block: bool = False) -> dict[str, Any]:
+    """The components of a stock pipeline, with a motion UNet; never changed, since building them takes its time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        adapter = build_motion_adapter(None, use_motion_mid_block=use_motion_mid_block)
+    components = build_components(None, motion_adapter=adapter)
+    unet = UNetMotionModel.from_unet2d(components["unet"], components["motion_adapter"]).eval()
+    return components | {"unet": unet}
+
+
+def build_motion_unet(mode: str | None) -> UNetMotionModel:
+    """A motion UNet that moves; stock with mode None, with the same weights."""
+    unet = copy.deepcopy(stock_components()["unet"])
+    if mode is not None:
+        install_sparse_causal_attention(unet, mode)
+    return unet
+
+
+def build_pipelines(
+    mode: str, use_motion_mid_block: bool = False
+) -> tuple[LandscapeVideoPipeline, AnimateDiffPipeline]:
+    """Ours in `mode`, and a stock pipeline of the same weights."""
+    components, stock = (copy.deepcopy(stock_components(use_motion_mid_block)) for _ in range(2))
+    components["motion_adapter"].register_to_config(sparse_causal_mode=mode)
+    return LandscapeVideoPipeline(**components), AnimateDiffPipeline(**stock)
+
+
+@torch.no_grad()
+def predict(
+    unet: UNetMotionModel, num_frames: int = 6, dtype: torch.dtype = torch.float32, **arguments
+) -> torch.Tensor:
+    """The prediction for one fixed clip of 8 x 8 latents, `(2, 4, num_frames, 8, 8)`, in float32."""
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(2, 4, num_frames, 8, 8, generator=generator).to(dtype)
+    text = torch.randn(2, 5, 16, generator=generator).to(dtype).repeat_interleave(num_frames, dim=0)
+    return unet(latents, 500, text, **arguments).sample.float()
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+
+
+def assert_survives(
+    mode: str,
+    change: Callable[[AnimateDiffPipeline], None],
+    change_reference: Callable[[AnimateDiffPipeline], None] | None = None,
+    use_motion_mid_block: bool = False,
+    **arguments,
+) -> None:
+    """After `change`, ours predicts what the stock pipeline does with masks put on after the same `change`."""
+    ours, stock = build_pipelines(mode, use_motion_mid_block)
+    change(ours)
+    (change_reference or change)(stock)
+    plain = predict(stock.unet, **arguments)
+    make_dense(stock.unet, mode)
+    actual = predict(ours.unet, **arguments)
+    assert_close(actual, predict(stock.unet, **arguments))
+    assert (actual - plain).abs().max() > 1e-3, "plain attention would have passed"

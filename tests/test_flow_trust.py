@@ -1,0 +1,116 @@
+"""Flow that is wrong, missing, or ends at an object's edge: what interpolation makes of it."""
+
+import math
+
+import pytest
+import torch
+
+from known_motion import KnownFlow, pan, square_clip, square_flow
+from pipeline_landscape_video.landscape_flow_interpolation import SOFP_MODES, interpolate_frames
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_neighbours_give_the_same_frame_whatever_the_flow_says(seed):
+    frames = pan([0, 0, 0, 6])
+    noise = torch.Generator().manual_seed(seed)
+    interpolated = interpolate_frames(frames, lambda a, b: 5 * torch.randn(len(a), 2, *a.shape[-2:], generator=noise))
+    for index in range(5):
+        assert torch.equal(interpolated[index], frames[0])
+
+
+def test_a_still_clip_needs_no_flow():
+    def no_flow(frames_a, frames_b):
+        raise AssertionError("nothing moves")
+
+    frames = pan([3, 3, 3])
+    assert torch.equal(interpolate_frames(frames, no_flow), frames[:1].expand(5, -1, -1, -1))
+
+
+def test_flow_that_does_not_come_back_is_not_projected():
+    """Forward and backward flow disagree: the acceleration that VT claims is not believed."""
+    frames = pan([0, 4, 16])
+    true_flow = KnownFlow(frames, [0, 4, 16])
+
+    def half_wrong(frames_a, frames_b):
+        flow = true_flow(frames_a, frames_b).clone()
+        flow[flow[:, 0, 0, 0] < 0] *= 0.2
+        return flow
+
+    linear = interpolate_frames(frames, half_wrong, sofp_mode="linear")
+    assert torch.equal(interpolate_frames(frames, half_wrong, sofp_mode="quadratic"), linear)
+    assert torch.equal(interpolate_frames(frames, half_wrong, sofp_mode="projection"), linear)
+
+
+def test_motion_below_half_a_pixel_is_not_projected():
+    frames = pan([0, 1, 2], seed=1)
+    slow = KnownFlow(frames, [0.0, 0.4, 4.0])
+    linear = interpolate_frames(frames, slow, sofp_mode="linear")[1]
+    assert torch.equal(interpolate_frames(frames, slow, sofp_mode="quadratic")[1], linear)
+    assert torch.equal(interpolate_frames(frames, slow, sofp_mode="projection")[1], linear)
+
+
+@pytest.mark.parametrize("sofp_mode", SOFP_MODES)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_flow_that_is_no_number_spoils_nothing(sofp_mode, value):
+    positions = [0, 2, 4]
+    frames = pan(positions)
+    true_flow = KnownFlow(frames, positions)
+
+    def broken(frames_a, frames_b):
+        flow = true_flow(frames_a, frames_b).clone()
+        flow[:, :, 10:14, 20:24] = value
+        return flow
+
+    interpolated = interpolate_frames(frames, broken, sofp_mode=sofp_mode)
+    assert interpolated.isfinite().all()
+    torch.testing.assert_close(interpolated[1][:, 24:, 16:-16], pan([1])[0][:, 24:, 16:-16], rtol=0, atol=1e-3)
+
+
+def test_what_an_object_uncovers_comes_from_the_frame_that_sees_it():
+    frames, masks = square_clip([16, 28, 40, 52])
+    interpolated = interpolate_frames(frames, square_flow(frames, masks, [16, 28, 40, 52]))
+    expected, _ = square_clip([22, 34, 46])
+    for middle, truth in zip(interpolated[1::2], expected, strict=True):
+        error = (middle - truth).abs().amax(dim=0)
+        assert error.mean() < 1e-3
+        assert error[24:40].mean() < 2e-3  # the rows of the square, its edges included
+
+
+def test_where_neither_frame_sees_the_place_both_are_averaged():
+    """Both flows lead away from the middle column: at half time nothing has arrived there."""
+    frames = pan([0, 5])
+    apart = torch.zeros(1, 2, *frames.shape[-2:])
+    apart[:, 0, :, :28], apart[:, 0, :, 28:] = -8, 8
+    middle = interpolate_frames(frames, lambda a, b: apart.expand(len(a), -1, -1, -1))[1]
+    torch.testing.assert_close(middle[..., 25:31], frames.mean(0)[..., 25:31], rtol=0, atol=1e-6)
+
+
+def test_flow_that_explains_nothing_leans_to_the_average():
+    """Two unrelated pictures. Flow that leads back is believed all the same; flow that does not is not."""
+    frames = torch.cat([pan([0], seed=1), pan([0], seed=2)])
+    average = frames.mean(0)
+    distance = {}
+    for way_back in (-6.0, 6.0):
+
+        def flow(frames_a, frames_b, way_back=way_back):
+            flows = torch.zeros(2, 2, *frames_a.shape[-2:])
+            flows[0, 0], flows[1, 0] = 6.0, way_back
+            return flows
+
+        middle = interpolate_frames(frames, flow)[1]
+        distance[way_back] = (middle - average)[..., 16:-16].abs().mean()
+    assert distance[6.0] < 0.7 * distance[-6.0]
+
+
+def test_flow_that_explains_the_frames_is_followed_even_if_it_does_not_lead_back():
+    """The way back misses by more than is trusted, but both ways bring the frames close to each other."""
+    frames = pan([0, 6])
+
+    def missing(frames_a, frames_b):
+        flow = torch.zeros(2, 2, *frames_a.shape[-2:])
+        flow[0, 0], flow[1, 0] = 5.25, -6.75
+        return flow
+
+    middle, truth = interpolate_frames(frames, missing)[1], pan([3])[0]
+    error, of_the_average = ((image - truth)[..., 16:-16].abs().mean() for image in (middle, frames.mean(0)))
+    assert error < 0.25 * of_the_average

@@ -1,0 +1,360 @@
+"""`LandscapeImageToVideoPipeline`: Eq. 5 of DreamVideo in closed form, stages, batches, and what callers rely on."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline_calls import Steps, sample, still
+from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+from pipeline_landscape_video.landscape_guidance import guidance_branches
+from retention_models import branch_for, build_image_to_video, learnt, painting
+
+
+WHITE = Image.new("RGB", (64, 64), "white")
+
+
+def frames_of(pipe, **arguments):
+    return sample(pipe, **({"interpolate": False, "image": painting()} | arguments))
+
+
+class Batches(Steps):
+    """Also remembers how many clips each run of the UNet saw."""
+
+    def __init__(self, pipe):
+        self.sizes = []
+        super().__init__(pipe)
+
+    def add(self, _, arguments):
+        super().add()
+        self.sizes.append(len(arguments[0]))
+
+
+# Guidance (Eq. 5)
+
+
+def test_coefficients_of_the_guidance():
+    assert guidance_branches(8, 1.5, True, True) == {(False, False): -7, (True, False): 6.5, (True, True): 1.5}
+    assert guidance_branches(3, 3, True, True) == {(False, False): -2, (True, True): 3}  # joint guidance
+    assert guidance_branches(1, 1, True, True) == {(True, True): 1}
+    assert guidance_branches(8, 0, True, True) == {(False, False): -7, (True, False): 8}
+    assert guidance_branches(1, 1.5, True, True) == {(True, False): -0.5, (True, True): 1.5}
+    assert guidance_branches(8.3, 1.7, True, False) == {(False, False): 1 - 8.3, (True, False): 8.3}
+    assert guidance_branches(8.3, 1.7, False, True) == {(False, False): 1 - 1.7, (False, True): 1.7}
+    assert guidance_branches(8.3, 1.7, False, False) == {(False, False): 1}
+
+
+@torch.no_grad()
+def test_the_guided_prediction_is_equation_five():
+    pipe = build_image_to_video()
+    pipe._cross_attention_kwargs = pipe._clip_skip = None
+    latents = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    picture, white = torch.rand(1, 3, 64, 64) * 2 - 1, torch.ones(1, 3, 64, 64)
+    text = pipe.encode_texts("boat", None, 1, {(True, True): 1.0}).repeat_interleave(4, dim=0)
+    null = pipe.encode_texts("boat", None, 1, {(False, False): 1.0}).repeat_interleave(4, dim=0)
+
+    def f(states, image):
+        down, mid = pipe.image_retention(latents, 500, states, image)
+        residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+        return pipe.unet(latents, 500, states, **residuals).sample
+
+    nothing, by_text, by_both = f(null, white), f(text, white), f(text, picture)
+    expected = nothing + 8 * (by_text - nothing) + 1.5 * (by_both - by_text)
+    assert not torch.allclose(by_both, by_text, atol=1e-3)
+    branches = guidance_branches(8, 1.5, True, True)
+    guided = pipe.predict_noise(
+        latents,
+        torch.tensor(500),
+        torch.cat([null, text, text]),
+        torch.cat([white, white, picture]),
+        list(branches.values()),
+        1.0,
+    )
+    torch.testing.assert_close(guided, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        ({}, 3),
+        ({"guidance_scale": 2.0, "image_guidance_scale": 2.0}, 2),
+        ({"guidance_scale": 1.0, "image_guidance_scale": 1.0}, 1),
+        ({"guidance_scale": 1.0}, 2),
+        ({"image": None}, 2),
+        ({"prompt": None}, 2),
+        ({"prompt": None, "image_guidance_scale": 1.0}, 1),
+        ({"retention_scale": 0.0}, 2),
+    ],
+)
+def test_branches_run_in_one_batch_and_only_if_they_count(arguments, size):
+    pipe = build_image_to_video()
+    batches = Batches(pipe)
+    frames_of(pipe, **arguments)
+    assert batches.sizes == [size, size]  # two steps
+
+
+def test_text_alone_is_the_white_picture():
+    pipe = build_image_to_video()
+    torch.testing.assert_close(frames_of(pipe, image=None), frames_of(pipe, image=WHITE), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(frames_of(pipe, image=None), frames_of(pipe), atol=1e-3)
+
+
+def test_picture_alone_needs_no_text_and_text_still_counts():
+    pipe = build_image_to_video()
+    alone = frames_of(pipe, prompt=None)
+    assert torch.equal(frames_of(pipe, prompt=None, guidance_scale=3.0), alone)  # of a text that is not there
+    torch.testing.assert_close(frames_of(pipe, prompt=""), alone, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(frames_of(pipe, prompt="a boat"), frames_of(pipe, prompt="rain"), atol=1e-3)
+
+
+def test_without_retention_it_is_the_base_model(tiny_components):
+    base = LandscapeVideoPipeline(**tiny_components())
+    base.set_progress_bar_config(disable=True)
+    expected = sample(base, negative_prompt="snow")
+    pipe = build_image_to_video()
+    arguments = {"retention_scale": 0.0, "negative_prompt": "snow", "interpolate": True}
+    torch.testing.assert_close(frames_of(pipe, **arguments), expected, atol=1e-4, rtol=1e-4)
+    bare = build_image_to_video(image_retention=None)
+    torch.testing.assert_close(frames_of(bare, **arguments), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_fresh_branch_changes_no_frame():
+    pipe = build_image_to_video(fresh=True)
+    assert torch.equal(frames_of(pipe, image=None), frames_of(pipe, image=None, retention_scale=0.0))
+    # With a picture the same predictions come in a batch of three.
+    torch.testing.assert_close(frames_of(pipe), frames_of(pipe, retention_scale=0.0), atol=1e-4, rtol=1e-4)
+
+
+# Stages
+
+
+def test_a_stage_begins_with_the_last_frame_of_the_one_before():
+    pipe = build_image_to_video()
+    together = frames_of(pipe, prompt=None, prompts=["mist", "rain"])
+    assert together.shape == (1, 8, 3, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    first = frames_of(pipe, prompt="mist", generator=generator)
+    second = frames_of(pipe, prompt="rain", generator=generator, image=first[:, -1])
+    torch.testing.assert_close(together, torch.cat([first, second], dim=1), atol=1e-4, rtol=1e-4)
+    shorter = frames_of(pipe, prompt=None, prompts=["mist", "rain"], drop_duplicate_frame=True)
+    assert torch.equal(shorter, torch.cat([together[:, :4], together[:, 5:]], dim=1))
+
+
+def test_latents_of_stages_are_those_of_their_frames():
+    pipe = build_image_to_video()
+    latents = frames_of(pipe, prompt=None, prompts=["mist", "rain"], output_type="latent")
+    assert latents.shape == (1, 4, 8, 8, 8)
+    with torch.no_grad():
+        frames = (pipe.decode_latents(latents) / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+    expected = frames_of(pipe, prompt=None, prompts=["mist", "rain"])
+    torch.testing.assert_close(frames, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_stages_can_be_without_a_first_picture_and_take_its_colours():
+    pipe = build_image_to_video()
+    arguments = {"prompt": None, "prompts": ["mist", "rain"], "image": None}
+    plain, matched = frames_of(pipe, **arguments), frames_of(pipe, **arguments, match_stage_colours=True)
+    assert torch.equal(plain[:, :4], matched[:, :4])
+    end, begin, before = matched[0, 3], matched[0, 4], plain[0, 4]
+    distance = (begin.mean((1, 2)) - end.mean((1, 2))).abs().max()
+    assert distance < 0.01
+    assert distance < (before.mean((1, 2)) - end.mean((1, 2))).abs().max()
+
+
+def test_a_callback_sees_each_stage_and_can_stop_it():
+    pipe = build_image_to_video()
+    calls = []
+
+    def watch(pipe, step, timestep, tensors):
+        calls.append((pipe.stage, step, sorted(tensors)))
+        pipe._interrupt = len(calls) == 3
+        return {}
+
+    names = ["latents", "prompt_embeds"]
+    arguments = {"callback_on_step_end": watch, "callback_on_step_end_tensor_inputs": names, "interpolate": True}
+    frames = frames_of(pipe, prompt=None, prompts=["mist", "rain", "snow"], **arguments)
+    assert calls == [(0, 0, names), (0, 1, names), (1, 0, names)]
+    assert frames.shape[1] == 8  # two stages, not interpolated
+
+
+def test_a_callback_can_change_latents():
+    pipe = build_image_to_video()
+    halve = frames_of(
+        pipe, callback_on_step_end=lambda pipe, step, timestep, tensors: {"latents": 0 * tensors["latents"]}
+    )
+    assert (halve - halve[:, :1]).abs().max() < 1e-5  # all latents zero: all frames the same
+
+
+# Batches, outputs
+
+
+def test_batches_equal_single_calls():
+    pipe = build_image_to_video()
+    prompts, pictures = ["mist", "rain"], [painting(1), painting(2, (80, 64))]
+
+    def generators():
+        return [torch.Generator().manual_seed(seed) for seed in (4, 5)]
+
+    both = frames_of(pipe, prompt=prompts, image=pictures, generator=generators())
+    for index, generator in enumerate(generators()):
+        one = frames_of(pipe, prompt=prompts[index], image=pictures[index], generator=generator)
+        torch.testing.assert_close(both[index : index + 1], one, atol=1e-4, rtol=1e-4)
+    same_text = frames_of(pipe, prompt="mist", image=pictures, generator=generators())
+    torch.testing.assert_close(same_text[0], both[0], atol=1e-4, rtol=1e-4)
+    same_picture = frames_of(
+        pipe, prompt=prompts, image=pictures[:1], generator=generators(), negative_prompt="a boat"
+    )
+    assert same_picture.shape == both.shape
+
+
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt"])
+def test_output_types(output_type):
+    pipe = build_image_to_video()
+    frames = frames_of(pipe, output_type="pt", interpolate=True)
+    (other,) = frames_of_tuple(pipe, output_type=output_type, interpolate=True)
+    assert frames.shape == (1, 7, 3, 64, 64)
+    if output_type == "pil":
+        assert [frame.size for frame in other[0]] == [(64, 64)] * 7
+        other = np.stack([np.stack([np.asarray(frame) for frame in clip]) for clip in other]) / 255
+    if output_type != "pt":
+        other = torch.from_numpy(other).movedim(-1, 2)
+    torch.testing.assert_close(other.float(), frames, atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def frames_of_tuple(pipe, **arguments):
+    defaults = {"num_frames": 4, "num_inference_steps": 2, "generator": torch.Generator().manual_seed(0)}
+    defaults |= {"prompt": "misty mountains", "image": painting(), "flow_estimator": still, "return_dict": False}
+    return pipe(**(defaults | arguments))
+
+
+def test_another_size_than_the_models_own():
+    pipe = build_image_to_video()
+    assert frames_of(pipe, height=48, width=80).shape == (1, 4, 3, 48, 80)
+    cut, whole = (frames_of(pipe, image=painting(1, (128, 64)), fit=fit) for fit in ("crop", "pad"))
+    assert not torch.allclose(cut, whole, atol=1e-3)
+
+
+def test_half_precision():
+    pipe = build_image_to_video().to(torch.bfloat16)
+    frames = frames_of(pipe)
+    assert torch.isfinite(frames).all()
+    assert frames.dtype == torch.float32
+
+
+def test_the_progress_bar_has_one_step_for_each_of_a_stage(capsys):
+    pipe = build_image_to_video()
+    pipe.set_progress_bar_config(disable=False)
+    frames_of(pipe, prompt=None, prompts=["mist", "rain"])
+    shown = capsys.readouterr().err
+    assert shown.count("0/2") == 2 and "2/2" in shown
+
+
+# Files and other pipelines
+
+
+def test_saved_and_loaded_it_paints_the_same(tmp_path, caplog):
+    pipe = build_image_to_video()
+    expected = frames_of(pipe)
+    pipe.save_pretrained(tmp_path)
+    loaded = LandscapeImageToVideoPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.image_retention.config.sparse_causal_mode == "previous"
+    assert torch.equal(frames_of(loaded), expected)
+    text_only = LandscapeVideoPipeline.from_pretrained(tmp_path)
+    text_only.set_progress_bar_config(disable=True)
+    torch.testing.assert_close(sample(text_only, interpolate=False), frames_of(pipe, retention_scale=0.0))
+    assert "image_retention" not in caplog.text
+
+
+def test_a_branch_put_into_a_folder_is_found(tiny_pipeline, tmp_path):
+    base, pipe = tiny_pipeline(), build_image_to_video()
+    base.save_pretrained(tmp_path)
+    assert LandscapeImageToVideoPipeline.from_pretrained(tmp_path).image_retention is None
+    pipe.image_retention.save_pretrained(tmp_path / "image_retention")
+    found = LandscapeImageToVideoPipeline.from_pretrained(tmp_path)
+    found.set_progress_bar_config(disable=True)
+    assert torch.equal(frames_of(found), frames_of(pipe))
+
+
+def test_from_pipe_adds_a_branch(tiny_pipeline):
+    base = tiny_pipeline()
+    expected = sample(base)
+    pipe = LandscapeImageToVideoPipeline.from_pipe(base, image_retention=learnt(branch_for(base.unet)))
+    pipe.set_progress_bar_config(disable=True)
+    assert torch.equal(frames_of(pipe), frames_of(build_image_to_video()))
+    assert torch.equal(sample(base), expected)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": None, "image": None}, "neither a `prompt` nor an `image`"),
+        ({"prompts": ["mist"]}, "a `prompt` besides the `prompts`"),
+        ({"prompt": None, "prompts": []}, r"`prompts` is \[\], must be a list"),
+        ({"prompt": None, "prompts": "mist"}, "`prompts` is 'mist', must be a list"),
+        ({"prompt": None, "prompts": [None]}, r"`prompts` has None, must be a text"),
+        ({"prompt": []}, "`prompt` is empty"),
+        ({"prompt": ["mist"] * 3, "image": [painting()] * 2}, "are lists of 2, 3; there must be one for all"),
+        ({"prompt": None, "prompts": ["mist", "rain"], "retention_scale": 0.0}, "would not see the end"),
+        ({"prompt": None, "prompts": ["mist", "rain"], "latents": torch.zeros(1, 4, 4, 8, 8)}, "are for one stage"),
+        ({"output_type": "latent", "match_stage_colours": True}, "`match_stage_colours` needs frames"),
+        ({"fit": "stretch"}, "`fit` is 'stretch', must be one of crop, pad"),
+        ({"output_type": "gif"}, "`output_type` is 'gif', must be one of pil"),
+        ({"sofp_mode": "cubic"}, "`sofp_mode` is 'cubic'"),
+        ({"flow_estimator": "farneback"}, "`flow_estimator` is 'farneback'"),
+        ({"image_guidance_scale": float("nan")}, "`image_guidance_scale` is nan"),
+        ({"retention_scale": float("inf")}, "`retention_scale` is inf"),
+        ({"num_frames": 33}, "`num_frames` is 33, .* at most 32"),
+        ({"num_inference_steps": 0}, "`num_inference_steps` is 0"),
+        ({"height": 60}, "`height` is 60, must be a positive multiple of 8"),
+        ({"latents": torch.zeros(1, 4, 5, 8, 8)}, "`num_frames` is 4, but `latents` hold 5"),
+        ({"callback_on_step_end_tensor_inputs": ["images"]}, "has 'images', allowed are latents, prompt_embeds"),
+        ({"image": torch.zeros(3, 32, 32)}, r"of \(1, 3, 32, 32\), must be of \(batch, 3, 64, 64\)"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line_before_any_step(arguments, message):
+    pipe = build_image_to_video()
+    steps = Steps(pipe)
+    with pytest.raises(ValueError, match=message) as caught:
+        frames_of(pipe, **arguments)
+    assert "\n" not in str(caught.value)
+    assert steps.count == 0
+
+
+def test_unknown_keywords_and_other_objects_are_refused():
+    pipe = build_image_to_video()
+    with pytest.raises(TypeError, match="interpolat"):
+        frames_of(pipe, interpolat=False)
+    with pytest.raises(TypeError, match="`image` is a str, must be a PIL image"):
+        frames_of(pipe, image="painting.png")
+
+
+def test_a_branch_that_does_not_belong_here_is_refused(tiny_components):
+    pipe = build_image_to_video()
+    other = branch_for(pipe.unet)
+    other.register_to_config(cross_attention_dim=32)
+    with pytest.raises(ValueError, match="`image_retention` does not fit `unet`: cross_attention_dim is 32, but 16"):
+        LandscapeImageToVideoPipeline(**tiny_components(), image_retention=other)
+    pipe.image_retention = other
+    with pytest.raises(ValueError, match="does not fit `unet`"):
+        frames_of(pipe)
+    pipe.image_retention = learnt(branch_for(pipe.unet, image_channels=(8, 8, 8)))
+    with pytest.raises(ValueError, match="for pictures 4 times as large as the latents, but .* 8 times"):
+        frames_of(pipe)
+    pipe.image_retention = None
+    with pytest.raises(ValueError, match="has no `image_retention`; give it one, or `retention_scale=0`"):
+        frames_of(pipe)
+
+
+def test_what_knows_nothing_of_pictures_is_refused():
+    pipe = build_image_to_video()
+    pipe.enable_free_init(num_iters=2)
+    with pytest.raises(ValueError, match="FreeNoise and FreeInit know nothing of pictures"):
+        frames_of(pipe)
+    pipe.disable_free_init()
+    pipe.unet.config.encoder_hid_dim_type = "ip_image_proj"  # as `load_ip_adapter` leaves it
+    with pytest.raises(ValueError, match="takes no IP-Adapter"):
+        frames_of(pipe)

@@ -1,0 +1,86 @@
+"""`LandscapeVideoPipeline` says before the first step what cannot work, or not as it was meant."""
+
+import logging
+
+import pytest
+import torch
+from diffusers import UNetMotionModel
+
+from pipeline_calls import PIPELINE_LOGGER, Steps, said, sample
+from tiny_models import build_unet2d
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_frames": 33}, ValueError, "`num_frames` is 33, .* at most 32"),
+        ({"num_frames": 0}, ValueError, "`num_frames` is 0"),
+        ({"num_frames": 4.0}, ValueError, "`num_frames` is 4.0"),
+        ({"num_inference_steps": 0}, ValueError, "`num_inference_steps` is 0"),
+        (
+            {"num_inference_steps": 1000},
+            ValueError,
+            "`num_inference_steps` is 1000, .* an offset of 1",
+        ),
+        ({"num_inference_steps": 1001}, ValueError, "`num_inference_steps` is 1001, too many for DDIMScheduler"),
+        ({"height": 60}, ValueError, "`height` is 60, must be a positive multiple of 8"),
+        ({"width": 60}, ValueError, "`width` is 60"),
+        ({"height": 0}, ValueError, "`height` is 0"),
+        ({"width": -8}, ValueError, "`width` is -8"),
+        ({"num_videos_per_prompt": 2}, ValueError, "`num_videos_per_prompt` is 2, must be 1: repeat the prompt"),
+        ({"prompt": []}, ValueError, "`prompt` is empty"),
+        ({"output_type": "gif"}, ValueError, "`output_type` is 'gif', must be one of pil, np, pt, latent"),
+        ({"sofp_mode": "cubic"}, ValueError, "`sofp_mode` is 'cubic', must be one of quadratic, projection, linear"),
+        ({"sofp_mode": "cubic", "interpolate": False}, ValueError, "`sofp_mode` is 'cubic'"),
+        ({"flow_estimator": "farneback"}, ValueError, "`flow_estimator` is 'farneback', must be one of raft"),
+        ({"latents": torch.zeros(1, 4, 5, 8, 8)}, ValueError, "`num_frames` is 4, but `latents` hold 5"),
+        ({"interpolat": False}, TypeError, "unknown keyword `interpolat`, did you mean `interpolate`?"),
+        ({"video_length": 8}, TypeError, "unknown keyword `video_length`"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line_before_any_step(tiny_pipeline, arguments, error, message):
+    pipe = tiny_pipeline()
+    steps = Steps(pipe)
+    with pytest.raises(error, match=message) as caught:
+        sample(pipe, **arguments)
+    assert "\n" not in str(caught.value)
+    assert steps.count == 0
+
+
+def test_as_many_frames_as_positions_are_allowed(tiny_pipeline):
+    assert sample(tiny_pipeline(), num_frames=32, num_inference_steps=1, interpolate=False).shape[1] == 32
+
+
+def test_image_unet_assigned_later_is_refused(tiny_pipeline):
+    pipe = tiny_pipeline()
+    pipe.unet = build_unet2d()
+    with pytest.raises(ValueError, match="`pipe.unet` is an image UNet"):
+        sample(pipe)
+
+
+def test_motion_unet_assigned_later_gets_the_attention(tiny_pipeline, tiny_components):
+    pipe, components = tiny_pipeline(), tiny_components()
+    expected = sample(pipe)
+    assigned = UNetMotionModel.from_unet2d(components["unet"], components["motion_adapter"])
+    pipe.unet = assigned
+    assert torch.equal(sample(pipe), expected)
+    assert "sparse_causal_mode" not in assigned.config  # it may belong to another pipeline
+
+
+def test_long_prompt_is_warned_about_with_what_was_cut(tiny_pipeline, caplog):
+    sample(tiny_pipeline(), prompt="misty mountains " * 38 + "boat")
+    (message,) = said(caplog, "diffusers.pipelines.animatediff.pipeline_animatediff")
+    assert "truncated" in message and "mountains boat" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("wrap", [str, lambda text: [text]])
+def test_long_negative_prompt_is_warned_about_with_what_was_cut(tiny_pipeline, caplog, wrap):
+    pipe = tiny_pipeline()
+    text = "misty mountains " * 37 + "rain snow"
+    prompt = wrap("mist")
+    with caplog.at_level(logging.WARNING, PIPELINE_LOGGER):
+        sample(pipe, prompt=prompt, negative_prompt=wrap(text[:-5]))
+        sample(pipe, prompt=prompt, negative_prompt=wrap(text), guidance_scale=1)  # not used, nothing to say
+        assert not said(caplog)
+        sample(pipe, prompt=prompt, negative_prompt=wrap(text))
+    assert said(caplog) == ["`negative_prompt` is cut after 77 tokens, this part is lost: 'snow'"]

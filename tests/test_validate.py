@@ -1,0 +1,160 @@
+"""What the checks of an export find: weights that loaders accept and should not, and folders that paint otherwise."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from motion_adapter.publish import export_adapter, export_pipeline, load_adapter
+from motion_adapter.validate import check_export, check_loads_elsewhere, sample_frames
+from motion_adapter.weights_files import read_header, stored_dtype
+from retention_models import build_image_to_video
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def adapter(tiny_components, tmp_path) -> Path:
+    return export_adapter(tiny_components()["motion_adapter"], tmp_path / "adapter")
+
+
+def change_weights(file: Path, change) -> None:
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def name_twice(file: Path, name: str) -> None:
+    """Write a header that names a tensor twice; the second time with the bytes of another one of its shape."""
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = content[8 : 8 + length].decode()
+    entry = json.dumps({name: json.loads(header)[name]})[1:-1]
+    header = header.rstrip()[:-1] + "," + entry + "}"
+    file.write_bytes(struct.pack("<Q", len(header)) + header.encode() + content[8 + length :])
+
+
+def first_name(file: Path) -> str:
+    return next(name for name in load_file(file) if name.endswith("proj_in.weight"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w, n: w[n][0].fill_(torch.nan), "not finite in {name}"),
+        (lambda w, n: w[n][0].fill_(torch.inf), "not finite in {name}"),
+        (lambda w, n: w.pop(n), "1 missing: {name}"),
+        (lambda w, n: w.update({"extra": torch.ones(1)}), "1 unknown: extra"),
+        (lambda w, n: w.update({n: torch.ones(3)}), r"{name} \(3,\), not \("),
+        (lambda w, n: w.update({n: w[n].to(torch.float64)}), "{name} is in F64, but has to be in F32, F16, BF16"),
+        (lambda w, n: w.update({n: w[n].to(torch.int64)}), "{name} is in I64"),
+    ],
+)
+def test_weights_that_are_not_what_the_config_says_are_named(adapter, change, message):
+    check_export(adapter)
+    name = first_name(adapter / WEIGHTS)
+    change_weights(adapter / WEIGHTS, lambda weights: change(weights, name))
+    with pytest.raises(ValueError, match=message.format(name=name)):
+        check_export(adapter)
+
+
+def test_a_name_that_stands_twice_in_the_header_is_refused(adapter):
+    name = first_name(adapter / WEIGHTS)
+    name_twice(adapter / WEIGHTS, name)
+    with pytest.raises(
+        ValueError, match=f"{WEIGHTS}: is no whole safetensors file: {name} stands in its header twice"
+    ):
+        check_export(adapter)
+    with pytest.raises(ValueError, match="twice"):
+        read_header(adapter / WEIGHTS)
+
+
+def test_a_file_cut_short_is_refused(adapter):
+    content = (adapter / WEIGHTS).read_bytes()
+    for length in (0, 4, 100, len(content) - 1):
+        (adapter / WEIGHTS).write_bytes(content[:length])
+        with pytest.raises(ValueError, match="is no whole safetensors file"):
+            check_export(adapter)
+
+
+def test_the_dtype_that_was_asked_for_is_checked(tiny_components, tmp_path):
+    half = export_adapter(tiny_components()["motion_adapter"], tmp_path / "half", torch.float16)
+    check_export(half, torch.float16)
+    assert stored_dtype(half) is torch.float16 and load_adapter(half).dtype is torch.float16
+    with pytest.raises(ValueError, match=r"is in F16, but has to be in torch.bfloat16"):
+        check_export(half, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("landscape_motion_attention.py", "lacks landscape_motion_attention.py"),
+        (WEIGHTS, "holds no .safetensors file"),
+    ],
+)
+def test_missing_files_are_named(adapter, missing, message):
+    (adapter / missing).unlink()
+    with pytest.raises(ValueError, match=message):
+        check_export(adapter)
+
+
+def test_what_is_no_adapter_is_not_loaded_as_one(adapter):
+    config = json.loads((adapter / "config.json").read_text())
+    (adapter / "config.json").write_text(json.dumps(config | {"_class_name": "UNet2DModel"}))
+    with pytest.raises(ValueError, match="holds no motion adapter: its config.json is of a UNet2DModel"):
+        load_adapter(adapter)
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "motion_adapter"])
+def test_every_model_of_a_pipeline_is_checked(tiny_pipeline, tmp_path, component):
+    export = export_pipeline(tiny_pipeline(), tmp_path / "export")
+    check_export(export)
+    (file,) = (export / component).glob("*.safetensors")
+    change_weights(file, lambda weights: weights.pop(sorted(weights)[0]))
+    with pytest.raises(ValueError, match=f"{component}: 1 missing"):
+        check_export(export)
+
+
+def test_the_index_of_a_pipeline_is_checked(tiny_pipeline, tmp_path):
+    export = export_pipeline(tiny_pipeline(), tmp_path / "export")
+    index = json.loads((export / "model_index.json").read_text())
+    (export / "model_index.json").write_text(json.dumps(index | {"vae": ["mine", "AutoencoderKL"]}))
+    with pytest.raises(ValueError, match="`vae` comes from 'mine'"):
+        check_export(export)
+    (export / "model_index.json").write_text(json.dumps(index))
+    (export / "vae").rename(export / "other")
+    with pytest.raises(ValueError, match="lacks the folder vae"):
+        check_export(export)
+
+
+def test_other_frames_are_noticed_to_the_last_bit(tiny_pipeline, tmp_path):
+    pipe = tiny_pipeline()
+    frames = sample_frames(pipe)
+    export = export_pipeline(pipe, tmp_path / "export")
+    check_loads_elsewhere(export, frames)
+    frames[0, 0, 0, 0, 0] += 2**-20
+    with pytest.raises(ValueError, match="paints other frames in a fresh process .difference 9.54e-07"):
+        check_loads_elsewhere(export, frames)
+
+
+def test_code_that_needs_this_package_is_noticed(tiny_pipeline, tmp_path):
+    export = export_pipeline(tiny_pipeline(), tmp_path / "export")
+    (export / "pipeline.py").write_text("import motion_adapter\n" + (export / "pipeline.py").read_text())
+    with pytest.raises(ValueError, match="does not load in a fresh process: .*motion_adapter"):
+        check_loads_elsewhere(export, torch.zeros(1))
+
+
+def test_an_export_with_a_branch_is_shown_a_picture_in_a_fresh_process(tmp_path):
+    pipe = build_image_to_video()
+    frames = sample_frames(pipe)
+    export = export_pipeline(pipe, tmp_path / "export")
+    check_export(export)
+    check_loads_elsewhere(export, frames)
+    with torch.no_grad():
+        pipe.image_retention.zero_conv_mid.weight.add_(0.1)
+    with pytest.raises(ValueError, match="paints other frames in a fresh process"):
+        check_loads_elsewhere(export, sample_frames(pipe))
