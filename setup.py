@@ -43,6 +43,7 @@ setup(
     extras_require={
         "test": [
             "pytest>=9.2",
+            "pytest-xdist>=3.8",
             "ruff>=0.17.5,<0.18",
             "mini-racer>=0.14.1",
             "scikit-image>=0.26",

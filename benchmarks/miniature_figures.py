@@ -23,9 +23,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "training" / "shanshui"), str(ROOT / "training")]
 
-from clip_files import render_dataset, scene_of  # noqa: E402
+from clip_files import (  # noqa: E402
+    FPS,  # noqa: E402
+    render_dataset,
+    scene_of,
+)
 from clip_motion import camera_direction  # noqa: E402
-from family_models import FPS  # noqa: E402
 from landscape_evaluation.metrics import ClipFigures, Measurers  # noqa: E402
 from measured_clips import ClipMaker, Request, Variant, prompts_of  # noqa: E402
 from motion_adapter.publish import export_pipeline  # noqa: E402

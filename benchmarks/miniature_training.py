@@ -26,7 +26,7 @@ from miniature_rows import ROWS, Run
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 sys.path[:0] = [str(TRAINING / "shanshui"), str(TRAINING)]
 
-from train_tiny import computes_bfloat16_fast  # noqa: E402
+from train_tiny import MOTION_FLAGS, computes_bfloat16_fast  # noqa: E402
 
 
 MINUTES, BATCH_SIZE = 8.0, 4
@@ -87,11 +87,9 @@ def training_command(run: Run, run_dir: Path, output: Path, settings: Settings, 
     return [
         sys.executable, str(TRAINING / "train_motion.py"),
         "--pretrained_model_name_or_path", str(run_dir / "base"), "--train_data_dir", str(run_dir / "latents"),
-        "--output_dir", str(output), "--seed", str(run.seed), "--num_frames_range", "16",
+        "--output_dir", str(output), "--seed", str(run.seed), *MOTION_FLAGS,
         "--train_batch_size", str(settings.batch_size), "--max_train_steps", str(steps),
-        "--optimizer", "muon", "--learning_rate", "2e-3", "--lr_warmup_steps", str(min(100, steps // 10)),
-        "--lr_scheduler", "cosine", "--use_ema", "--ema_decay", "0.998",
-        "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.15", "--timestep_bias_multiplier", "3",
+        "--lr_warmup_steps", str(min(100, steps // 10)),
         "--mixed_precision", settings.mixed_precision, "--logging_steps", str(logging_steps),
         "--checkpointing_steps", str(max(1, steps // SAVES)), "--checkpoints_total_limit", "1",
         "--resume_from_checkpoint", "latest", *run.row.flags,

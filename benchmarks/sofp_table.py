@@ -4,16 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from landscape_evaluation.interpolation_rows import NAMES
 
-NAMES = {
-    "repeat": "repeat",
-    "average": "average",
-    "farneback": "Farneback",
-    "rife": "RIFE",
-    "sofp_linear": "SOFP linear",
-    "sofp_projection": "SOFP projection",
-    "sofp_quadratic": "SOFP quadratic",
-}
+
 RAFT_NAMES = {"raft_linear": "RAFT linear", "raft_quadratic": "RAFT quadratic"}
 RIVALS = ("sofp_linear", "farneback", "rife")
 SPEEDS = ("even", "rising", "falling")

@@ -1,7 +1,6 @@
 """The clips of a folder: which there are, what each shows, and the frames that are measured."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -125,6 +124,8 @@ def _texts_of_table(table: Path) -> dict[str, str]:
         return {}
     texts = {}
     for number, line in enumerate(_lines(table), start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             texts[row["file_name"]] = str(row["text"])
@@ -133,9 +134,9 @@ def _texts_of_table(table: Path) -> dict[str, str]:
     return texts
 
 
-def _lines(table: Path) -> Iterator[str]:
+def _lines(table: Path) -> list[str]:
     try:
-        return (line for line in table.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        return table.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{table}: is not UTF-8 text.") from error
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from landscape_evaluation.intervals import RESAMPLES, bootstrap, mean
 from landscape_evaluation.results import Metric, Results, System
 
 
@@ -20,7 +21,6 @@ NAMES = {
     "sofp_quadratic": "SOFP quadratic",
 }
 BASELINES = ("repeat", "average")  # what needs no idea of motion
-RESAMPLES = 1000
 
 
 def read_interpolation(path: str | Path) -> Results:
@@ -66,9 +66,8 @@ def read_interpolation(path: str | Path) -> Results:
 def _mean(values: list[float]) -> Metric:
     if len(values) < 3:
         return Metric(float(np.mean(values)), better="higher", unit="dB")
-    picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(np.array(values)[picks].mean(axis=1), (0.025, 0.975))
-    return Metric(float(np.mean(values)), float(low), float(high), "higher", "dB")
+    found = bootstrap(mean, np.array(values))
+    return Metric(found.value, found.low, found.high, "higher", "dB")
 
 
 def _protocol(settings: Mapping[str, Any], groups: Mapping[str, list]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Weights that measure: found by file, folder or name on the Hub, and named with their hash beside every number."""
 
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 from motion_adapter.hub import hub_errors
@@ -62,7 +62,4 @@ def _sha256_of_all(files: list[Path], folder: Path) -> str:
 
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
-        digest = sha256()
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_digest(stream, "sha256").hexdigest()

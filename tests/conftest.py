@@ -19,6 +19,9 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+# A process for each core, and a thread in each: the models are too small to gain from more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell ignores Ctrl-C in what it starts in the background, and every process of the tests would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,9 +10,8 @@ import pytest
 
 from captions import find_attributes, parse_caption
 from clip_figures import Truth, agreement, clip_figures, figures_beside, judge, still_clips
-from clip_files import render_dataset
+from clip_files import FPS, render_dataset
 from clip_motion import camera_direction, measure_motion
-from family_models import FPS
 from landscape_evaluation.intervals import (
     Interval,
     balanced_accuracy,

@@ -41,7 +41,7 @@ def commands() -> list[str]:
 def raw_videos(tmp_path) -> Path:
     """Three rendered clips of three seconds with captions beside them, as a person would have them."""
     videos = tmp_path / "videos"
-    write_video_folder(videos, 3, frames=24, height=256, width=256, fine_motifs=False, workers=0)
+    write_video_folder(videos, 3, frames=24, fps=8, height=256, width=256, fine_motifs=False, workers=0)
     (videos / "metadata.jsonl").unlink()
     for index, video in enumerate(sorted(videos.glob("*.mp4"))):
         video.with_suffix(".txt").write_text(f"mist over mountains, view {index}")

@@ -26,6 +26,7 @@ from scene import Scene, sample_scene
 
 logger = logging.getLogger(__name__)
 
+FPS = 4  # in 16 frames a camera goes far enough to be seen, and learnt
 LANGUAGES = ("en", "zh", "both")
 
 
@@ -39,7 +40,7 @@ def render_dataset(
     count: int,
     seed: int = 0,
     frames: int = 16,
-    fps: float = 8,
+    fps: float = FPS,
     size: int = 128,
     fine_motifs: bool = True,
     workers: int | None = None,
@@ -80,7 +81,7 @@ def write_video_folder(
     count: int,
     seed: int = 0,
     frames: int = 16,
-    fps: float = 8,
+    fps: float = FPS,
     height: int = 128,
     width: int = 128,
     fine_motifs: bool = True,

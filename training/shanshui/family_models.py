@@ -5,7 +5,6 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 
 SIZE = 128  # pixels
-FPS = 4  # of the rendered clips: in 16 frames a camera goes far enough to be seen, and learnt
 LATENT_CHANNELS = 8
 MAX_TOKENS = 77
 TEXT_WIDTH = 192

@@ -30,9 +30,8 @@ from diffusers import AutoencoderKL
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
 
 from clip_figures import Truth, clip_figures, figures_beside, judge, still_clips
-from clip_files import render_dataset
+from clip_files import FPS, render_dataset
 from clip_motion import camera_direction
-from family_models import FPS
 from landscape_evaluation.clip_metrics import ClipScorer
 from landscape_evaluation.intervals import Interval, balanced_accuracy, bootstrap, mean
 from measure_controls import ControlChecks

@@ -39,9 +39,8 @@ from animation_figures import (
     stages_check,
     text_check,
 )
-from clip_files import scene_of
+from clip_files import FPS, scene_of
 from clip_motion import camera_direction
-from family_models import FPS
 from landscape_evaluation.clip_metrics import ClipScorer, fff_ssim
 from landscape_evaluation.distribution_metrics import polynomial_mmd
 from landscape_evaluation.intervals import Interval

@@ -7,7 +7,7 @@ it was when it is started again, and the same seed gives the same clips, whateve
 import argparse
 import sys
 
-from clip_files import LANGUAGES, render_dataset, scene_of, write_video_folder
+from clip_files import FPS, LANGUAGES, render_dataset, scene_of, write_video_folder
 from painting import render_clip
 
 
@@ -19,7 +19,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--clips", type=int, required=True, help="number of clips")
     parser.add_argument("--frames", type=int, default=16, help="frames per clip (16)")
-    parser.add_argument("--fps", type=float, default=8, help="frames per second (8)")
+    parser.add_argument("--fps", type=float, default=FPS, help=f"frames per second ({FPS})")
     parser.add_argument("--size", type=int, default=128, help="height and width in pixels (128)")
     parser.add_argument("--height", type=int, help="height in pixels, if it is not --size")
     parser.add_argument("--width", type=int, help="width in pixels, if it is not --size")

@@ -28,8 +28,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(TRAINING)]
 
 from captions import words_of  # noqa: E402
 from checkpoints import write_directory  # noqa: E402
-from clip_files import render_dataset, scene_of  # noqa: E402
-from family_models import FPS, SIZE, build_scheduler  # noqa: E402
+from clip_files import FPS, render_dataset, scene_of  # noqa: E402
+from family_models import SIZE, build_scheduler  # noqa: E402
 from latent_cache import write_first_frames, write_shard  # noqa: E402
 from model_card import write_model_card  # noqa: E402
 from painting import render_clip  # noqa: E402
@@ -45,6 +45,12 @@ MINUTES = {"clip": 10.0, "vae": 40.0, "unet": 60.0, "motion": 45.0, "retention":
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the rendered scenes
 CAPTIONS_PER_CLIP = 4
 VALIDATION_PICTURES = 3
+# How the adapter is trained, in `train_motion.py`'s words; `benchmarks/miniature_training.py` trains its rows so, too.
+MOTION_FLAGS = (
+    "--num_frames_range", "16", "--optimizer", "muon", "--learning_rate", "2e-3", "--lr_scheduler", "cosine",
+    "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.15", "--timestep_bias_multiplier", "3",
+    "--use_ema", "--ema_decay", "0.998",
+)  # fmt: skip
 
 
 class TinyFamily:
@@ -169,10 +175,8 @@ class TinyFamily:
         command = [
             sys.executable, str(TRAINING / "train_motion.py"), "--pretrained_model_name_or_path", str(base),
             "--train_data_dir", str(self.run_dir / "latents"), "--output_dir", str(output),
-            "--num_frames_range", "16", "--train_batch_size", str(self.args.batch_scale * 4),
-            "--optimizer", "muon", "--learning_rate", "2e-3", "--lr_warmup_steps", "100", "--lr_scheduler", "cosine",
-            "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.15", "--timestep_bias_multiplier", "3",
-            "--use_ema", "--ema_decay", "0.998", "--checkpointing_steps", "100", "--checkpoints_total_limit", "2",
+            *MOTION_FLAGS, "--train_batch_size", str(self.args.batch_scale * 4), "--lr_warmup_steps", "100",
+            "--checkpointing_steps", "100", "--checkpoints_total_limit", "2",
             "--max_train_steps", str(self.args.motion_steps), "--max_train_minutes", str(self.minutes["motion"]),
             "--mixed_precision", self.args.mixed_precision,
         ]  # fmt: skip
