@@ -19,7 +19,7 @@ from prepare_dataset import parse_args, refuse_duplicates, run
 from processes import wait_for, workers_of
 from tiny_models import build_captioner
 from video_dataset import VideoDataset
-from video_files import half_of, painted_pan, with_bars, with_text
+from video_files import broken_at_the_middle_frame, painted_pan, with_bars, with_text
 
 
 SCRIPT = Path(__file__).parent.parent / "training" / "prepare_dataset.py"
@@ -33,7 +33,7 @@ def scene(seed: int, num_frames: int = 26, **size: int) -> np.ndarray:
 
 
 def write_raw(directory: Path) -> Path:
-    """Two good scenes in one video, a copy of the second, faults of every kind, a broken file and a text file."""
+    """Two good scenes in one video, a copy of the second, faults of every kind, broken files and a text file."""
     (directory / "more").mkdir(parents=True)
     videos = {
         "a.mp4": np.concatenate([scene(0), scene(1)]),
@@ -49,8 +49,8 @@ def write_raw(directory: Path) -> Path:
     for name, frames in videos.items():
         write_video(directory / name, frames, FPS)
         (directory / name).with_suffix(".txt").write_text(f"\ufeffInk, {name}\n", encoding="utf-8")
-    broken = half_of(directory / "a.mp4")
-    broken.rename(directory / "broken.mp4")
+    for name, cut in (("cut.mp4", True), ("garbled.mp4", False)):
+        (directory / name).write_bytes(broken_at_the_middle_frame(directory / "a.mp4", cut))
     return directory
 
 
@@ -91,11 +91,11 @@ def state_of(directory: Path) -> dict[str, tuple[str, int]]:
 def test_scenes_are_kept_and_faults_refused_with_their_reason(prepared):
     assert kept(prepared) == [("a.mp4", 0.2), ("a.mp4", 2.8), ("more/é <b>.mp4", 0.2)]
     reasons = refused(prepared)
-    (broken,) = reasons.pop("broken.mp4")  # which one depends on where in the stream half of the bytes end
-    assert broken in ("is cut short", "cannot be decoded to its end (Invalid data found when processing input).")
     assert reasons == {
         "bars.mp4": ["letterboxed"],
         "black.mp4": ["black"],
+        "cut.mp4": ["is cut short"],
+        "garbled.mp4": ["cannot be decoded to its end (Invalid data found when processing input)."],
         "logo.mp4": ["watermarked or subtitled"],
         "more/copy of a.mp4": ["duplicate of a.mp4 at 2.80 s"],
         "short.mp4": ["too short"],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from captions import parse_caption
-from clip_files import render_dataset, scene_of, write_video_folder
+from clip_files import FPS, render_dataset, scene_of, write_video_folder
 from pipeline_landscape_video.video_io import read_video
 from render import main, render_clip
 from scene import ATTRIBUTES, CAMERAS, LAYERS, PALETTES, Scene, sample_scene
@@ -169,7 +169,7 @@ def test_dataset_is_parallel_restartable_and_deterministic(tmp_path: Path) -> No
     serial, scenes = render_dataset(tmp_path / "serial.npy", workers=0, **settings)
     assert serial.shape == (3, 2, 64, 64, 3) and serial.dtype == np.uint8
     assert scenes == [scene_of(index, 7, False) for index in range(3)]
-    assert np.array_equal(serial[1], render_clip(scenes[1], [0, 1 / 8], 64, 64))
+    assert np.array_equal(serial[1], render_clip(scenes[1], [0, 1 / FPS], 64, 64))
     assert all(scene.weather == "none" and scene.trees != "bamboo" for scene in scenes)
     parallel, _ = render_dataset(tmp_path / "parallel.npy", workers=2, **settings)
     for suffix in (".npy", ".jsonl"):

@@ -86,6 +86,15 @@ def half_of(path: Path, share: float = 0.5) -> Path:
     return short
 
 
+def broken_at_the_middle_frame(path: Path, cut: bool) -> bytes:
+    """The bytes of an .mp4 that ends before the frame in its middle, or has nonsense in the place of that frame."""
+    with av.open(str(path)) as container:
+        packets = sorted((packet.pos, packet.size) for packet in container.demux(video=0) if packet.size)
+    position, size = packets[len(packets) // 2]
+    data = path.read_bytes()
+    return data[:position] if cut else data[:position] + b"\xff" * size + data[position + size :]
+
+
 def grey_clip(num_frames: int, height: int = 48, width: int = 64, brightness: int = 8) -> np.ndarray:
     """Frame i is of the grey level i * brightness, dark outside a square in the middle: its pixels tell its number."""
     frames = np.zeros((num_frames, height, width, 3), np.uint8)

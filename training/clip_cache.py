@@ -74,8 +74,9 @@ def cache_clips(
     if missing and process_index == 0:
         directory.mkdir(parents=True, exist_ok=True)
         write_text_atomically(directory / "settings.json", json.dumps(settings, indent=2) + "\n")
-    # By name: processes that look at the cache one after the other do not find the same clips missing.
-    share = [(name, clip) for name, clip in sorted(missing.items()) if int(name, 16) % num_processes == process_index]
+    # Of all names: processes that look at the cache one after the other do not find the same clips missing.
+    own = sorted(set(names))[process_index::num_processes]
+    share = [(name, missing[name]) for name in own if name in missing]
     encoded: dict[str, torch.Tensor] = {}
     try:
         for name, clip in tqdm(share, desc="Encoding", unit="clip", disable=None if share else True):

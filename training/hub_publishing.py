@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from huggingface_hub import HfApi
 
-from motion_adapter.hub import check_repo_id, create_repo
+from motion_adapter.hub import check_repo_id, create_repo, hub_errors
 from motion_adapter.model_card import RECORD, CardFacts, check_license
 from pipeline_landscape_video import SHANSHUI_TINY
 from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
@@ -60,6 +61,8 @@ def check_hub_flags(args: argparse.Namespace) -> None:
 def check_hub_access(args: argparse.Namespace) -> None:
     """Raise, before hours of training, a ValueError where the push would be refused, a ConnectionError offline."""
     if args.push_to_hub:
+        with hub_errors(args.hub_model_id):
+            HfApi().whoami()  # knows a missing token from a wrong one
         create_repo(args.hub_model_id, args.hub_private)
 
 
