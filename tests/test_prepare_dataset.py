@@ -239,7 +239,7 @@ class Page(HTMLParser):
 def test_the_report_shows_every_clip_with_its_sheet_and_reason(prepared):
     page = Page((prepared / "report.html").read_text(encoding="utf-8"))
     text = " ".join(page.words)
-    assert "3 clips kept, 7 refused" in text and "1 videos could not be read" in text
+    assert "3 clips kept, 7 refused" in text and "2 videos could not be read" in text
     assert "Ink, more/é <b>.mp4" in text and "letterboxed: bars of 14.3%, more than 2.0%" in text
     assert len(set(page.pictures)) == 10 == len(list((prepared / "sheets").iterdir()))
     for row in rows(prepared / "metadata.jsonl"):
