@@ -85,14 +85,16 @@ def write_report(
     content = {
         "title": title,
         "numbers": _section(
-            [source.results.protocol for source in sources], [source.name for source in sources], systems
+            [source.results.protocol for source in sources],
+            [source.name for source in sources],
+            [system for system, _ in systems],
         ),
         "interpolation": None,
         "kind_notes": KIND_NOTES,
     }
     if sofp is not None:
         results = read_interpolation(sofp)
-        content["interpolation"] = _section([results.protocol], [Path(sofp).name], list(results.systems))
+        content["interpolation"] = _section([results.protocol], [Path(sofp).name], results.systems)
     labels = [
         column.label for name in ("numbers", "interpolation") if content[name] for column in content[name].columns
     ]
@@ -102,7 +104,7 @@ def write_report(
         raise ValueError(
             f"the numbers alone make a page of {megabytes(bare)}, but it may have {megabytes(max_bytes)}."
         )
-    gallery = make_gallery(sources, systems, max_bytes - bare, clip_width, clips_per_prompt, progress)
+    gallery = make_gallery(systems, max_bytes - bare, clip_width, clips_per_prompt, progress)
     with atomic_path(output) as temporary:
         temporary.write_text(_render(content, gallery), encoding="utf-8")
     return gallery.left_out
@@ -119,8 +121,7 @@ def check_page(path: str | Path) -> None:
         raise ValueError(f"{path}: is a folder.")
 
 
-def _section(protocols: Sequence[dict[str, str]], names: Sequence[str], systems: Sequence) -> Section:
-    systems = [system[0] if isinstance(system, tuple) else system for system in systems]
+def _section(protocols: Sequence[dict[str, str]], names: Sequence[str], systems: Sequence[System]) -> Section:
     systems = [replace(system, metrics={**system.metrics, **_costs(system)}) for system in systems]
     competing = [system.name for system in systems if system.kind in ("generated", "folder")]
     labels = dict.fromkeys(label for system in systems for label in system.metrics)

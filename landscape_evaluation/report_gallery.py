@@ -72,7 +72,6 @@ def unique_systems(sources: Sequence[Source]) -> list[tuple[System, Source]]:
 
 
 def make_gallery(
-    sources: Sequence[Source],
     systems: Sequence[tuple[System, Source]],
     max_bytes: int,
     clip_width: int,
