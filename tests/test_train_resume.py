@@ -129,7 +129,8 @@ def test_the_limit_on_checkpoints_acts(train):
 
 def test_a_new_run_does_not_mix_with_an_old_one_nor_hide_how_that_ended(train, caplog):
     _, output = train("run", "--max_train_steps", "3", "--max_train_minutes", "1e-9")
-    for _ in range(2):  # the second time the run has finished
+    for ended in ("time_over", "finished"):
+        assert status_of(output)["status"] == ended
         before = (output / "status.json").read_bytes()
         code, _ = train("run", "--max_train_steps", "3")
         assert code == 1 and "choose another --output_dir" in caplog.messages[-1]

@@ -8,6 +8,7 @@ from diffusers import DDPMScheduler, UNetMotionModel
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from torch._dynamo.testing import CompileCounter
 
 from motion_adapter.build import attach_motion_adapter, freeze_image_layers
 from motion_objective import motion_losses
@@ -27,10 +28,12 @@ def unet() -> UNetMotionModel:
     return unet
 
 
-def gradients(unet: UNetMotionModel, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+def gradients(
+    unet: UNetMotionModel, dtype: torch.dtype = torch.float32, num_frames: int = 6
+) -> dict[str, torch.Tensor]:
     """Of one seeded batch, by the names of the parameters."""
     generator = torch.Generator().manual_seed(1)
-    latents, noise = (torch.randn(2, 4, 6, 8, 8, generator=generator) for _ in range(2))
+    latents, noise = (torch.randn(2, 4, num_frames, 8, 8, generator=generator) for _ in range(2))
     text = torch.randn(2, 77, 16, generator=generator).to(dtype)
     unet.zero_grad()
     motion_losses(unet, None, DDPMScheduler(), latents, text, noise, torch.tensor([7, 500])).total.backward()
@@ -95,7 +98,8 @@ def test_image_layers_compute_in_half_precision_and_motion_modules_keep_their_we
 def test_float32_stays_as_it_was(unet):
     exact = gradients(unet)
     lower_precision(unet, torch.float32, CPU)
-    assert all(torch.equal(grad, exact[name]) for name, grad in gradients(unet).items())
+    same = gradients(unet)
+    assert same.keys() == exact.keys() and all(torch.equal(grad, exact[name]) for name, grad in same.items())
 
 
 @pytest.mark.parametrize(
@@ -122,8 +126,11 @@ def test_checkpointed_layers_compute_twice_and_give_the_same_gradients(unet, lay
 
 
 def test_a_compiled_unet_gives_the_same_gradients_at_every_length(unet):
-    plain = gradients(unet)
+    lengths = (6, 4)
+    plain = [gradients(unet, num_frames=length) for length in lengths]
     checkpoint_layers(unet, "attention")
-    compile_unet(unet, backend="eager")  # what is traced, without the C++ compiler's minutes
-    for name, grad in gradients(unet).items():
-        torch.testing.assert_close(grad, plain[name], rtol=1e-4, atol=1e-6)
+    graphs = CompileCounter()  # what is traced, without the C++ compiler's minutes
+    compile_unet(unet, backend=graphs)
+    for length, expected in zip(lengths, plain, strict=True):
+        torch.testing.assert_close(gradients(unet, num_frames=length), expected, rtol=1e-4, atol=1e-6)
+    assert graphs.frame_count == len(lengths)
