@@ -103,11 +103,6 @@ def train_for(
     return model.eval().requires_grad_(False)
 
 
-def training_record(directory: Path) -> dict[str, float]:
-    """The last line of a run's log: steps, minutes and the losses."""
-    return json.loads((directory / "log.jsonl").read_text().splitlines()[-1])
-
-
 def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMAModel, step: int, seconds: float):
     state = {
         "model": model.state_dict(),
