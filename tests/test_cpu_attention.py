@@ -1,5 +1,7 @@
 """The attention that trains on a CPU: the same numbers as diffusers' fused one."""
 
+from collections import Counter
+
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -20,8 +22,14 @@ def unet():
 def test_output_and_gradient_are_those_of_the_fused_attention(unet, monkeypatch, most_tokens):
     monkeypatch.setattr(cpu_attention, "MOST_TOKENS", most_tokens)
     sample, text = torch.randn(1, 4, 6, 8, 8), torch.randn(6, 77, 16)
+    short, took = ShortAttnProcessor(), Counter()
+    for kind in ("plain", "fused"):
+        wrapped = getattr(short, kind)
+        setattr(
+            short, kind, lambda *args, kind=kind, wrapped=wrapped, **kw: took.update([kind]) or wrapped(*args, **kw)
+        )
     results = []
-    for processor in (AttnProcessor2_0(), ShortAttnProcessor()):
+    for processor in (AttnProcessor2_0(), short):
         unet.set_attn_processor(processor)
         unet.zero_grad()
         output = unet(sample, torch.tensor([7]), encoder_hidden_states=text).sample
@@ -31,6 +39,7 @@ def test_output_and_gradient_are_those_of_the_fused_attention(unet, monkeypatch,
         assert (fused is None) == (short is None)
         if fused is not None:
             torch.testing.assert_close(short, fused, rtol=1e-4, atol=1e-5)
+    assert (took["plain"] > 0, took["fused"] > 0) == (most_tokens > 1, most_tokens < 256)
 
 
 def test_only_half_precision_on_a_cpu_takes_it(unet):

@@ -230,9 +230,9 @@ def write_contact_sheets(
     rows: int = 10,
     pages: int = 4,
 ) -> None:
-    """PNG pages `sheet_en_1.png`, ...: four frames of each rendered clip, four of the generated one, the prompt below.
+    """PNG pages `sheet_LANGUAGE_1.png`, ...: four frames of each rendered clip, four of the generated one, the prompt.
 
-    Chinese is drawn where the system has a font for it; the prompts also stand in `prompts_zh.txt`, numbered.
+    Chinese is drawn where the system has a font for it; the prompts also stand in `prompts_LANGUAGE.txt`, numbered.
     """
     folder.mkdir(parents=True, exist_ok=True)
     numbered = [f"{number + 1}. {prompt}" for number, prompt in enumerate(prompts)]

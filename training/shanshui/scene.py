@@ -17,10 +17,6 @@ TREES = ("none", "pines", "bamboo")
 LIGHTS = ("none", "sun", "moon")
 LAYERS = (2, 3, 4, 5)
 
-# Strokes finer than the latent grid of a 128 x 128 model can carry; the tiny family does without them.
-FINE_WEATHERS = ("rain", "snowfall", "petals")
-FINE_TREES = ("bamboo",)
-
 
 @dataclass(frozen=True)
 class Scene:
