@@ -182,6 +182,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--batch_size", type=int, help=f"of training; {BATCH_SIZE}")
     parser.add_argument("--mixed_precision", choices=("no", "bf16"), help="bf16 where it is fast")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="training: minutes once for each shape of the UNet"
+    )
     parser.add_argument("--sampling_steps", type=int, default=STEPS, help="of denoising")
     args = parser.parse_args(arguments)
     for name in ("minutes", "workers", "seeds", "prompts", "batch_size", "sampling_steps"):

@@ -56,6 +56,7 @@ class Settings:
     batch_size: int
     mixed_precision: str
     device: str
+    compile: bool
     made_of: dict[str, str]
 
 
@@ -92,7 +93,7 @@ def training_command(run: Run, run_dir: Path, output: Path, settings: Settings, 
         "--lr_warmup_steps", str(min(100, steps // 10)),
         "--mixed_precision", settings.mixed_precision, "--logging_steps", str(logging_steps),
         "--checkpointing_steps", str(max(1, steps // SAVES)), "--checkpoints_total_limit", "1",
-        "--resume_from_checkpoint", "latest", *run.row.flags,
+        "--resume_from_checkpoint", "latest", *(["--torch_compile"] if settings.compile else []), *run.row.flags,
     ]  # fmt: skip
 
 
@@ -222,7 +223,8 @@ def find_settings(path: Path, args: argparse.Namespace, made_of: dict[str, str])
         minutes = args.minutes or MINUTES
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
         precision = args.mixed_precision or ("bf16" if computes_bfloat16_fast() else "no")
-        box = Settings(TIMED_STEPS, minutes, 0.0, args.batch_size or BATCH_SIZE, precision, device, made_of)
+        size, compiles = args.batch_size or BATCH_SIZE, bool(args.compile)
+        box = Settings(TIMED_STEPS, minutes, 0.0, size, precision, device, compiles, made_of)
         seconds = time_steps(args.run_dir, box, args.workers)
         return replace(box, steps=max(1, int(60 * minutes / seconds)), seconds_per_step=seconds)
     settings = Settings(**json.loads(path.read_text()))
@@ -230,8 +232,8 @@ def find_settings(path: Path, args: argparse.Namespace, made_of: dict[str, str])
         raise StudyError(
             f"{path.parent} was begun with other models or latents than {args.run_dir} has now: name another --output."
         )
-    for name in ("minutes", "batch_size", "mixed_precision", "device"):
+    for name in ("minutes", "batch_size", "mixed_precision", "device", "compile"):
         given, stored = getattr(args, name), getattr(settings, name)
         if given not in (None, stored):
-            raise StudyError(f"{path.parent} was begun with --{name} {stored}, not {given}: name another --output.")
+            raise StudyError(f"{path.parent} was begun with {name} {stored}, not {given}: name another --output.")
     return settings

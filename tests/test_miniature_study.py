@@ -43,7 +43,7 @@ def output(run_dir, tmp_path_factory) -> Path:
     base = run_dir / "base"
     made_of = {part: hash_weights(base / part) for part in ("unet", "text_encoder", "vae")}
     made_of["latents"] = hash_weights(run_dir / "latents" / "latents-00000.safetensors")
-    settings = Settings(1, 8.0, 1.5, 2, "no", "cpu", made_of)
+    settings = Settings(1, 8.0, 1.5, 2, "no", "cpu", False, made_of)
     (output / SETTINGS_FILE).write_text(json.dumps(asdict(settings)))
     held_out = make_held_out(base, output, CLIPS, "cpu", workers=0)
     measurers = Measurers.load()

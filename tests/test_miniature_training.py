@@ -3,7 +3,7 @@
 import json
 import sys
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ from miniature_training import (
 from train_motion_args import parse_args
 
 
-SETTINGS = Settings(40, 8.0, 1.2, 4, "bf16", "cpu", {"unet": "abc"})
-GIVEN = Namespace(minutes=None, batch_size=None, mixed_precision=None, device=None, run_dir=Path("run"))
+SETTINGS = Settings(40, 8.0, 1.2, 4, "bf16", "cpu", False, {"unet": "abc"})
+GIVEN = Namespace(minutes=None, batch_size=None, mixed_precision=None, device=None, compile=None, run_dir=Path("run"))
 # What a row changes, and nothing else.
 DIFFERENCES = {
     "full": {},
@@ -41,8 +41,8 @@ DIFFERENCES = {
 }
 
 
-def flags_of(run: Run) -> dict:
-    return vars(parse_args(training_command(run, Path("run"), Path("out"), SETTINGS)[2:]))
+def flags_of(run: Run, settings: Settings = SETTINGS) -> dict:
+    return vars(parse_args(training_command(run, Path("run"), Path("out"), settings)[2:]))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
@@ -50,6 +50,8 @@ def test_rows_differ_from_the_full_model_in_one_flag(row):
     full = flags_of(Run(ROWS[0], 0))
     assert flags_of(Run(row, 0)) == full | DIFFERENCES[row.key]
     assert flags_of(Run(row, 2)) == full | DIFFERENCES[row.key] | {"seed": 2}
+    compiled = replace(SETTINGS, compile=True)
+    assert flags_of(Run(row, 0), compiled) == full | DIFFERENCES[row.key] | {"torch_compile": True}
     assert full["num_frames_range"] == (16, 16) and full["max_train_steps"] == 40 and full["negative_threshold"] == 4
 
 
@@ -72,8 +74,11 @@ def test_a_study_keeps_its_settings(tmp_path):
     assert find_settings(path, GIVEN, SETTINGS.made_of) == SETTINGS
     same = Namespace(**vars(GIVEN) | {"minutes": 8.0, "device": "cpu"})
     assert find_settings(path, same, SETTINGS.made_of) == SETTINGS
+    other = Namespace(**vars(GIVEN) | {"compile": True})
+    with pytest.raises(StudyError, match=r"was begun with compile False, not True: name another --output"):
+        find_settings(path, other, SETTINGS.made_of)
     other = Namespace(**vars(GIVEN) | {"minutes": 3.0})
-    with pytest.raises(StudyError, match=r"was begun with --minutes 8.0, not 3.0: name another --output"):
+    with pytest.raises(StudyError, match=r"was begun with minutes 8.0, not 3.0: name another --output"):
         find_settings(path, other, SETTINGS.made_of)
     with pytest.raises(StudyError, match="was begun with other models or latents than run has now"):
         find_settings(path, GIVEN, {"unet": "another"})
