@@ -103,6 +103,7 @@ def test_a_whole_run_and_its_resumption(model, tmp_path, tiny_components):  # no
     arguments = [
         "--model", str(model), "--output", str(tmp_path / "measure"), "--run_dir", str(tmp_path), "--pictures", "2",
         "--pairs", "1", "--steps", "1", "--num_frames", "4", "--stage_frames", "3", "--device", "cpu",
+        "--workers", "2",
     ]  # fmt: skip
     (model / "README.md").write_text("# A card\n\n## Measured\n\nearlier\n")
     results = main([*arguments, "--card"])
@@ -119,6 +120,10 @@ def test_a_whole_run_and_its_resumption(model, tmp_path, tiny_components):  # no
     assert np.load(next(path for path in made if "-x2" in path.parent.name)).shape == (6, 64, 64, 3)
     assert str(main(arguments).checks) == str(results.checks)
     assert {path: path.stat().st_mtime_ns for path in made} == made
+    alone = main([*arguments, "--workers", "1", "--output", str(tmp_path / "alone")])
+    assert alone.figures["pictured"]["FFF-SSIM"].value == pytest.approx(
+        results.figures["pictured"]["FFF-SSIM"].value, abs=1e-3
+    )
 
 
 def test_wrong_input(tmp_path, capsys):

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from tqdm import trange
 
 from measured_clips import MODEL_PARTS, ClipMaker, Request, Variant
 from painting import render_clip
@@ -33,33 +34,28 @@ class AnimationMaker(ClipMaker):
 
     Args:
         scenes: what the pictures show.
-        model to dtype: see `ClipMaker`.
-
-    Attributes:
-        pictures: uint8 (scenes, height, width, 3).
+        model to workers: see `ClipMaker`.
     """
 
     pipeline_class = "LandscapeImageToVideoPipeline"
     model_parts = (*MODEL_PARTS, "image_retention")
 
-    def __init__(
-        self,
-        scenes: Sequence[Scene],
-        model: Path,
-        folder: Path,
-        steps: int,
-        batch: int,
-        seed: int,
-        device: str,
-        dtype: str = "float32",
-    ) -> None:
-        super().__init__(model, folder, steps, batch, seed, device, dtype)
-        frames = [render_clip(scene, [0.0], self.size, self.size)[0] for scene in tqdm(scenes, desc="pictures")]
-        self.pictures = np.stack(frames)
+    def __init__(self, scenes: Sequence[Scene], *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.scenes = scenes
+        self.worker_arguments = (scenes, *self.worker_arguments)
+
+    @cached_property
+    def pictures(self) -> np.ndarray:
+        """uint8 (scenes, height, width, 3)."""
+        return np.stack([self.picture(index) for index in trange(len(self.scenes), desc="pictures")])
+
+    def picture(self, index: int) -> np.ndarray:
+        return render_clip(self.scenes[index], [0.0], self.size, self.size)[0]
 
     def make(self, requests: Sequence[Request], variant: Animation) -> np.ndarray:
         """Run the pipeline: uint8 (requests, stages * num_frames, height, width, 3)."""
-        chosen = self.pictures[[request.index for request in requests]]
+        chosen = np.stack([self.picture(request.index) for request in requests])
         texts = [request.prompt for request in requests]
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             frames = self.pipe(

@@ -13,6 +13,7 @@ where it goes.
 import argparse
 import json
 import logging
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -82,7 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     args.output.mkdir(parents=True, exist_ok=True)
     shown = [scene_of(index, args.seed, fine_motifs=False) for index in range(args.pictures)]
     maker = AnimationMaker(
-        shown, args.model, args.output / "generated", args.steps, args.batch, args.seed, args.device, args.dtype
+        shown,
+        args.model,
+        args.output / "generated",
+        args.steps,
+        args.batch,
+        args.seed,
+        args.device,
+        args.dtype,
+        workers=args.workers if args.device == "cpu" else 1,
     )
     results = measure(args, maker, shown)
     text = json.dumps(without_nan(asdict(results)), ensure_ascii=False, indent=2)
@@ -156,10 +165,11 @@ def settings_of(args: argparse.Namespace, maker: AnimationMaker) -> dict[str, An
         "pictures", "pairs", "seed", "language", "steps", "guidance_scale", "image_guidance_scale", "num_frames",
         "stage_frames", "dtype",
     )  # fmt: skip
+    device = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
     return {name: getattr(args, name) for name in names} | {
         "model": model_hash(args.model, maker.model_parts),
         "size": maker.size,
-        "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
+        "device": f"{device}, {maker.workers} processes" if maker.workers > 1 else device,
         "seconds_a_clip": maker.seconds / maker.made if maker.made else None,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
@@ -228,6 +238,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance_scale", type=float, default=EMBEDDED_GUIDANCE_SCALE, help="of the text, s_t")
     parser.add_argument("--image_guidance_scale", type=float, default=1.5, help="of the picture (s_i)")
+    parser.add_argument("--workers", type=int, help="processes that make clips, on a CPU; one per core")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the steps")
     parser.add_argument("--card", action="store_true", help="write the tables into README.md of the model's folder")
@@ -238,6 +249,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if getattr(args, name) < least:
             parser.error(f"--{name} is {getattr(args, name)}, but has to be at least {least}")
     args.pairs = min(args.pairs, args.pictures)
+    args.workers = os.cpu_count() if args.workers is None else args.workers
     needed = ("model_index.json", "clip/config.json", f"{BRANCH}/config.json", *["README.md"] * args.card)
     for file in needed:
         if not (args.model / file).exists():

@@ -128,7 +128,7 @@ class ClipMaker:
         if self.pool is None:
             # Fresh processes: a fork of one that has threads (torch, OpenCV) can hang.
             self.pool = ProcessPoolExecutor(
-                self.workers, get_context("spawn"), initializer=_start_worker, initargs=self.worker_arguments
+                self.workers, get_context("spawn"), initializer=_start_worker, initargs=(type(self), *self.worker_arguments)
             )
         return self.pool.map(partial(_make_in_worker, variant), batches)
 
@@ -165,10 +165,10 @@ class ClipMaker:
         return [torch.Generator().manual_seed(int(state.generate_state(1)[0])) for state in states]
 
 
-def _start_worker(*arguments) -> None:
+def _start_worker(maker: type[ClipMaker], *arguments) -> None:
     global _worker
     torch.set_num_threads(1)
-    _worker = ClipMaker(*arguments)
+    _worker = maker(*arguments)
 
 
 def _make_in_worker(variant: Variant, requests: Sequence[Request]) -> float:
