@@ -78,11 +78,12 @@ def test_a_push_needs_what_a_pipeline_is_made_of(tmp_path, capsys):
     assert parse_args(flags).push_to_hub
 
 
-def test_a_launch_that_splits_models_is_refused(monkeypatch, capsys):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
+def test_a_launch_that_splits_models_is_refused(way, monkeypatch, capsys):
+    monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
     with pytest.raises(SystemExit) as ended:
         parse_args([*REQUIRED, *ADAPTER])
-    assert ended.value.code == 2 and "a configuration without FSDP" in capsys.readouterr().err
+    assert ended.value.code == 2 and "launch it without FSDP and DeepSpeed" in capsys.readouterr().err
 
 
 def test_help_teaches(capsys):

@@ -14,15 +14,15 @@ from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from splitting_moments import launched_precision
+
 
 def fsdp_plugin(args: argparse.Namespace) -> FullyShardedDataParallelPlugin | None:
     """What accelerate is to know about FSDP, if the launch configuration asks for it.
 
     Raises:
-        ValueError: a setting, there or among the flags, with which FSDP does not work here; or DeepSpeed.
+        ValueError: a setting, there or among the flags, with which FSDP does not work here.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise ValueError("DeepSpeed is not supported: FSDP splits the same, by examples/launch/fsdp.yaml.")
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return None
     if os.environ.get("FSDP_VERSION") != "2":
@@ -31,7 +31,6 @@ def fsdp_plugin(args: argparse.Namespace) -> FullyShardedDataParallelPlugin | No
         auto_wrap_policy="transformer_based_wrap",  # the layers that `MotionObjective` names
         cpu_ram_efficient_loading=False,
     )
-    precision = args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
     for wrong, line in (
         (plugin.activation_checkpointing, "Instead of FSDP's activation checkpointing take --gradient_checkpointing."),
         # Left whole, the averaged weights of a validation would be those that the next step trains with.
@@ -40,7 +39,7 @@ def fsdp_plugin(args: argparse.Namespace) -> FullyShardedDataParallelPlugin | No
         (args.use_8bit_adam, "--use_8bit_adam does not work with FSDP, which splits the moments of AdamW only."),
         (args.optimizer != "adamw", f"--optimizer {args.optimizer} does not work with FSDP: it takes whole matrices."),
         (args.torch_compile, "--torch_compile does not work with FSDP, which acts between the layers of the UNet."),
-        (precision == "fp16", "Mixed precision fp16 does not work with FSDP: take bf16."),
+        (launched_precision(args) == "fp16", "Mixed precision fp16 does not work with FSDP: take bf16."),
     ):
         if wrong:
             raise ValueError(f"{line} examples/launch/fsdp.yaml works.")

@@ -91,8 +91,9 @@ def _add_picture_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true":  # what `accelerate launch` sets
-        raise ValueError("A branch is trained whole in every process: launch it with a configuration without FSDP.")
+    for way in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{way}", "false").lower() == "true":  # what `accelerate launch` sets
+            raise ValueError("A branch is trained whole in every process: launch it without FSDP and DeepSpeed.")
     if not 0 <= args.image_dropout_prob <= 1:
         raise ValueError(f"--image_dropout_prob is {args.image_dropout_prob}, but has to be between 0 and 1.")
     if args.motion_adapter_name_or_path is None:

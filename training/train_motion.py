@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import (
     AutocastKwargs,
+    DeepSpeedPlugin,
     FullyShardedDataParallelPlugin,
     InitProcessGroupKwargs,
     ProjectConfiguration,
@@ -40,6 +41,7 @@ from resuming import find_checkpoint, resume, settings_of
 from run_control import StopSignals, check_trackers
 from run_plan import count_longest_step, describe
 from sharding import enable_fsdp_on_cpu, fsdp_plugin, is_sharded, whole_model
+from splitting_moments import deepspeed_plugin, enable_deepspeed_on_cpu, launched_precision
 from text_states import load_text_states
 from train_motion_args import parse_args
 from training_loop import begin_training, finish_training, run_script, train_steps
@@ -51,14 +53,14 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
     """Train as the flags say, until done, out of time or told to stop, and return the exit code."""
     check_trackers(args.report_to)
     deadline = time.monotonic() + 60 * (args.max_train_minutes or math.inf)
-    accelerator = make_accelerator(args, fsdp_plugin(args))
+    accelerator = make_accelerator(args, fsdp_plugin(args), deepspeed_plugin(args))
     device = accelerator.device
     set_seed(args.seed)  # for the new weights; whatever a step draws comes from (seed, step)
     if accelerator.is_main_process:
         check_hub_access(args)
     checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
     model, revision = args.pretrained_model_name_or_path, args.revision
-    frozen_dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision, torch.float32)
+    frozen_dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(launched_precision(args), torch.float32)
 
     # 1. The clips and the frozen models
     with accelerator.main_process_first():  # the others find its report, and need not decode every video
@@ -130,7 +132,11 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
     return finish_training(args, accelerator, signals, step, stop)
 
 
-def make_accelerator(args: argparse.Namespace, plugin: FullyShardedDataParallelPlugin | None = None) -> Accelerator:
+def make_accelerator(
+    args: argparse.Namespace,
+    fsdp: FullyShardedDataParallelPlugin | None = None,
+    deepspeed: DeepSpeedPlugin | None = None,
+) -> Accelerator:
     """The processes of this run, as a launcher and the flags say."""
     accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -141,9 +147,11 @@ def make_accelerator(args: argparse.Namespace, plugin: FullyShardedDataParallelP
         ],
         log_with=args.report_to or None,
         project_config=ProjectConfiguration(str(args.output_dir), logging_dir=str(args.output_dir / "logs")),
-        fsdp_plugin=plugin,
+        fsdp_plugin=fsdp,
+        deepspeed_plugin=deepspeed,
     )
-    enable_fsdp_on_cpu(accelerator, plugin)
+    enable_fsdp_on_cpu(accelerator, fsdp)
+    enable_deepspeed_on_cpu(accelerator, deepspeed)
     logging.getLogger().setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
     return accelerator
 

@@ -88,14 +88,14 @@ def train_steps(
     progress = tqdm(total=args.max_train_steps, initial=step, unit="step", disable=not accelerator.is_main_process)
     for batch in loader:
         torch.manual_seed(args.seed + step)  # for dropout, where an image model has any
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, args)
         with accelerator.accumulate(*networks):
             losses = losses_of(batch)
             accelerator.backward(losses.total)
             grad_norm = None
             if accelerator.sync_gradients:
-                grad_norm = whole(accelerator.clip_grad_norm_(parameters, args.max_grad_norm))
-                for group in state.optimizer.param_groups:
-                    group["lr"] = learning_rate_at(step, args)
+                grad_norm = whole(torch.as_tensor(accelerator.clip_grad_norm_(parameters, args.max_grad_norm)))
             optimizer.step()
             optimizer.zero_grad()
         log.add(losses, len(batch["requests"]), None if accelerator.optimizer_step_was_skipped else grad_norm)

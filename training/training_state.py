@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sharding import split_like, whole
+from splitting_moments import are_moments_split, split_moments, whole_moments
 
 
 TENSORS = "training_state.safetensors"
@@ -18,7 +19,8 @@ VALUES = "training_state.json"
 
 
 class TrainingState:
-    """Weights that train, their moving average and the optimizer's moments, by name, and whole where FSDP splits them.
+    """Weights that train, their moving average and the optimizer's moments, by name, and whole where FSDP or
+    DeepSpeed splits them.
 
     Args:
         parameters: what trains, in the order of the optimizer's one parameter group.
@@ -43,7 +45,7 @@ class TrainingState:
     def save(self, directory: Path | None, **values: Any) -> None:
         """Write the state, and `values` (anything that JSON holds) with it, into an existing directory.
 
-        Where FSDP has split the weights, all processes have to call this, those that write nothing with None.
+        Where weights or moments are split, all processes have to call this, those that write nothing with None.
 
         Raises:
             ValueError: a weight is not finite; it would poison every run that resumes from here.
@@ -59,7 +61,7 @@ class TrainingState:
         if directory is None:
             return
         for name, parameter in self.parameters:
-            for key, value in self.optimizer.state[parameter].items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
                 if not isinstance(value, torch.Tensor):  # bitsandbytes counts its steps in plain numbers
                     values.setdefault("optimizer", {})[f"{key}/{name}"] = value
         if self.ema is not None:
@@ -73,7 +75,7 @@ class TrainingState:
         for name, parameter in self.parameters:
             yield f"weights/{name}", parameter.detach()
         for name, parameter in self.parameters:
-            for key, value in self.optimizer.state[parameter].items():
+            for key, value in whole_moments(self.optimizer, parameter).items():
                 if isinstance(value, torch.Tensor):
                     yield f"optimizer/{key}/{name}", value.clone() if key.startswith("qmap") else value  # shared
         if self.ema is not None:
@@ -105,7 +107,11 @@ class TrainingState:
         for key, value in values.get("optimizer", {}).items():
             moment, _, name = key.partition("/")
             moments[positions[name]][moment] = value
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if are_moments_split(self.parameters[0][1]):
+            for index, (_, parameter) in enumerate(self.parameters):
+                split_moments(self.optimizer, parameter, moments[index])
+        else:
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if self.ema is not None:
             for (name, _), average in zip(self.parameters, self.ema.shadow_params, strict=False):
                 average.copy_(split_like(tensors[f"ema/{name}"], average))

@@ -128,7 +128,10 @@ class ClipMaker:
         if self.pool is None:
             # Fresh processes: a fork of one that has threads (torch, OpenCV) can hang.
             self.pool = ProcessPoolExecutor(
-                self.workers, get_context("spawn"), initializer=_start_worker, initargs=(type(self), *self.worker_arguments)
+                self.workers,
+                get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(type(self), *self.worker_arguments),
             )
         return self.pool.map(partial(_make_in_worker, variant), batches)
 
