@@ -124,6 +124,21 @@ def test_min_snr_weighs_each_clip(batch):
     assert loss.item() == pytest.approx(((weights * torch.tensor([1.0, 4.0])).mean()).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [None, 5.0])
+def test_the_first_frame_counts_as_much_as_it_is_told_to(batch, gamma):
+    """Frame i is off by i + 1, so the weighted mean of squares is known."""
+    scheduler, frames = make_scheduler(), batch["noise"].shape[2]
+    off = torch.arange(1.0, frames + 1)
+    unet = Answer(batch["noise"] + off.reshape(1, 1, -1, 1, 1))
+    for weight in (1.0, 3.0):
+        weights = torch.tensor([weight] + [1.0] * (frames - 1))
+        expected = (off.square() * weights).sum() / weights.sum()
+        if gamma is not None:
+            expected = expected * min_snr_weight(scheduler, batch["timesteps"], gamma).mean()
+        losses = motion_losses(unet, None, scheduler, **batch, snr_gamma=gamma, first_frame_weight=weight)
+        assert losses.diffusion.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_another_prediction_type_is_refused(batch):
     with pytest.raises(ValueError, match="`prediction_type` is 'sample'"):
         motion_losses(Answer(batch["noise"]), None, make_scheduler("sample"), **batch)

@@ -90,6 +90,23 @@ def test_a_resumed_run_ends_with_the_same_bits(train):
         assert digest(whole / file) == digest(parts / file), file
 
 
+def test_the_weight_of_the_first_frame_acts(train):
+    flags = ("--max_train_steps", "1", "--freeze_motion")
+    losses = [
+        log_of(train(f"run{weight}", *flags, "--first_frame_weight", weight)[1])[-1]["diffusion_loss"]
+        for weight in ("1", "20")
+    ]
+    assert losses[0] != losses[1]
+
+
+def test_a_branch_can_begin_with_single_frames_and_go_on_with_clips(train):
+    flags = ("--max_train_steps", "1", "--freeze_motion")
+    code, frames = train("frames", *flags, "--num_frames_range", "1")
+    assert code == 0
+    begins_with = ("--image_retention_name_or_path", str(frames / "image_retention"))
+    assert train("clips", *flags, *begins_with)[0] == 0
+
+
 def test_the_branch_learns_to_follow_the_picture(image_model, adapter, tmp_path):
     """Clips whose latents only the picture tells: all of a clip at one value, and its first frame at such a grey."""
     model, data = tmp_path / "model", tmp_path / "levels"

@@ -37,6 +37,7 @@ def test_the_adapter_beside_the_image_model_is_taken(tmp_path):
     ("flags", "message"),
     [
         ((), "a/model holds no motion_adapter/: name one with --motion_adapter_name_or_path"),
+        ((*ADAPTER, "--first_frame_weight", "0"), "--first_frame_weight is 0.0, but has to be above 0"),
         ((*ADAPTER, "--image_dropout_prob", "1.5"), "--image_dropout_prob is 1.5, but has to be between 0 and 1"),
         ((*ADAPTER, "--validation_images", "a.png"), "--validation_images need --validation_steps"),
         (

@@ -35,6 +35,7 @@ def motion_losses(
     negatives: str = "all",
     positives: str = "next",
     snr_gamma: float | None = None,
+    first_frame_weight: float = 1.0,
 ) -> MotionLosses:
     """L = L_diff + lambda L_con (Eq. 13) of a batch of clips.
 
@@ -50,6 +51,8 @@ def motion_losses(
         temperature, threshold, negatives, positives: see `contrastive_loss`.
         snr_gamma: weighs each clip's error by min(SNR, gamma), in units of the noise (Hang et al., 2023); None weighs
             all steps alike, as the paper does.
+        first_frame_weight: how much the first frame's error counts, where each other frame's counts 1; the weights are
+            scaled to a mean of 1. A picture that the clip begins with says all of that frame, little of the others.
 
     Raises:
         ValueError: for another prediction type.
@@ -71,11 +74,16 @@ def motion_losses(
             f"but has to be one of {PREDICTION_TYPES}."
         )
 
-    if snr_gamma is None:
+    if snr_gamma is None and first_frame_weight == 1:
         diffusion = F.mse_loss(prediction, target.float())
     else:
-        error = F.mse_loss(prediction, target.float(), reduction="none").flatten(1).mean(dim=1)  # (batch,)
-        diffusion = (error * min_snr_weight(scheduler, timesteps, snr_gamma)).mean()
+        error = F.mse_loss(prediction, target.float(), reduction="none").mean(dim=(1, 3, 4))  # (batch, num_frames)
+        weights = torch.ones_like(error)
+        weights[:, 0] = first_frame_weight
+        weights /= weights.mean(dim=1, keepdim=True)
+        if snr_gamma is not None:
+            weights *= min_snr_weight(scheduler, timesteps, snr_gamma)[:, None]
+        diffusion = (error * weights).mean()
     if noise_adapter is None:
         return MotionLosses(diffusion, diffusion.detach(), None)
     contrastive = contrastive_loss(noise_adapter(noise_pred), temperature, threshold, negatives, positives)

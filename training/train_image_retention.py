@@ -112,8 +112,9 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
         # The objective is that of `train_motion.py`, of a UNet that sees a picture.
         unet = partial(prepared_unet, image=batch["image"].to(device))
         return motion_losses(
-            unet, prepared_noise_adapter, noise_scheduler, latents, text, noise, timesteps, **objective_settings(args)
-        )
+            unet, prepared_noise_adapter, noise_scheduler, latents, text, noise, timesteps, **objective_settings(args),
+            first_frame_weight=args.first_frame_weight,
+        )  # fmt: skip
 
     def write_result(directory: Path) -> None:
         with averaged(ema, averaged_parameters):

@@ -1,6 +1,7 @@
 """The command line of `train_image_retention.py`: that of `train_motion.py` where both mean the same."""
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -79,6 +80,13 @@ def _add_picture_flags(group: argparse._ArgumentGroup) -> None:
         help="how often a clip gets a white picture, which means none; independent of --caption_dropout_prob",
     )
     group.add_argument(
+        "--first_frame_weight",
+        type=float,
+        default=1.0,
+        help="how much the first frame counts in the loss, where each other counts 1: more of it, and the picture is "
+        "met more closely, after fewer steps. The paper has 1",
+    )
+    group.add_argument(
         "--validation_images",
         nargs="+",
         metavar="FILE",
@@ -96,6 +104,8 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError("A branch is trained whole in every process: launch it without FSDP and DeepSpeed.")
     if not 0 <= args.image_dropout_prob <= 1:
         raise ValueError(f"--image_dropout_prob is {args.image_dropout_prob}, but has to be between 0 and 1.")
+    if not 0 < args.first_frame_weight < math.inf:
+        raise ValueError(f"--first_frame_weight is {args.first_frame_weight}, but has to be above 0.")
     if args.motion_adapter_name_or_path is None:
         inside = Path(args.pretrained_model_name_or_path, ADAPTER)
         if not inside.is_dir():

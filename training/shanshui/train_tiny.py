@@ -192,7 +192,7 @@ class TinyFamily:
 
     def pictures(self) -> None:
         """A branch that knows a picture again in a single frame: with a clip for every frame of a batch it is found in
-        minutes, from whole clips it was not found in eight hundred steps (each has 4 clips, and 4 steps of noise)."""
+        minutes, while 800 steps of whole clips did not find it (each has 4 clips, and as many steps of noise)."""
         self.save_base(self.run_dir / "base")
         self.first_frames()
         self.train_branch(
@@ -208,8 +208,8 @@ class TinyFamily:
         self.train_branch(
             "retention", "--image_retention_name_or_path", str(self.run_dir / "pictures" / "image_retention"),
             "--num_frames_range", "16", "--train_batch_size", str(self.args.batch_scale * 4),
-            "--lr_scheduler", "cosine", "--lr_warmup_steps", "100", "--use_ema", "--ema_decay", "0.998",
-            "--max_train_steps", str(self.args.retention_steps),
+            "--first_frame_weight", "8", "--lr_scheduler", "cosine", "--lr_warmup_steps", "50",
+            "--use_ema", "--ema_decay", "0.998", "--max_train_steps", str(self.args.retention_steps),
             "--validation_steps", "500", "--validation_images", *map(str, pictures), "--validation_prompts", *prompts,
         )  # fmt: skip
 
