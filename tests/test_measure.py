@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from captions import find_attributes, parse_caption
-from clip_figures import Truth, agreement, clip_figures, figures_beside, judge, still_clips
+from clip_figures import Truth, agreement, camera_counts, clip_figures, figures_beside, judge, still_clips
 from clip_files import FPS, render_dataset
 from clip_motion import camera_direction, measure_motion
 from landscape_evaluation.intervals import (
@@ -144,6 +144,11 @@ def test_figures_of_perfect_and_of_still_clips(rendered_clips):
     for name in ("palette", "camera", "motifs, mean", *MOTIFS, "lake or river", "sun or moon"):
         assert figures[name].value == 1, name
     assert figures["motion, times rendered"].value == figures["flicker, times rendered"].value == 1
+    assert camera_counts(seen, truth) == {asked: {name: 3 * (name == asked) for name in CAMERAS} for asked in CAMERAS}
+    ways = [f"way of the camera, times rendered, {which}" for which in ("pans", "zooms")]
+    half = replace(perfect, pans=perfect.pans / 2, zooms=-perfect.zooms)
+    for one, expected in ((perfect, (1, 1)), (half, (0.5, -1))):
+        assert [figures_beside(one, perfect, truth)[way].value for way in ways] == pytest.approx(expected)
     np.testing.assert_allclose(agreement(perfect.probabilities, truth, HEADS), 1)
     still = judge(still_clips(clips), SceneClassifier().eval())
     assert clip_figures(still, truth, HEADS)["camera"].value == pytest.approx(1 / len(CAMERAS))
@@ -188,10 +193,11 @@ def make_results(**generated: float) -> Results:
     rendered = {name: sharp(value) for name, value in figures.items()}
     held_out = {name: sharp(0.95) for name in ("palette", "camera")} | {"mist": sharp(0.85)}
     generated = {name: sharp(value) for name, value in (figures | generated).items()}
-    language = LanguageResults(generated, rendered, {"camera": sharp(0.2)}, [])
+    cameras = {asked: {name: 3 * (name == asked) for name in CAMERAS} for asked in CAMERAS}
+    language = LanguageResults(generated, rendered, {"camera": sharp(0.2)}, cameras, [])
     settings = {"prompts": 20, "seed": 3, "steps": 25, "guidance_scale": 8.0, "num_frames": 16, "size": 128}
     settings |= {"device": "CPU", "dtype": "float32", "versions": {"torch": "2"}}
-    return Results(settings, MeasurerResults(held_out, {}, sharp(0.93), sharp(30)), {"en": language})
+    return Results(settings, MeasurerResults(held_out, {}, sharp(0.93), sharp(30), sharp(1.2)), {"en": language})
 
 
 @pytest.mark.parametrize(
@@ -225,6 +231,7 @@ def test_table_for_the_card(tmp_path):
     assert "- SSIM of the autoencoder: 0.930, wanted >= 0.92: met" in text
     assert "mist (invalid)" in rows and "0.20 [0.19, 0.21]" in rows["camera"]
     assert rows["SSIM"] == "| SSIM | 0.930 [0.920, 0.940] | >= 0.92 | yes |"
+    assert rows["closer"] == "| closer | 0 | 0 | 0 | 3 | 0 |" and "| 1.20 [1.19, 1.21] |" in text
     assert "on 20 held-out prompts" in text and "torch 2" in text
     write_json(results, tmp_path / "results.json")
     read = json.loads((tmp_path / "results.json").read_text())

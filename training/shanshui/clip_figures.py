@@ -16,16 +16,19 @@ from landscape_evaluation.intervals import (
     ratio_of_means,
     ratio_of_medians,
 )
-from scene import Scene
+from scene import CAMERAS, Scene
 from scene_classifiers import HEADS, MOTIFS, SceneClassifier, classify_clips, labels_of, sampled_frames
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was seen in some clips, row by row: probabilities (clips, choices) of each head, camera names, motion."""
+    """What was seen in some clips, row by row: probabilities (clips, choices) of each head, camera names, pan and zoom
+    as in `ClipMotion`, motion."""
 
     probabilities: dict[str, np.ndarray]
     cameras: np.ndarray
+    pans: np.ndarray
+    zooms: np.ndarray
     magnitudes: np.ndarray
     flickers: np.ndarray
     clip_text: np.ndarray | None = None
@@ -61,6 +64,8 @@ def judge(
     return Judgement(
         classify_clips(classifier, clips),
         np.array([motion.camera for motion in motions]),
+        np.array([motion.pan for motion in motions]),
+        np.array([motion.zoom for motion in motions]),
         np.array([motion.magnitude for motion in motions]),
         np.array([motion.flicker for motion in motions]),
         text_scores(scorer, clips, texts) if scorer else None,
@@ -111,7 +116,21 @@ def figures_beside(seen: Judgement, rendered: Judgement, truth: Truth) -> dict[s
     for rows, which in ((still, "still camera"), (~still, "moving camera")):
         columns = seen.magnitudes[rows], rendered.magnitudes[rows]
         figures[f"motion, times rendered, {which}"] = bootstrap(ratio_of_medians, *columns)
+    # How far the camera goes the way that it was asked to; content moves to the right when it pans left.
+    for which, there, back in (("pans", "left", "right"), ("zooms", "closer", "away")):
+        ways = (truth.cameras == there).astype(float) - (truth.cameras == back)
+        rows = ways != 0
+        columns = (getattr(one, which)[rows] * ways[rows] for one in (seen, rendered))
+        figures[f"way of the camera, times rendered, {which}"] = bootstrap(ratio_of_means, *columns)
     return figures
+
+
+def camera_counts(seen: Judgement, truth: Truth) -> dict[str, dict[str, int]]:
+    """By the camera asked for, how often each was seen."""
+    return {
+        asked: {name: int(np.sum((truth.cameras == asked) & (seen.cameras == name))) for name in CAMERAS}
+        for asked in CAMERAS
+    }
 
 
 def palette_right(seen: Judgement, truth: Truth) -> np.ndarray:

@@ -29,11 +29,11 @@ from diffusers import AutoencoderKL
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
 
-from clip_figures import Truth, clip_figures, figures_beside, judge, still_clips
+from clip_figures import Truth, camera_counts, clip_figures, figures_beside, judge, still_clips
 from clip_files import FPS, render_dataset
-from clip_motion import camera_direction
+from clip_motion import camera_direction, measure_motion
 from landscape_evaluation.clip_metrics import ClipScorer
-from landscape_evaluation.intervals import Interval, balanced_accuracy, bootstrap, mean
+from landscape_evaluation.intervals import Interval, balanced_accuracy, bootstrap, mean, ratio_of_means
 from measure_controls import ControlChecks
 from measure_report import LanguageResults, MeasurerResults, Results, markdown, write_contact_sheets, write_json
 from measured_clips import LANGUAGES, ClipMaker, Request, Variant, model_hash, prompts_of
@@ -58,7 +58,7 @@ logger = logging.getLogger("measure")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HELD_OUT_SEED = 2
-RECONSTRUCTED_FOR_TRAINING, RECONSTRUCTED_FOR_VALIDITY = 600, 80  # clips
+RECONSTRUCTED_FOR_TRAINING, RECONSTRUCTED_FOR_VALIDITY, RECONSTRUCTED_WHOLE = 600, 80, 24  # clips
 PACKAGES = ("torch", "diffusers", "transformers", "opencv-python", "scikit-image", "numpy")
 
 
@@ -164,11 +164,17 @@ def check_measurers(
     rebuilt = [reconstruct(vae, sampled_frames(clip)) for clip in clips[: len(some)]]
     frames = clips[:, clips.shape[1] // 2]
     fidelity = ssim_and_psnr(frames, reconstruct(vae, frames))
+    whole = clips[:RECONSTRUCTED_WHOLE]
+    flickers = [
+        np.array([measure_motion(clip).flicker for clip in some])
+        for some in ([reconstruct(vae, c) for c in whole], whole)
+    ]
     return MeasurerResults(
         held_out,
         answers_right(classifier, rebuilt, some),
         ssim=bootstrap(mean, fidelity[:, 0]),
         psnr=bootstrap(mean, fidelity[:, 1]),
+        flicker=bootstrap(ratio_of_means, *flickers),
     )
 
 
@@ -203,6 +209,7 @@ def measure_language(
     figures = {name: clip_figures(one, truth, valid) for name, one in seen.items()}
     for name, one in seen.items():
         figures[name] |= figures_beside(one, seen["rendered"], truth)
+    figures["cameras"] = camera_counts(seen["generated"], truth)
     count = args.control_prompts
     if language != languages_of(args)[0] or count == 0:
         return LanguageResults(**figures, controls=[])

@@ -42,11 +42,12 @@ class Bar:
 
 @dataclass(frozen=True)
 class LanguageResults:
-    """All figures of the prompts of one language."""
+    """All figures of the prompts of one language; `cameras` counts, by the camera asked for, those seen."""
 
     generated: dict[str, Interval]
     rendered: dict[str, Interval]
     still: dict[str, Interval]
+    cameras: dict[str, dict[str, int]]
     controls: list[Control]
 
 
@@ -58,6 +59,7 @@ class MeasurerResults:
     reconstructed: dict[str, Interval]
     ssim: Interval
     psnr: Interval
+    flicker: Interval
 
     @property
     def valid(self) -> tuple[str, ...]:
@@ -140,6 +142,8 @@ def markdown(results: Results) -> str:
     ]  # fmt: skip
     for language, found in results.languages.items():
         lines += ["", f"### {LANGUAGE_NAMES[language]} prompts", "", *_figure_table(results, language, found)]
+        rows = [(asked, *map(str, seen.values())) for asked, seen in found.cameras.items()]
+        lines += ["", *table(("Camera asked for, and seen", *found.cameras), rows)]
         if found.controls:
             lines += ["", f"Arguments, on clips of {SHORT} frames where nothing else is said:", ""]
             lines += table(("Control", "Figure", "Wanted", "Met"), map(control_row, found.controls))
@@ -148,6 +152,7 @@ def markdown(results: Results) -> str:
     rows = [
         ("SSIM", measurers.ssim.text(3), bar.wanted, bar.verdict),
         ("PSNR, dB", measurers.psnr.text(1), "", ""),
+        ("flicker, times rendered", measurers.flicker.text(), "", ""),
     ]
     lines += table(("Autoencoder", "Figure", "Wanted", "Met"), rows)
     lines += ["", *table(("Measurer", "Rendered", "Reconstructed by the autoencoder"), _measurer_rows(measurers))]
