@@ -106,12 +106,16 @@ def test_a_whole_run_and_its_resumption(model, tmp_path, tiny_components):  # no
         "--workers", "2",
     ]  # fmt: skip
     (model / "README.md").write_text("# A card\n\n## Measured\n\nearlier\n")
+    for stage, steps in (("pictures", 7), ("retention", 5)):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "log.jsonl").write_text(f'{{"step": {steps}, "diffusion_loss": 0.5, "seconds": 120}}\n')
     results = main([*arguments, "--card"])
     assert results.figures.keys() == {"pictured", "text_only", "rendered"} and len(results.checks) == 10
     # An untrained branch changes nothing: with and without the picture the clips are the same but for the guidance.
     assert results.figures["rendered"]["FFF-CLIP"].value > 0.5
     card = (model / "README.md").read_text(encoding="utf-8")
     assert "## Measured\n\nearlier\n\n## Image to video\n" in card and "| image_retention | " in card
+    assert "| pictures | 7 | 2.0 | diffusion_loss 0.5 |\n| retention | 5 | 2.0 |" in card
     assert card.count("| text alone | ") == 1 and "camera right, times the rendered clips'" in card
     content = json.loads((tmp_path / "measure" / "results.json").read_text())
     assert content["settings"]["pictures"] == 2 and content["figures"]["pictured"]["camera"]["count"] == 2

@@ -211,14 +211,17 @@ def card_section(args: argparse.Namespace, results: Results) -> str:
     weights = args.model / BRANCH / "diffusion_pytorch_model.safetensors"
     lines = [
         "An image retention branch (DreamVideo) in `image_retention/`, trained by `training/shanshui/train_tiny.py"
-        " --stages retention` on the rendered clips while all else stayed as it is, brings a picture to life:"
+        " --stages pictures retention` on the rendered clips, first on single frames, then on whole clips, while all"
+        " else stayed as it is, brings a picture to life:"
         ' `landscape-video animate painting.png "mist drifting right"`.',
         "",
         *table(("part", "parameters", "sha256"), []),
         weights_row(BRANCH, weights),
     ]
-    if (args.run_dir / "retention" / "log.jsonl").exists():
-        lines += ["", *table(("stage", "steps", "minutes", "figures"), []), training_row(args.run_dir, "retention")]
+    stages = [stage for stage in ("pictures", "retention") if (args.run_dir / stage / "log.jsonl").exists()]
+    if stages:
+        lines += ["", *table(("stage", "steps", "minutes", "figures"), [])]
+        lines += [training_row(args.run_dir, stage) for stage in stages]
     return "\n".join(lines) + "\n\n" + markdown(results)
 
 
