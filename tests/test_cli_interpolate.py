@@ -1,6 +1,5 @@
 """`landscape-video interpolate` on files of every awkward kind."""
 
-import resource
 import weakref
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +17,7 @@ from landscape_cli.cuts import CutFinder
 from landscape_cli.interpolate import to_tensor
 from landscape_cli.main import app
 from pipeline_landscape_video.video_io import VideoFrame, iterate_video, probe_video, read_metadata, read_video
+from processes import largest_files
 from video_files import half_of, make_video, moving_frames, quadrants
 
 
@@ -239,14 +239,11 @@ def test_wrong_input_is_one_line_and_writes_nothing(tmp_path, monkeypatch, sourc
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (6, 128, 128, 3), dtype=np.uint8)
     source = make_video(tmp_path / "in.mp4", list(noise))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30000, limits[1]))
-    try:
+    with largest_files(30_000):
         result = interpolate(source, tmp_path / "out.mp4")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith("landscape-video: ")
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("landscape-video: ") and "File too large" in last
     assert list(tmp_path.iterdir()) == [source]
 
 

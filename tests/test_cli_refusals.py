@@ -1,7 +1,6 @@
 """`landscape-video generate` refuses wrong input in one line, and a run that fails or is stopped leaves nothing."""
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from processes import largest_files
 
 
 @pytest.mark.parametrize(
@@ -128,14 +129,11 @@ def test_a_model_that_computes_nan_is_no_clip(generate, tmp_path_factory):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(generate):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-    try:
+    with largest_files(2000):
         result = generate("mist", "--output", "mist.gif")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith("landscape-video: ")
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("landscape-video: ") and "File too large" in last
     assert list(Path().iterdir()) == []
 
 

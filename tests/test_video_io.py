@@ -1,7 +1,6 @@
 """Reading and writing clips: what comes out is what went in, upright, complete and with its metadata, or an error."""
 
 import json
-import resource
 from fractions import Fraction
 
 import av
@@ -20,6 +19,7 @@ from pipeline_landscape_video.video_io import (
     read_video,
     write_video,
 )
+from processes import largest_files
 from video_files import half_of, make_video, moving_frames, quadrants
 
 
@@ -363,13 +363,8 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, name, fps, message):
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "clip.webp", "clip"])
 def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 255, (12, 128, 128, 3), dtype=np.uint8)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writing more fails as on a full disk
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            write_video(tmp_path / name, noise, 8)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with largest_files(20_000), pytest.raises(OSError, match="File too large"):
+        write_video(tmp_path / name, noise, 8)
     assert list(tmp_path.iterdir()) == []
 
 
