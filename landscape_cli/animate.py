@@ -121,6 +121,14 @@ RetentionScale = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+HoldFirstFrame = Annotated[
+    bool,
+    typer.Option(
+        help="Keep the first frame at the picture, as far as the model's autoencoder can, in all stages; without, the "
+        "branch alone says what it shows, as in DreamVideo.",
+        rich_help_panel=HOW,
+    ),
+]
 DropDuplicateFrame = Annotated[
     bool,
     typer.Option(
@@ -163,6 +171,7 @@ def animate(
     guidance_scale: GuidanceScale = None,
     image_guidance_scale: ImageGuidanceScale = 1.5,
     retention_scale: RetentionScale = 1.0,
+    hold_first_frame: HoldFirstFrame = True,
     drop_duplicate_frame: DropDuplicateFrame = False,
     match_stage_colours: MatchColours = False,
     interpolate: Interpolate = True,
@@ -221,6 +230,7 @@ def animate(
         "guidance_scale": default_guidance_scale(pipe) if guidance_scale is None else guidance_scale,
         "image_guidance_scale": image_guidance_scale,
         "retention_scale": retention_scale,
+        "hold_first_frame": hold_first_frame,
         "fit": fit.value,
         "drop_duplicate_frame": drop_duplicate_frame,
         "match_stage_colours": match_stage_colours,

@@ -25,6 +25,7 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 
 from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames
 from .landscape_guidance import as_list, common_length, guidance_branches, list_stages, stack_pictures
+from .landscape_held_frame import HeldFrame
 from .landscape_image_retention import ImageRetention
 from .landscape_motion_attention import (
     build_motion_unet,
@@ -116,6 +117,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
         image_guidance_scale: float = 1.5,
         retention_scale: float = 1.0,
         negative_prompt: str | list[str] | None = None,
+        hold_first_frame: bool = False,
         fit: str = "crop",
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -147,6 +149,9 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
             guidance_scale: s_t of Eq. 5, how strictly the text is followed.
             image_guidance_scale: s_i of Eq. 5, how strictly the picture is; 1.5 keeps it, more adds contrast.
             retention_scale: factor of what the branch adds; 0 is the text-to-video model, which sees no picture.
+            hold_first_frame: keep the first frame at the picture, as far as the VAE can: in each step it is the
+                picture with that step's noise, as inpainting keeps what is known, and the other frames attend to it.
+                Without, the branch alone says what it shows, as in the paper. Later stages hold theirs, too.
             fit: how PIL images get the shape of the frames: `"crop"` cuts two sides, `"pad"` puts it on white paper.
             latents: the initial noise `(batch, channels, num_frames, height / 8, width / 8)` of a single stage.
             drop_duplicate_frame: leave out the first frame of a later stage, which repeats the last before it.
@@ -222,6 +227,10 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
                 extra = self.prepare_extra_step_kwargs(generator, eta)
                 timesteps = self.scheduler.timesteps
                 self._num_timesteps = len(timesteps)
+                held = None
+                if hold_first_frame and seen is not None:
+                    held = HeldFrame(self.scheduler, self.encode_pictures(seen, sample), sample[:, :, :1])
+                    sample = held.put_into(sample, step=0)
                 with self.progress_bar(total=len(timesteps)) as progress_bar:
                     for step, timestep in enumerate(timesteps):
                         if self.interrupt:
@@ -230,6 +239,8 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
                             sample, timestep, prompt_embeds, shown, list(branches.values()), retention_scale
                         )
                         sample = self.scheduler.step(noise_pred, timestep, sample, **extra).prev_sample
+                        if held is not None:
+                            sample = held.put_into(sample, step + 1)
                         if callback_on_step_end is not None:
                             tensors = {"latents": sample, "prompt_embeds": prompt_embeds}
                             given = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
@@ -312,6 +323,12 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
         # In float32: large coefficients of opposite signs would lose the last digits of float16.
         parts = noise_pred.float().chunk(len(coefficients))
         return sum(coefficient * part for coefficient, part in zip(coefficients, parts, strict=True)).to(sample.dtype)
+
+    def encode_pictures(self, pictures: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        """The latents of the pictures, as one frame of `sample` each: `(batch, channels, 1, height, width)`."""
+        encoded = self.vae.encode(pictures.to(self._execution_device, self.vae.dtype)).latent_dist.mode()
+        encoded = encoded[:, :, None] * self.vae.config.scaling_factor
+        return encoded.to(sample.dtype).expand(len(sample), -1, -1, -1, -1)
 
     def encode_texts(
         self,

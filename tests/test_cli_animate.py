@@ -51,6 +51,7 @@ def test_a_painting_becomes_a_clip_that_knows_how_it_was_made(animate):
     metadata = read_metadata("mist.mp4")
     wanted = {"picture": "painting.png", "prompts": ["mist drifting"], "seed": 3, "fit": "crop", "flow": "dis"}
     wanted |= {"guidance_scale": 8.0, "image_guidance_scale": 1.5, "retention_scale": 1.0, "num_frames": 4}
+    wanted["hold_first_frame"] = True
     assert {name: metadata[name] for name in wanted} == wanted
     assert json.dumps(metadata).count(str(Path.cwd())) == 0
 
@@ -70,6 +71,7 @@ def test_every_option_reaches_the_clip(animate):
         ["mist", "--fit", "pad"],
         ["mist", "--image-guidance-scale", "4"],
         ["mist", "--retention-scale", "0.3"],
+        ["mist", "--no-hold-first-frame"],
         ["mist", "--guidance-scale", "2"],
         ["mist", "--negative-prompt", "boat"],
     ):

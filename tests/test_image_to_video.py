@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from PIL import Image
 
 from pipeline_calls import Steps, sample, still
@@ -123,6 +124,52 @@ def test_a_fresh_branch_changes_no_frame():
     assert torch.equal(frames_of(pipe, image=None), frames_of(pipe, image=None, retention_scale=0.0))
     # With a picture the same predictions come in a batch of three.
     torch.testing.assert_close(frames_of(pipe), frames_of(pipe, retention_scale=0.0), atol=1e-4, rtol=1e-4)
+
+
+# A first frame that is held
+
+
+def decoded_picture(pipe, picture: torch.Tensor) -> torch.Tensor:
+    """What the VAE makes of a picture (3, height, width) in [0, 1]."""
+    with torch.no_grad():
+        latents = pipe.vae.encode(picture[None] * 2 - 1).latent_dist.mode()
+        return (pipe.vae.decode(latents).sample[0] / 2 + 0.5).clamp(0, 1)
+
+
+def test_a_held_first_frame_is_the_picture_and_the_others_see_it():
+    pipe = build_image_to_video()
+    free, held = frames_of(pipe), frames_of(pipe, hold_first_frame=True)
+    picture = torch.from_numpy(np.asarray(painting())).permute(2, 0, 1) / 255
+    torch.testing.assert_close(held[0, 0], decoded_picture(pipe, picture), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(held[0, 1:], free[0, 1:], atol=1e-3)
+    for arguments in ({"image": None}, {"retention_scale": 0.0}):
+        assert torch.equal(frames_of(pipe, **arguments, hold_first_frame=True), frames_of(pipe, **arguments))
+    latents = frames_of(pipe, hold_first_frame=True, output_type="latent", prompt=["mist", "rain"])
+    assert torch.equal(latents[0, :, 0], latents[1, :, 0]) and not torch.equal(latents[0, :, 1], latents[1, :, 1])
+
+
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler])
+def test_a_held_frame_has_the_noise_of_each_step(scheduler):
+    pipe = build_image_to_video()
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    seen = []
+
+    def watch(pipe, step, timestep, tensors):
+        seen.append(tensors["latents"])
+        return {}
+
+    generator = torch.Generator().manual_seed(0)
+    end = frames_of(pipe, hold_first_frame=True, generator=generator, output_type="latent", callback_on_step_end=watch)
+    noise = torch.randn(end.shape, generator=torch.Generator().manual_seed(0))[:, :, :1]
+    clean, timesteps = end[:, :, :1], pipe.scheduler.timesteps
+    torch.testing.assert_close(seen[0][:, :, :1], pipe.scheduler.add_noise(clean, noise, timesteps[1:2]))
+    assert torch.equal(seen[1][:, :, :1], clean)
+
+
+def test_a_held_stage_begins_with_the_end_of_the_one_before():
+    pipe = build_image_to_video()
+    frames = frames_of(pipe, prompt=None, prompts=["mist", "rain"], hold_first_frame=True)
+    torch.testing.assert_close(frames[0, 4], decoded_picture(pipe, frames[0, 3]), atol=1e-4, rtol=1e-4)
 
 
 # Stages

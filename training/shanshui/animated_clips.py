@@ -21,12 +21,15 @@ class Animation(Variant):
     image_guidance_scale: float = 1.5
     retention_scale: float = 1.0
     stages: int = 1
+    hold_first_frame: bool = False
 
     @property
     def name(self) -> str:
         if self.retention_scale == 0:
             return f"{super().name}-text_only"
-        return f"{super().name}-image{self.image_guidance_scale:g}-retention{self.retention_scale:g}-x{self.stages}"
+        held = "held" if self.hold_first_frame else "free"
+        scales = f"image{self.image_guidance_scale:g}-retention{self.retention_scale:g}"
+        return f"{super().name}-{scales}-x{self.stages}-{held}"
 
 
 class AnimationMaker(ClipMaker):
@@ -67,6 +70,7 @@ class AnimationMaker(ClipMaker):
                 guidance_scale=variant.guidance_scale,
                 image_guidance_scale=variant.image_guidance_scale,
                 retention_scale=variant.retention_scale,
+                hold_first_frame=variant.hold_first_frame,
                 generator=self.generators(requests, variant),
                 output_type="np",
                 interpolate=False,
