@@ -50,6 +50,7 @@ def test_one_command_builds_the_family_and_goes_on_where_it_was(build, tmp_path)
     LandscapeVideoPipeline.from_pretrained(tmp_path / "tiny")
     pipe = LandscapeImageToVideoPipeline.from_pretrained(tmp_path / "tiny")
     assert stored_dtype(tmp_path / "tiny" / "image_retention") == torch.float16
+    assert str(tmp_path) not in (tmp_path / "tiny" / "image_retention" / "config.json").read_text()
     assert (tmp_path / "run" / "retention" / "held_out" / "0.png").exists()
     picture = np.full((128, 128, 3), 0.5)
     frames = pipe("墨色山水", picture, num_frames=4, num_inference_steps=1, interpolate=False, output_type="np").frames

@@ -296,11 +296,12 @@ class TinyFamily:
 
     def export_branch(self) -> None:
         """The branch in half precision into the exported family, where pipelines find it; the rest stays."""
+        from motion_adapter.publish import save_component
         from pipeline_landscape_video import ImageRetention
 
         branch = ImageRetention.from_pretrained(self.run_dir / "retention" / "image_retention")
         with write_directory(self.args.export_dir / "image_retention") as folder:
-            branch.half().save_pretrained(folder)
+            save_component(branch, folder, torch.float16)
         weights = self.args.export_dir.rglob("*.safetensors")
         logger.info("all weights: %.1f MB", sum(file.stat().st_size for file in weights) / 1e6)
 
