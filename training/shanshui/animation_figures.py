@@ -109,6 +109,22 @@ def fidelity_checks(seen: Seen, rebuilt_ssim: np.ndarray, palette_scores: np.nda
     ]  # fmt: skip
 
 
+def branch_check(clips: Sequence[np.ndarray], pictures: np.ndarray, rebuilt_ssim: np.ndarray) -> Control:
+    """Is the first frame the picture where nothing holds it there but the branch?"""
+    ssim = np.array([fff_ssim(clip, picture) for clip, picture in zip(clips, pictures, strict=True)])
+    share = bootstrap(ratio_of_means, ssim, rebuilt_ssim)
+    wanted = f">= {OF_AUTOENCODER}"
+    return Control("the same of the branch alone, nothing held", share, wanted, share.value >= OF_AUTOENCODER)
+
+
+def beginning_check(clips: Sequence[np.ndarray]) -> Control:
+    """Does a clip leave its held first frame without a jump?"""
+    jumps = np.array([stage_jump(clip, 1) for clip in clips])
+    share = bootstrap(mean, jumps <= MOST_JUMP)
+    name = f"clips whose first step is at most {MOST_JUMP} times the largest later one"
+    return Control(name, share, ">= 0.9", share.value >= 0.9)
+
+
 def camera_check(seen: Seen, rendered: Seen, cameras: np.ndarray) -> Control:
     """Does the camera go where only the text says that it goes?"""
     share = bootstrap(ratio_of_means, seen.cameras == cameras, rendered.cameras == cameras)

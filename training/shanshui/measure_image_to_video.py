@@ -32,6 +32,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a checkout that
 
 from animated_clips import Animation, AnimationMaker
 from animation_figures import (
+    beginning_check,
+    branch_check,
     camera_check,
     drift_checks,
     fidelity_checks,
@@ -112,15 +114,18 @@ def measure(args: argparse.Namespace, maker: AnimationMaker, shown: Sequence[Sce
     seconds = [frame / FPS for frame in range(args.num_frames)]
     rendered = [render_clip(scene, seconds, maker.size, maker.size) for scene in tqdm(wanted, desc="rendered clips")]
 
-    variant = Animation(args.guidance_scale, args.num_frames, image_guidance_scale=args.image_guidance_scale)
+    variant = Animation(
+        args.guidance_scale, args.num_frames, image_guidance_scale=args.image_guidance_scale, hold_first_frame=True
+    )
     requests = [Request(index, prompt) for index, prompt in enumerate(prompts)]
     clips = {
         "pictured": maker.clips(requests, variant),
         "text_only": maker.clips(requests, replace(variant, retention_scale=0.0)),
         "rendered": rendered,
     }
-    staged = maker.clips(requests, replace(variant, num_frames=args.stage_frames, stages=2))
     some = slice(args.pairs)
+    staged = maker.clips(requests[some], replace(variant, num_frames=args.stage_frames, stages=2))
+    free = maker.clips(requests[some], replace(variant, hold_first_frame=False))
     opposite = [replace(scene, camera=OPPOSITE[scene.camera]) for scene in wanted]
     other_prompts = prompts_of(opposite, args.seed, args.language)
     other_requests = [Request(index, prompt) for index, prompt in enumerate(other_prompts)]
@@ -136,6 +141,8 @@ def measure(args: argparse.Namespace, maker: AnimationMaker, shown: Sequence[Sce
     pictured = seen["pictured"]
     checks = [
         *fidelity_checks(pictured, rebuilt_ssim, chance),
+        branch_check(free, maker.pictures[some], rebuilt_ssim[some]),
+        beginning_check(clips["pictured"]),
         camera_check(pictured, seen["rendered"], cameras),
         text_check(
             pictured.cameras[some],
@@ -183,8 +190,9 @@ def markdown(results: Results) -> str:
         f" frames (scenes of seed {settings['seed']}; the texts, {settings['language']}, send the camera another way"
         f" than the pictures' scenes do), {settings['steps']} steps, guidance {settings['guidance_scale']:g} of the"
         f" text and {settings['image_guidance_scale']:g} of the picture, {settings['num_frames']} frames of"
-        f" {settings['size']} x {settings['size']}, {settings['dtype']}, no interpolation; in brackets 95 % bootstrap"
-        f" intervals. {versions_text(settings)}",
+        f" {settings['size']} x {settings['size']}, {settings['dtype']}, the first frame held as `animate` does, no"
+        f" interpolation; another text, other noise, stages and the branch alone on {settings['pairs']} of them; in"
+        f" brackets 95 % bootstrap intervals. {versions_text(settings)}",
         "",
         *table(("Check", "Figure", "Wanted", "Met"), map(control_row, results.checks)),
         "",
@@ -232,7 +240,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("runs/shanshui/measure_pictures"))
     parser.add_argument("--run_dir", type=Path, default=Path("runs/shanshui"), help="of train_tiny.py, for --card")
     parser.add_argument("--pictures", type=int, default=100, help="held-out first frames; one text of each")
-    parser.add_argument("--pairs", type=int, default=40, help="of them, that get another text and other noise as well")
+    parser.add_argument("--pairs", type=int, default=40, help="of them, for what takes more clips of each picture")
     parser.add_argument("--seed", type=int, default=4, help="of scenes, words and noise; not 1, 2 or 3")
     parser.add_argument("--language", choices=LANGUAGES, default="en")
     parser.add_argument("--num_frames", type=int, default=16)
