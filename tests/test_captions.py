@@ -12,6 +12,7 @@ import caption_words
 import captions
 from captions import EXAMPLE_PROMPTS, caption, find_attributes, parse_caption, vocabulary, words_of
 from scene import ATTRIBUTES, CHOICES, Scene, sample_scene
+from train_clip import motion_caption
 
 
 LANGUAGES = ("en", "zh")
@@ -281,3 +282,18 @@ def test_example_prompts_speak_of_known_things_in_known_words(language):
         assert tokens <= vocabulary(language), tokens - vocabulary(language)
         assert len(find_attributes(prompt)) >= 4
         assert None not in find_attributes(prompt).values()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_told_to_a_picture_is_what_moves(language):
+    rng = np.random.default_rng(0)
+    rest = Scene(palette="dawn", layers=4, camera="still", mist="left", light="moon", waterfall=True)
+    told = [find_attributes(motion_caption(rest, rng, language)) for _ in range(60)]
+    for found in told:
+        assert found["mist"] == "left" and not {"palette", "layers"} & found.keys()
+    for name in ("camera", "light", "waterfall"):  # said in some, and not in others
+        assert 10 < sum(name in found for found in told) < 50
+    pan = dataclasses.replace(rest, camera="right")
+    assert all(find_attributes(motion_caption(pan, rng, language))["camera"] == "right" for _ in range(20))
+    nothing = Scene(palette="ink", layers=2)  # moves, or says, nothing: sometimes the whole caption is left
+    assert all(motion_caption(nothing, rng, language) for _ in range(20))

@@ -28,11 +28,23 @@ HIDDEN_IN_A_FRAME = ("camera", "boat", "mist", "birds")  # of these a frame show
 END_OF_WORD = "</w>"
 
 
+AT_REST = ("water", "trees", "light", "waterfall", "pavilion")  # or nearly so
+
+
 def draw_caption(scene: Scene, rng: np.random.Generator, language: str | None = None) -> str:
     """A caption of a scene in either language; a fifth of them leave some things out, as people's prompts do."""
     language = language or LANGUAGES[rng.integers(len(LANGUAGES))]
     unsaid = [name for name in ATTRIBUTES if rng.random() < 0.25] if rng.random() < 0.2 else []
     return caption(scene, rng, language, unsaid=unsaid) or caption(scene, rng, language)  # all left out: none
+
+
+def motion_caption(scene: Scene, rng: np.random.Generator, language: str) -> str:
+    """What moves in a scene, as people tell it to a picture: nothing of palette and ranges, little of what stands
+    still, and nothing, now and then, of a camera that rests."""
+    unsaid = {"palette", "layers", *(name for name in AT_REST if rng.random() < 0.6)}
+    if scene.camera == "still" and rng.random() < 0.5:
+        unsaid.add("camera")
+    return caption(scene, rng, language, sorted(unsaid)) or caption(scene, rng, language)
 
 
 def train_tokenizer(texts: Sequence[str]) -> CLIPTokenizer:

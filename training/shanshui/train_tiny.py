@@ -9,6 +9,7 @@ stage trains for its minutes (`--minutes vae=40 unet=60`); asking for more minut
 import argparse
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from latent_cache import write_first_frames, write_shard  # noqa: E402
 from model_card import write_model_card  # noqa: E402
 from painting import render_clip  # noqa: E402
 from scene import Scene  # noqa: E402
-from train_clip import LANGUAGES, attribute_labels, draw_caption, train_clip, train_tokenizer  # noqa: E402
+from train_clip import LANGUAGES, attribute_labels, draw_caption, motion_caption, train_clip, train_tokenizer  # noqa: E402
 from train_image_unet import train_image_unet  # noqa: E402
 from train_vae import train_vae  # noqa: E402
 
@@ -220,13 +221,30 @@ class TinyFamily:
             sys.executable, str(TRAINING / "train_image_retention.py"),
             "--pretrained_model_name_or_path", str(self.run_dir / "base"),
             "--motion_adapter_name_or_path", str(self.run_dir / "motion" / "motion_adapter"), "--freeze_motion",
-            "--train_data_dir", str(self.run_dir / "latents"), "--output_dir", str(output), *RETENTION_FLAGS,
+            "--train_data_dir", str(self.moving_pictures()), "--output_dir", str(output), *RETENTION_FLAGS,
             "--checkpointing_steps", "100", "--checkpoints_total_limit", "2",
             "--max_train_minutes", str(self.minutes[stage]), "--mixed_precision", self.args.mixed_precision, *flags,
         ]  # fmt: skip
         if self.args.compile:
             command += ["--torch_compile"]
         run_script(command, output)
+
+    def moving_pictures(self) -> Path:
+        """The clips again, half of whose captions say what moves and leave to the picture what it shows."""
+        folder, latents = self.run_dir / "moving_pictures", self.run_dir / "latents"
+        folder.mkdir(exist_ok=True)
+        for shard in latents.glob("*.safetensors"):
+            link = folder / shard.name
+            link.unlink(missing_ok=True)
+            os.link(shard, link)
+        _, scenes = self.clips()
+        with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
+            for index, (texts, scene) in enumerate(zip(self.captions(scenes), scenes, strict=True)):
+                rng = np.random.default_rng((TRAINING_SEED, index, CAPTIONS_PER_CLIP))
+                moving = [motion_caption(scene, rng, language) for language in LANGUAGES]
+                line = {"text": texts[0], "texts": [texts[1], *moving]}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return folder
 
     def first_frames(self) -> None:
         """The pixels of each clip's first frame beside its latents, unless they are there already."""
