@@ -139,7 +139,7 @@ def decoded_picture(pipe, picture: torch.Tensor) -> torch.Tensor:
 def test_a_held_first_frame_is_the_picture_and_the_others_see_it():
     pipe = build_image_to_video()
     free, held = frames_of(pipe), frames_of(pipe, hold_first_frame=True)
-    picture = torch.from_numpy(np.asarray(painting())).permute(2, 0, 1) / 255
+    picture = torch.from_numpy(np.array(painting())).permute(2, 0, 1) / 255
     torch.testing.assert_close(held[0, 0], decoded_picture(pipe, picture), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(held[0, 1:], free[0, 1:], atol=1e-3)
     for arguments in ({"image": None}, {"retention_scale": 0.0}):

@@ -68,7 +68,7 @@ def test_folder_with_a_branch_holds_both_pipelines_and_the_branch_with_its_class
     pipe = build_image_to_video()
     export_pipeline(pipe, tmp_path / "export", dtype=torch.float16)
     pictures = {"pipeline_image_to_video.py", "landscape_guidance.py", "landscape_pictures.py"}
-    pictures |= {"landscape_image_retention.py", "image_retention"}
+    pictures |= {"landscape_held_frame.py", "landscape_image_retention.py", "image_retention"}
     assert names(tmp_path / "export") == CODE_FILES | FOLDERS | pictures | {"model_index.json"}
     assert names(tmp_path / "export" / "image_retention") == {
         "config.json",
