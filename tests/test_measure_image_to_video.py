@@ -11,11 +11,11 @@ from animated_clips import Animation
 from animation_figures import (
     Seen,
     beginning_check,
-    branch_check,
     camera_check,
     colour_drift,
     drift_checks,
     fidelity_checks,
+    held_check,
     same_palette_scores,
     stage_jump,
     stages_check,
@@ -67,11 +67,9 @@ def test_fidelity_is_measured_against_the_autoencoder_and_against_chance():
     assert not ssim.passed and not clip.passed
 
 
-def test_a_first_frame_that_is_held_or_not_is_looked_at():
-    picture = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
-    true, off = np.stack([picture] * 2), np.stack([255 - picture] * 2)
-    assert branch_check([true] * 3, [picture] * 3, np.full(3, 0.95)).passed
-    assert not branch_check([true, off, off], [picture] * 3, np.full(3, 0.95)).passed
+def test_a_held_first_frame_is_not_judged_but_how_the_clip_leaves_it_is():
+    held = held_check(seen_with(["left"] * 4, 0.9), np.full(4, 0.9))
+    assert held.figure.value == pytest.approx(1) and held.passed is None
     smooth, jumping = grey_clip(0, 10, 20, 30), grey_clip(0, 16, 26, 36)
     assert beginning_check([smooth] * 4).passed and not beginning_check([smooth] * 3 + [jumping]).passed
 
@@ -121,7 +119,7 @@ def test_a_whole_run_and_its_resumption(model, tmp_path, tiny_components):  # no
         (tmp_path / stage).mkdir()
         (tmp_path / stage / "log.jsonl").write_text(f'{{"step": {steps}, "diffusion_loss": 0.5, "seconds": 120}}\n')
     results = main([*arguments, "--card"])
-    assert results.figures.keys() == {"pictured", "text_only", "rendered"} and len(results.checks) == 12
+    assert results.figures.keys() == {"pictured", "free", "text_only", "rendered"} and len(results.checks) == 12
     # An untrained branch changes nothing: with and without the picture the clips are the same but for the guidance.
     assert results.figures["rendered"]["FFF-CLIP"].value > 0.5
     card = (model / "README.md").read_text(encoding="utf-8")
@@ -131,7 +129,7 @@ def test_a_whole_run_and_its_resumption(model, tmp_path, tiny_components):  # no
     content = json.loads((tmp_path / "measure" / "results.json").read_text())
     assert content["settings"]["pictures"] == 2 and content["figures"]["pictured"]["camera"]["count"] == 2
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("generated/**/*.npy")}
-    assert len(made) == 2 + 2 + 1 + 1 + 1 + 1
+    assert len(made) == 2 + 2 + 2 + 1 + 1 + 1
     assert np.load(next(path for path in made if "-x2" in path.parent.name)).shape == (6, 64, 64, 3)
     assert str(main(arguments).checks) == str(results.checks)
     assert {path: path.stat().st_mtime_ns for path in made} == made
