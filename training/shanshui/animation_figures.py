@@ -93,7 +93,7 @@ def same_palette_scores(embeddings: torch.Tensor, palettes: Sequence[str]) -> np
 
 
 def fidelity_checks(seen: Seen, rebuilt_ssim: np.ndarray, palette_scores: np.ndarray) -> list[Control]:
-    """Is the first frame the picture where nothing but the branch holds it? `rebuilt_ssim` is what the autoencoder alone
+    """Is the first frame the picture if nothing but the branch holds it? `rebuilt_ssim` is what the autoencoder alone
     reaches for the same pictures."""
     share = bootstrap(ratio_of_means, seen.first_ssim, rebuilt_ssim)
     fidelity, by_chance = bootstrap(mean, seen.first_clip), bootstrap(mean, palette_scores)
