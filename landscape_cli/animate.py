@@ -17,6 +17,7 @@ from landscape_cli.generate import (
     WITH,
     Device,
     DtypeOption,
+    Eta,
     FlowOption,
     FlowWeights,
     Fps,
@@ -36,6 +37,7 @@ from landscape_cli.generate import (
     check_outputs,
     check_sizes,
     check_steps,
+    chosen_sampling,
     paint,
     read_prompts,
     sampled_fps,
@@ -43,7 +45,7 @@ from landscape_cli.generate import (
     warn_about_unknown_words,
 )
 from landscape_cli.models import Dtype, Offload, check_branch, check_models, load_pipeline, model_source
-from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL, default_guidance_scale
+from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 
 if TYPE_CHECKING:
@@ -169,6 +171,7 @@ def animate(
     width: Width = None,
     steps: Steps = 25,
     guidance_scale: GuidanceScale = None,
+    eta: Eta = None,
     image_guidance_scale: ImageGuidanceScale = 1.5,
     retention_scale: RetentionScale = 1.0,
     hold_first_frame: HoldFirstFrame = True,
@@ -227,7 +230,7 @@ def animate(
     asked = {
         "negative_prompt": negative_prompt,
         "num_frames": num_frames,
-        "guidance_scale": default_guidance_scale(pipe) if guidance_scale is None else guidance_scale,
+        **chosen_sampling(pipe, guidance_scale, eta),
         "image_guidance_scale": image_guidance_scale,
         "retention_scale": retention_scale,
         "hold_first_frame": hold_first_frame,

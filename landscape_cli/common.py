@@ -58,6 +58,13 @@ def finite_and_positive(number: float | None) -> float | None:
     return number
 
 
+def from_0_to_1(number: float | None) -> float | None:
+    """typer callback for shares."""
+    if number is not None and not 0 <= number <= 1:
+        raise typer.BadParameter(f"must be a number from 0 to 1, not {number:g}.")
+    return number
+
+
 def seed_in_range(seed: int | None) -> int | None:
     """typer callback: torch takes seeds of 64 bits."""
     if seed is not None and not 0 <= seed < 2**63:

@@ -18,6 +18,7 @@ from landscape_cli.common import (
     check_flow_weights,
     environment,
     finite_and_positive,
+    from_0_to_1,
     name_of_flow_estimator,
     pick_device,
     seed_in_range,
@@ -25,10 +26,12 @@ from landscape_cli.common import (
 from landscape_cli.models import Dtype, Offload, check_models, load_pipeline, model_source
 from landscape_cli.vocabulary import unknown_words
 from pipeline_landscape_video.embedded_model import (
+    EMBEDDED_ETA,
     EMBEDDED_GUIDANCE_SCALE,
     EMBEDDED_MODEL,
+    ETA,
     GUIDANCE_SCALE,
-    default_guidance_scale,
+    default_sampling,
 )
 
 
@@ -89,6 +92,16 @@ GuidanceScale = Annotated[
         help="How strictly the prompt is followed; up to 1 the negative prompt counts for nothing. By default "
         f"{GUIDANCE_SCALE:g}, the paper's, or {EMBEDDED_GUIDANCE_SCALE:g} for the model that came with the program "
         "and what was trained from it.",
+        rich_help_panel=HOW,
+    ),
+]
+Eta = Annotated[
+    float | None,
+    typer.Option(
+        callback=from_0_to_1,
+        metavar="NUMBER",
+        help="How much noise each step of a DDIM scheduler draws anew: 0 is DDIM, 1 is DDPM. By default "
+        f"{ETA:g}, or {EMBEDDED_ETA:g} for the model that came with the program and what was trained from it.",
         rich_help_panel=HOW,
     ),
 ]
@@ -156,6 +169,7 @@ def generate(
     width: Width = None,
     steps: Steps = 25,
     guidance_scale: GuidanceScale = None,
+    eta: Eta = None,
     interpolate: Interpolate = True,
     sofp_mode: SofpModeOption = SofpMode.quadratic,
     flow: FlowOption = None,
@@ -210,8 +224,7 @@ def generate(
 
     # 3. Paint and write, clip by clip
     seed = secrets.randbelow(2**32) if seed is None else seed
-    if guidance_scale is None:
-        guidance_scale = default_guidance_scale(pipe)
+    sampling = chosen_sampling(pipe, guidance_scale, eta)
     settings = {
         "negative_prompt": negative_prompt,
         "seed": seed,
@@ -219,7 +232,7 @@ def generate(
         "height": height,
         "width": width,
         "steps": steps,
-        "guidance_scale": guidance_scale,
+        **sampling,
         "model": model,
         "motion_adapter": motion_adapter,
         "lora": lora or [],
@@ -238,7 +251,7 @@ def generate(
             height=height,
             width=width,
             num_inference_steps=steps,
-            guidance_scale=guidance_scale,
+            **sampling,
             interpolate=interpolate,
             sofp_mode=sofp_mode.value,
             flow_estimator=flow_estimator,
@@ -329,6 +342,14 @@ def check_steps(pipe: "LandscapeVideoPipeline", steps: int) -> None:
         check_num_inference_steps(pipe.scheduler, steps)
     except ValueError as error:
         raise ValueError(f"--steps {steps}: {error}") from error
+
+
+def chosen_sampling(
+    pipe: "LandscapeVideoPipeline | LandscapeImageToVideoPipeline", guidance_scale: float | None, eta: float | None
+) -> dict[str, float]:
+    """`guidance_scale` and `eta`, each the model's own where it is `None`."""
+    asked = {"guidance_scale": guidance_scale, "eta": eta}
+    return default_sampling(pipe) | {name: value for name, value in asked.items() if value is not None}
 
 
 def settings_of_run(

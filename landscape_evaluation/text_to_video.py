@@ -19,7 +19,7 @@ from landscape_evaluation.model_sources import (
     pipeline_folder,
 )
 from landscape_evaluation.weights import hash_configs, hash_weights
-from pipeline_landscape_video.embedded_model import default_guidance_scale
+from pipeline_landscape_video.embedded_model import default_sampling
 from pipeline_landscape_video.quiet_loading import less_chatter
 
 
@@ -172,7 +172,7 @@ class Landscape(Painter):
     def arguments(self, settings: Settings) -> dict[str, Any]:
         given = super().arguments(settings) | {"interpolate": settings.interpolate}
         if settings.guidance_scale is None:
-            given["guidance_scale"] = default_guidance_scale(self.pipe)
+            given["guidance_scale"] = default_sampling(self.pipe)["guidance_scale"]
         if settings.interpolate:
             given["num_frames"] = settings.num_frames // 2 + 1
         return given

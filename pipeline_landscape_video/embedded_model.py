@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
 EMBEDDED_MODEL = "shanshui-tiny"
 EMBEDDED_GUIDANCE_SCALE, GUIDANCE_SCALE = 4.0, 8.0  # so small a model flickers under the paper's 8
+EMBEDDED_ETA, ETA = 1.0, 0.0  # and strays from what it was trained on; noise drawn anew in each step leads it back
 
 
-def default_guidance_scale(pipe: "LandscapeVideoPipeline") -> float:
-    """What is best for models of that size: the embedded one, and whatever was trained on from it, take less."""
+def default_sampling(pipe: "LandscapeVideoPipeline") -> dict[str, float]:
+    """`guidance_scale` and `eta`: the paper's, but what is best for models of that size for the embedded one and for
+    whatever was trained on from it."""
     from . import SHANSHUI_TINY
 
     embedded = json.loads((SHANSHUI_TINY / "unet" / "config.json").read_text(encoding="utf-8"))
@@ -22,4 +24,6 @@ def default_guidance_scale(pipe: "LandscapeVideoPipeline") -> float:
         list(own.block_out_channels) == embedded["block_out_channels"]
         and own.cross_attention_dim == embedded["cross_attention_dim"]
     )
-    return EMBEDDED_GUIDANCE_SCALE if is_family else GUIDANCE_SCALE
+    if is_family:
+        return {"guidance_scale": EMBEDDED_GUIDANCE_SCALE, "eta": EMBEDDED_ETA}
+    return {"guidance_scale": GUIDANCE_SCALE, "eta": ETA}

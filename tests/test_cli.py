@@ -30,7 +30,7 @@ def test_help_comes_before_anything_heavy_is_imported():
 
 def test_help_teaches_every_flag_with_its_default():
     result = CliRunner().invoke(app, ["generate", "--help"], env={"COLUMNS": "200"})
-    flags = "--prompts --negative-prompt --output --seed --num-frames --height --width --steps --guidance-scale"
+    flags = "--prompts --negative-prompt --output --seed --num-frames --height --width --steps --guidance-scale --eta"
     flags += " --no-interpolate --sofp-mode --flow --flow-weights --fps --model --motion-adapter --lora --device"
     flags += " --dtype --offload"
     for flag in flags.split():

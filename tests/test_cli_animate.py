@@ -73,6 +73,7 @@ def test_every_option_reaches_the_clip(animate):
         ["mist", "--retention-scale", "0.3"],
         ["mist", "--no-hold-first-frame"],
         ["mist", "--guidance-scale", "2"],
+        ["mist", "--eta", "1"],
         ["mist", "--negative-prompt", "boat"],
     ):
         other = clip(*arguments)

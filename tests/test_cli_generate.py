@@ -27,7 +27,7 @@ def test_a_clip_with_everything_that_is_needed_to_make_it_again(generate):
     info = probe_video("mist.mp4")
     assert (info.num_frames, info.width, info.height, info.fps) == (7, 64, 64, 16)
     wanted = {"prompt": "misty mountains", "negative_prompt": None, "num_frames": 4, "height": 64, "width": 64}
-    wanted |= {"steps": 2, "guidance_scale": 8.0, "sofp_mode": "quadratic", "flow": "dis", "fps": 16.0}
+    wanted |= {"steps": 2, "guidance_scale": 8.0, "eta": 0.0, "sofp_mode": "quadratic", "flow": "dis", "fps": 16.0}
     wanted |= {"motion_adapter": None, "lora": [], "device": "cpu", "dtype": "float32", "offload": "none"}
     assert {name: metadata[name] for name in wanted} == wanted
     assert metadata["threads"] >= 1
@@ -63,6 +63,7 @@ def test_without_seed_every_run_draws_another(generate):
     [
         ["--negative-prompt", "rain"],
         ["--guidance-scale", "2"],
+        ["--eta", "1"],
         ["--steps", "3"],
         ["--sofp-mode", "linear"],
         ["--dtype", "bfloat16"],
@@ -181,9 +182,10 @@ def test_a_model_by_its_name_on_the_hub(generate, models, monkeypatch, tmp_path_
 def test_the_default_model_is_the_embedded_one(generate, models, monkeypatch):
     monkeypatch.setattr("pipeline_landscape_video.SHANSHUI_TINY", models / "video")
     assert generate("mist", "--output", "a", "--seed", 2, model=None).exit_code == 0
-    generate("mist", "--output", "b", "--seed", 2, "--guidance-scale", 4)
+    generate("mist", "--output", "b", "--seed", 2, "--guidance-scale", 4, "--eta", 1)
     metadata = read_metadata("a")
-    assert (metadata["model"], metadata["guidance_scale"]) == ("shanshui-tiny", 4.0)  # 8 for all others
+    assert metadata["model"] == "shanshui-tiny"
+    assert (metadata["guidance_scale"], metadata["eta"]) == (4.0, 1.0)  # 8 and 0 for all others
     np.testing.assert_array_equal(pictures("a"), pictures("b"))
 
 
@@ -198,11 +200,11 @@ def test_words_that_the_embedded_model_has_never_met_are_named(generate, models,
     assert "never met" not in generate("mist over mist", "--no-interpolate", model=None).stderr
 
 
-def test_what_was_trained_from_the_embedded_model_is_guided_as_it_is(generate, models, monkeypatch):
+def test_what_was_trained_from_the_embedded_model_is_sampled_as_it_is(generate, models, monkeypatch):
     generate("mist", "--output", "other", "--seed", 2)
-    assert read_metadata("other")["guidance_scale"] == 8.0
+    assert (read_metadata("other")["guidance_scale"], read_metadata("other")["eta"]) == (8.0, 0.0)
     monkeypatch.setattr("pipeline_landscape_video.SHANSHUI_TINY", models / "still")  # the same layers, elsewhere
     adapter = ["--model", models / "still", "--motion-adapter", models / "adapter"]
     for output, arguments in (("pipeline", ["--model", models / "video"]), ("adapter", adapter)):
         generate("mist", "--output", output, "--seed", 2, *arguments)
-        assert read_metadata(output)["guidance_scale"] == 4.0
+        assert (read_metadata(output)["guidance_scale"], read_metadata(output)["eta"]) == (4.0, 1.0)

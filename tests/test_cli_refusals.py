@@ -31,6 +31,8 @@ from processes import largest_files
         (["mist", "--fps", "0"], "--fps"),
         (["mist", "--fps", "nan"], "--fps"),
         (["mist", "--guidance-scale", "inf"], "--guidance-scale"),
+        (["mist", "--eta", "1.5"], "from 0 to 1"),
+        (["mist", "--eta", "nan"], "from 0 to 1"),
         (["mist", "--seed", "-1"], "--seed"),
         (["mist", "--seed", "99999999999999999999"], "--seed"),
         (["mist", "--seed", "seven"], "--seed"),

@@ -195,8 +195,8 @@ def make_results(**generated: float) -> Results:
     generated = {name: sharp(value) for name, value in (figures | generated).items()}
     cameras = {asked: {name: 3 * (name == asked) for name in CAMERAS} for asked in CAMERAS}
     language = LanguageResults(generated, rendered, {"camera": sharp(0.2)}, cameras, [])
-    settings = {"prompts": 20, "seed": 3, "steps": 25, "guidance_scale": 8.0, "num_frames": 16, "size": 128}
-    settings |= {"device": "CPU", "dtype": "float32", "versions": {"torch": "2"}}
+    settings = {"prompts": 20, "seed": 3, "steps": 25, "guidance_scale": 8.0, "eta": 0.0}
+    settings |= {"num_frames": 16, "size": 128, "device": "CPU", "dtype": "float32", "versions": {"torch": "2"}}
     return Results(settings, MeasurerResults(held_out, {}, sharp(0.93), sharp(30), sharp(1.2)), {"en": language})
 
 

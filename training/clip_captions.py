@@ -55,7 +55,6 @@ def caption_clips(
     table: dict[str, list[str]],
     model: str | None = None,
     prompt: str = PROMPT,
-    make_describe: Callable[[str, str], Describe] | None = None,
 ) -> None:
     """Give each clip its "texts"; one without a caption, or with one that cannot be used, is refused.
 
@@ -64,7 +63,6 @@ def caption_clips(
     Args:
         table: of `read_caption_table`.
         model: the folder or hub id of any image-text-to-text model of transformers.
-        make_describe: loads it; `load_captioner`.
     """
     unknown = set(table) - {clip["name"] + ".mp4" for clip in clips} - {clip["source"] for clip in clips}
     if unknown:
@@ -80,7 +78,7 @@ def caption_clips(
         if not clip["texts"]:
             silent.append(clip)
     if model is not None:
-        _ask(silent, work_dir, model, prompt, make_describe or load_captioner)
+        _ask(silent, work_dir, model, prompt)
     for clip in silent:
         if not clip["texts"]:
             clip["refused"] = [NO_CAPTION]
@@ -131,9 +129,7 @@ def _side_car(video: Path) -> list[str]:
         raise ValueError(f"{path.name} has to be UTF-8: {error}.") from None
 
 
-def _ask(
-    clips: list[dict[str, Any]], work_dir: Path, model: str, prompt: str, make_describe: Callable[[str, str], Describe]
-) -> None:
+def _ask(clips: list[dict[str, Any]], work_dir: Path, model: str, prompt: str) -> None:
     said_path = work_dir / "captions.jsonl"
     said = {}
     if said_path.is_file():
@@ -145,7 +141,7 @@ def _ask(
             path = work_dir / "clips" / f"{clip['name']}.mp4"
             key = (clip["name"], str(path.stat().st_mtime_ns), model, prompt)
             if key not in said:
-                describe = describe or make_describe(model, prompt)
+                describe = describe or load_captioner(model, prompt)
                 said[key] = describe(_pictures(path))
                 file.write(json.dumps({"key": key, "text": said[key]}) + "\n")
                 file.flush()

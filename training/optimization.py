@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,6 +51,11 @@ class MuonAdamW(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._share_state()
+
+
+def launched_precision(args: argparse.Namespace) -> str | None:
+    """Mixed precision of the flags, else of the launcher: DeepSpeed makes accelerate forget it."""
+    return args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
 
 
 def make_optimizer(parameters: list[nn.Parameter], args: argparse.Namespace) -> torch.optim.Optimizer:

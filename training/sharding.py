@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from splitting_moments import launched_precision
+from optimization import launched_precision
 
 
 def fsdp_plugin(args: argparse.Namespace) -> FullyShardedDataParallelPlugin | None:

@@ -13,6 +13,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DeepSpeedPlugin, DistributedType, is_deepspeed_available
 from torch import nn
 
+from optimization import launched_precision
+
 
 STAGES = (1, 2)
 
@@ -57,11 +59,6 @@ def enable_deepspeed_on_cpu(accelerator: Accelerator, plugin: DeepSpeedPlugin | 
         accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.DEEPSPEED
         accelerator.state.deepspeed_plugins = {"default": plugin}
         plugin.select(_from_accelerator_state=True)
-
-
-def launched_precision(args: argparse.Namespace) -> str | None:
-    """Of the flags, else of the launcher: DeepSpeed makes accelerate forget it."""
-    return args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
 
 
 def are_moments_split(parameter: nn.Parameter) -> bool:

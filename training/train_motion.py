@@ -36,12 +36,12 @@ from motion_adapter.noise_adapter import NoiseAdapter
 from motion_batches import encode_once, load_clips, make_loader, prepare_batch
 from motion_models import build_motion_unet, build_noise_adapter, load_noise_scheduler, load_vae
 from motion_objective import MotionLosses, MotionObjective
-from optimization import averaged, make_optimizer
+from optimization import averaged, launched_precision, make_optimizer
 from resuming import find_checkpoint, resume, settings_of
 from run_control import StopSignals, check_trackers
 from run_plan import count_longest_step, describe
 from sharding import enable_fsdp_on_cpu, fsdp_plugin, is_sharded, whole_model
-from splitting_moments import deepspeed_plugin, enable_deepspeed_on_cpu, launched_precision
+from splitting_moments import deepspeed_plugin, enable_deepspeed_on_cpu
 from text_states import load_text_states
 from train_motion_args import parse_args
 from training_loop import begin_training, finish_training, run_script, train_steps

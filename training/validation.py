@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin, UNetMotionMo
 
 from landscape_evaluation.motion_metrics import dynamic_degree
 from pipeline_landscape_video import LandscapeVideoPipeline
-from pipeline_landscape_video.embedded_model import default_guidance_scale
+from pipeline_landscape_video.embedded_model import default_sampling
 from pipeline_landscape_video.video_writing import SAMPLED_FPS, write_video
 from text_states import TextStates
 
@@ -60,7 +60,7 @@ class Validation:
         )
         self.pipe.set_progress_bar_config(desc="Validating", leave=False)
         own = args.validation_guidance_scale
-        self.guidance_scale = default_guidance_scale(self.pipe) if own is None else own
+        self.sampling = default_sampling(self.pipe) | ({} if own is None else {"guidance_scale": own})
         self._losses: list[torch.Tensor] = []
         self._lowest_loss: float | None = None
 
@@ -119,7 +119,7 @@ class Validation:
                 height=self.height,
                 width=self.width,
                 num_inference_steps=self.args.validation_inference_steps,
-                guidance_scale=self.guidance_scale,
+                **self.sampling,
                 generator=torch.Generator().manual_seed(seed),
                 output_type="latent",
                 **self.conditions(seed),

@@ -68,6 +68,7 @@ class AnimationMaker(ClipMaker):
                 num_frames=variant.num_frames,
                 num_inference_steps=self.steps,
                 guidance_scale=variant.guidance_scale,
+                eta=variant.eta,
                 image_guidance_scale=variant.image_guidance_scale,
                 retention_scale=variant.retention_scale,
                 hold_first_frame=variant.hold_first_frame,

@@ -39,7 +39,7 @@ from measure_report import LanguageResults, MeasurerResults, Results, markdown, 
 from measured_clips import LANGUAGES, ClipMaker, Request, Variant, model_hash, prompts_of
 from model_card import put_measured
 from model_fidelity import reconstruct, ssim_and_psnr
-from pipeline_landscape_video.embedded_model import EMBEDDED_GUIDANCE_SCALE
+from pipeline_landscape_video.embedded_model import EMBEDDED_ETA, EMBEDDED_GUIDANCE_SCALE
 from scene import Scene
 from scene_classifiers import (
     HEADS,
@@ -67,16 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     args = parse_args(arguments)
     cv2.setNumThreads(1)  # frames are small: starting threads takes longer than what they do
     args.output.mkdir(parents=True, exist_ok=True)
-    maker = ClipMaker(
-        args.model,
-        args.output / "generated",
-        args.steps,
-        args.batch,
-        args.seed,
-        args.device,
-        args.dtype,
-        workers=args.workers if args.device == "cpu" else 1,
-    )
+    maker = ClipMaker.from_args(args)
     held_out, scenes = render_dataset(
         args.run_dir / "held_out.npy",
         args.held_out_clips,
@@ -199,7 +190,7 @@ def measure_language(
     )
     prompts = prompts_of(scenes, args.seed, language)
     requests = [Request(index, prompt) for index, prompt in enumerate(prompts)]
-    variant = Variant(args.guidance_scale)
+    variant = Variant(args.guidance_scale, eta=args.eta)
     clips = maker.clips(requests, variant)
     write_contact_sheets(args.output / "sheets", language, prompts, rendered, clips)
     scorer = ClipScorer(args.model / "clip", args.device) if (args.model / "clip").exists() else None
@@ -224,9 +215,7 @@ def languages_of(args: argparse.Namespace) -> tuple[str, ...]:
 
 def settings_of(args: argparse.Namespace, maker: ClipMaker) -> dict[str, Any]:
     """What the figures depend on, and how long a clip took."""
-    on_gpu = args.device.startswith("cuda")
-    device = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
-    variant = Variant(args.guidance_scale)
+    variant = Variant(args.guidance_scale, eta=args.eta)
     return {
         "model": model_hash(args.model),
         "prompts": args.prompts,
@@ -234,9 +223,10 @@ def settings_of(args: argparse.Namespace, maker: ClipMaker) -> dict[str, Any]:
         "seed": args.seed,
         "steps": args.steps,
         "guidance_scale": args.guidance_scale,
+        "eta": args.eta,
         "num_frames": variant.num_frames,
         "size": maker.size,
-        "device": f"{device}, {maker.workers} processes" if maker.workers > 1 else device,
+        "device": maker.device_name,
         "dtype": args.dtype,
         "seconds_a_clip": maker.seconds / maker.made if maker.made else None,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
@@ -256,6 +246,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="prompts in one call of the pipeline; 16 on a GPU")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance_scale", type=float, default=EMBEDDED_GUIDANCE_SCALE, help="as `generate` has it")
+    parser.add_argument("--eta", type=float, default=EMBEDDED_ETA, help="share of noise drawn anew in each step")
     parser.add_argument("--held_out_clips", type=int, default=240, help="rendered, to check measurers and autoencoder")
     parser.add_argument("--classifier_steps", type=int, default=600)
     parser.add_argument("--workers", type=int, help="processes that render, on a CPU also make clips; one per core")

@@ -56,7 +56,7 @@ from model_card import IMAGE_TO_VIDEO, put_measured, training_row, weights_row
 from model_fidelity import reconstruct
 from motion_adapter.code_files import BRANCH
 from painting import render_clip
-from pipeline_landscape_video.embedded_model import EMBEDDED_GUIDANCE_SCALE
+from pipeline_landscape_video.embedded_model import EMBEDDED_ETA, EMBEDDED_GUIDANCE_SCALE
 from scene import CAMERAS, Scene
 
 
@@ -89,17 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     cv2.setNumThreads(1)  # frames are small: starting threads takes longer than what they do
     args.output.mkdir(parents=True, exist_ok=True)
     shown = [scene_of(index, args.seed, fine_motifs=False) for index in range(args.pictures)]
-    maker = AnimationMaker(
-        shown,
-        args.model,
-        args.output / "generated",
-        args.steps,
-        args.batch,
-        args.seed,
-        args.device,
-        args.dtype,
-        workers=args.workers if args.device == "cpu" else 1,
-    )
+    maker = AnimationMaker.from_args(args, shown)
     results = measure(args, maker, shown)
     text = json.dumps(without_nan(asdict(results)), ensure_ascii=False, indent=2)
     (args.output / "results.json").write_text(text + "\n", encoding="utf-8")
@@ -120,7 +110,11 @@ def measure(args: argparse.Namespace, maker: AnimationMaker, shown: Sequence[Sce
     rendered = [render_clip(scene, seconds, maker.size, maker.size) for scene in tqdm(wanted, desc="rendered clips")]
 
     variant = Animation(
-        args.guidance_scale, args.num_frames, image_guidance_scale=args.image_guidance_scale, hold_first_frame=True
+        args.guidance_scale,
+        args.num_frames,
+        eta=args.eta,
+        image_guidance_scale=args.image_guidance_scale,
+        hold_first_frame=True,
     )
     requests = [Request(index, prompt) for index, prompt in enumerate(prompts)]
     clips = {
@@ -174,16 +168,14 @@ def another_camera(scene: Scene, index: int) -> str:
 
 def settings_of(args: argparse.Namespace, maker: AnimationMaker) -> dict[str, Any]:
     """What the figures depend on, and how long a clip took."""
-    on_gpu = args.device.startswith("cuda")
     names = (
-        "pictures", "pairs", "seed", "language", "steps", "guidance_scale", "image_guidance_scale", "num_frames",
-        "stage_frames", "dtype",
+        "pictures", "pairs", "seed", "language", "steps", "guidance_scale", "image_guidance_scale", "eta",
+        "num_frames", "stage_frames", "dtype",
     )  # fmt: skip
-    device = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
     return {name: getattr(args, name) for name in names} | {
         "model": model_hash(args.model, maker.model_parts),
         "size": maker.size,
-        "device": f"{device}, {maker.workers} processes" if maker.workers > 1 else device,
+        "device": maker.device_name,
         "seconds_a_clip": maker.seconds / maker.made if maker.made else None,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
@@ -196,9 +188,10 @@ def markdown(results: Results) -> str:
         f"Measured by `training/shanshui/measure_image_to_video.py` on {settings['pictures']} held-out rendered first"
         f" frames (scenes of seed {settings['seed']}; the texts, {settings['language']}, send the camera another way"
         f" than the pictures' scenes do), {settings['steps']} steps, guidance {settings['guidance_scale']:g} of the"
-        f" text and {settings['image_guidance_scale']:g} of the picture, {settings['num_frames']} frames of"
-        f" {settings['size']} x {settings['size']}, {settings['dtype']}, the first frame held as `animate` does, no"
-        " interpolation; the first two checks with nothing held; another text, other noise and stages on"
+        f" text and {settings['image_guidance_scale']:g} of the picture, eta {settings['eta']:g},"
+        f" {settings['num_frames']} frames of {settings['size']} x {settings['size']},"
+        f" {settings['dtype']}, the first frame held as `animate` does, no interpolation; the first two checks"
+        " with nothing held; another text, other noise and stages on"
         f" {settings['pairs']} of them; in brackets 95 % bootstrap intervals. {versions_text(settings)}",
         "",
         *table(("Check", "Figure", "Wanted", "Met"), map(control_row, results.checks)),
@@ -255,6 +248,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="pictures in one call of the pipeline; 16 on a GPU")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance_scale", type=float, default=EMBEDDED_GUIDANCE_SCALE, help="of the text, s_t")
+    parser.add_argument("--eta", type=float, default=EMBEDDED_ETA, help="share of noise drawn anew in each step")
     parser.add_argument("--image_guidance_scale", type=float, default=1.5, help="of the picture (s_i)")
     parser.add_argument("--workers", type=int, help="processes that make clips, on a CPU; one per core")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

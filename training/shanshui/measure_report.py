@@ -128,9 +128,8 @@ def markdown(results: Results) -> str:
     lines = [
         f"Measured by `training/shanshui/measure.py` on {settings['prompts']} held-out prompts a language (scenes of"
         f" seed {settings['seed']}), {settings['steps']} steps, guidance {settings['guidance_scale']:g},"
-        f" {settings['num_frames']} frames of {settings['size']} x {settings['size']}, {settings['dtype']}, no"
-        " interpolation;"
-        f" in brackets 95 % bootstrap intervals. {versions_text(settings)}",
+        f" eta {settings['eta']:g}, {settings['num_frames']} frames of {settings['size']} x {settings['size']},"
+        f" {settings['dtype']}, no interpolation; in brackets 95 % bootstrap intervals. {versions_text(settings)}",
         "",
         *_summary(results),
         "",

@@ -1,6 +1,8 @@
 """Prompts of held-out scenes, and the clips that a pipeline makes of them, stored so that none is made twice."""
 
+import platform
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -42,10 +45,12 @@ class Variant:
     guidance_scale: float = 8.0
     num_frames: int = 16
     noise: int = 0
+    eta: float = 0.0
 
     @property
     def name(self) -> str:
-        return f"guidance{self.guidance_scale:g}-frames{self.num_frames}-noise{self.noise}"
+        name = f"guidance{self.guidance_scale:g}-frames{self.num_frames}-noise{self.noise}"
+        return f"{name}-eta{self.eta:g}" if self.eta else name
 
 
 def prompts_of(scenes: Sequence[Scene], seed: int, language: str) -> list[str]:
@@ -99,6 +104,20 @@ class ClipMaker:
         self.workers, self.pool = workers, None
         self.worker_arguments = (model, folder, steps, batch, seed, device, dtype)
         self.seconds, self.made = 0.0, 0
+
+    @classmethod
+    def from_args(cls, args: Namespace, *arguments: Any) -> Self:
+        """As the command line of a measuring script says; `arguments` come before those of this class."""
+        workers = args.workers if args.device == "cpu" else 1
+        folder = args.output / "generated"
+        return cls(*arguments, args.model, folder, args.steps, args.batch, args.seed, args.device, args.dtype, workers)
+
+    @property
+    def device_name(self) -> str:
+        """For tables: what the clips are made on."""
+        on_gpu = self.device.startswith("cuda")
+        name = torch.cuda.get_device_name(self.device) if on_gpu else platform.processor() or platform.machine()
+        return f"{name}, {self.workers} processes" if self.workers > 1 else name
 
     @property
     def size(self) -> int:
@@ -156,6 +175,7 @@ class ClipMaker:
                 num_frames=variant.num_frames,
                 num_inference_steps=self.steps,
                 guidance_scale=variant.guidance_scale,
+                eta=variant.eta,
                 generator=self.generators(requests, variant),
                 output_type="np",
                 interpolate=False,

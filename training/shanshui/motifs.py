@@ -11,9 +11,9 @@ from scene import Scene
 class Sheet:
     """An empty sheet to draw a sprite on, in units: x to the right and y down from the anchor."""
 
-    def __init__(self, view: View, left: float, top: float, right: float, bottom: float, finer: float = 1.0) -> None:
+    def __init__(self, view: View, left: float, top: float, right: float, bottom: float) -> None:
         self.view = view
-        self.scale = view.oversample * finer
+        self.scale = view.oversample
         self.pixels = view.unit * self.scale
         self.anchor = np.array([-left, -top]) * self.pixels + 2
         size = np.ceil(np.array([right - left, bottom - top]) * self.pixels).astype(int) + 4
