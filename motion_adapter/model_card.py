@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData, RepoCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from pipeline_landscape_video.embedded_model import EMBEDDED_GUIDANCE_SCALE, EMBEDDED_MODEL
+from pipeline_landscape_video.embedded_model import EMBEDDED_ETA, EMBEDDED_GUIDANCE_SCALE, EMBEDDED_MODEL
 from pipeline_landscape_video.video_writing import SAMPLED_FPS
 
 from .code_files import code_revision
@@ -113,7 +113,8 @@ def usage_lines(facts: CardFacts, max_frames: int, commit: str | None = None) ->
         ]
     # The index of a full pipeline names its code; one that takes pictures is not what `custom_pipeline` means.
     custom_pipeline = "" if facts.takes_pictures else f"custom_pipeline={repo}{custom_revision}, "
-    guidance = f"guidance_scale={EMBEDDED_GUIDANCE_SCALE:g}, " if facts.base_model == EMBEDDED_MODEL else ""
+    sampling = f"guidance_scale={EMBEDDED_GUIDANCE_SCALE:g}, eta={EMBEDDED_ETA:g}, "
+    sampling = sampling if facts.base_model == EMBEDDED_MODEL else ""
     if facts.takes_pictures:
         lines = ["from PIL import Image", *lines]
     return [
@@ -124,7 +125,7 @@ def usage_lines(facts: CardFacts, max_frames: int, commit: str | None = None) ->
         "generator = torch.Generator().manual_seed(0)",
         *(['painting = Image.open("painting.png")'] if facts.takes_pictures else []),
         f"clips = pipe(prompt, {'painting, ' if facts.takes_pictures else ''}num_frames={min(16, max_frames)},"
-        f" num_inference_steps=25, {guidance}generator=generator).frames",
+        f" num_inference_steps=25, {sampling}generator=generator).frames",
         f'export_to_gif(clips[0], "landscape.gif", fps={2 * SAMPLED_FPS:g})',
     ]
 

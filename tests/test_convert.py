@@ -92,6 +92,14 @@ def test_a_file_of_animatediff_comes_back_the_same(tmp_path, mid_block, dtype):
     assert equal(load_file(tmp_path / "back.safetensors"), weights)
 
 
+def test_heads_which_no_weight_tells(tmp_path):
+    save_file(animatediff_weights(mid_block=False), tmp_path / "mm.safetensors")
+    assert load_animatediff(tmp_path / "mm.safetensors").config.motion_num_attention_heads == 8
+    adapter = load_animatediff(tmp_path / "mm.safetensors", motion_num_attention_heads=4)
+    assert adapter.config.motion_num_attention_heads == 4
+    assert adapter.down_blocks[0].motion_modules[0].transformer_blocks[0].attn1.heads == 4
+
+
 def test_weights_land_where_diffusers_own_converter_puts_them(tmp_path):
     # An independent reading of the layout; it wants a config of the same shape, and leaves the positions out.
     weights = animatediff_weights(mid_block=True)

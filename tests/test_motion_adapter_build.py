@@ -117,6 +117,18 @@ def test_warm_start_with_another_number_of_positions(motion_max_seq_length):
         torch.testing.assert_close(predict(attach_motion_adapter(unet, adapter)), expected)
 
 
+def test_a_new_mid_block_is_drawn_from_the_generator():
+    unet, pretrained = build_unet2d(), build_motion_adapter(None)
+
+    def weight(seed):
+        generator = torch.Generator().manual_seed(seed)
+        adapter = warm_start_motion_adapter(unet, pretrained, use_motion_mid_block=True, generator=generator)
+        return adapter.mid_block.motion_modules[0].proj_in.weight
+
+    assert torch.equal(weight(0), weight(0))
+    assert not torch.equal(weight(0), weight(1))
+
+
 def test_warm_start_without_or_with_a_mid_block():
     unet = build_unet2d()
     with_mid_block = build_motion_adapter(None, use_motion_mid_block=True)

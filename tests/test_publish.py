@@ -15,7 +15,7 @@ from diffusers import (
 )
 from safetensors.torch import load_file, save_file
 
-from motion_adapter.publish import export_pipeline, extract_image_unet
+from motion_adapter.publish import export_adapter, export_pipeline, extract_image_unet
 from motion_adapter.validate import check_export
 from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from retention_models import build_image_to_video, fuse_projections
@@ -246,18 +246,27 @@ def test_lora_is_refused_until_it_is_fused(tiny_pipeline, tmp_path):
     assert not names(tmp_path)
 
 
-def test_folder_with_files_is_kept_unless_told_otherwise(tiny_pipeline, tmp_path):
+@pytest.mark.parametrize(
+    "export, part, files",
+    [
+        (export_pipeline, None, CODE_FILES | FOLDERS | {"model_index.json"}),
+        (export_adapter, "motion_adapter", CODE_FILES | {"config.json", "diffusion_pytorch_model.safetensors"}),
+    ],
+    ids=["pipeline", "adapter"],
+)
+def test_folder_with_files_is_kept_unless_told_otherwise(tiny_pipeline, tmp_path, export, part, files):
     pipe, folder = tiny_pipeline(), tmp_path / "export"
+    what = pipe if part is None else getattr(pipe, part)
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="export exists already"):
-        export_pipeline(pipe, folder)
+        export(what, folder)
     assert names(folder) == {"notes.txt"}
-    export_pipeline(pipe, folder, overwrite=True)
-    assert names(folder) == CODE_FILES | FOLDERS | {"model_index.json"}
+    export(what, folder, overwrite=True)
+    assert names(folder) == files
     assert names(tmp_path) == {"export"}
     with pytest.raises(FileExistsError):
-        export_pipeline(pipe, folder / "pipeline.py", overwrite=True)
+        export(what, folder / "pipeline.py", overwrite=True)
 
 
 def test_failure_leaves_the_old_folder_whole(tiny_pipeline, tmp_path):

@@ -34,7 +34,7 @@ from pipeline_landscape_video import SHANSHUI_TINY, LandscapeVideoPipeline
 
 pipe = LandscapeVideoPipeline.from_pretrained(SHANSHUI_TINY)
 prompt = "mist drifting right over three ranges of blue-green mountains, a boat on a calm lake"
-frames = pipe(prompt, guidance_scale=4).frames[0]  # the pipeline's default, 8, is for larger models
+frames = pipe(prompt, guidance_scale=4, eta=1).frames[0]  # the pipeline's defaults are for larger models
 ```
 """
 
