@@ -57,6 +57,11 @@ class Fit(StrEnum):  # the words of the library, again
     pad = "pad"
 
 
+class GuidanceOrder(StrEnum):
+    picture_first = "picture_first"
+    text_first = "text_first"
+
+
 def finite(number: float) -> float:
     """typer callback for scales: 0 means something, infinity and NaN do not."""
     if not math.isfinite(number):
@@ -111,6 +116,14 @@ ImageGuidanceScale = Annotated[
         callback=finite,
         metavar="NUMBER",
         help="How strictly the picture is followed: more keeps more of it, and adds contrast.",
+        rich_help_panel=HOW,
+    ),
+]
+GuidanceOrderOption = Annotated[
+    GuidanceOrder,
+    typer.Option(
+        help="What the other is measured against: with the picture first, what a short text leaves open stays as it "
+        "is in the picture (InstructPix2Pix); text first, the paper's, wants a text that tells all that is seen.",
         rich_help_panel=HOW,
     ),
 ]
@@ -173,6 +186,7 @@ def animate(
     guidance_scale: GuidanceScale = None,
     eta: Eta = None,
     image_guidance_scale: ImageGuidanceScale = 1.5,
+    guidance_order: GuidanceOrderOption = GuidanceOrder.picture_first,
     retention_scale: RetentionScale = 1.0,
     hold_first_frame: HoldFirstFrame = True,
     drop_duplicate_frame: DropDuplicateFrame = False,
@@ -232,6 +246,7 @@ def animate(
         "num_frames": num_frames,
         **chosen_sampling(pipe, guidance_scale, eta),
         "image_guidance_scale": image_guidance_scale,
+        "guidance_order": guidance_order.value,
         "retention_scale": retention_scale,
         "hold_first_frame": hold_first_frame,
         "fit": fit.value,

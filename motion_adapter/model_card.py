@@ -113,8 +113,10 @@ def usage_lines(facts: CardFacts, max_frames: int, commit: str | None = None) ->
         ]
     # The index of a full pipeline names its code; one that takes pictures is not what `custom_pipeline` means.
     custom_pipeline = "" if facts.takes_pictures else f"custom_pipeline={repo}{custom_revision}, "
-    sampling = f"guidance_scale={EMBEDDED_GUIDANCE_SCALE:g}, eta={EMBEDDED_ETA:g}, "
-    sampling = sampling if facts.base_model == EMBEDDED_MODEL else ""
+    sampling = ""
+    if facts.base_model == EMBEDDED_MODEL:
+        eta = "" if facts.takes_pictures else f"eta={EMBEDDED_ETA:g}, "
+        sampling = f"guidance_scale={EMBEDDED_GUIDANCE_SCALE:g}, {eta}"
     if facts.takes_pictures:
         lines = ["from PIL import Image", *lines]
     return [

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .pipeline import LandscapeVideoPipeline
+    from .pipeline_image_to_video import LandscapeImageToVideoPipeline
 
 
 EMBEDDED_MODEL = "shanshui-tiny"
 EMBEDDED_GUIDANCE_SCALE, GUIDANCE_SCALE = 4.0, 8.0  # so small a model flickers under the paper's 8
-EMBEDDED_ETA, ETA = 1.0, 0.0  # and strays from what it was trained on; noise drawn anew in each step leads it back
+EMBEDDED_ETA, ETA = 1.0, 0.0  # and strays from what it was trained on; noise drawn anew leads it back
 
 
-def default_sampling(pipe: "LandscapeVideoPipeline") -> dict[str, float]:
+def default_sampling(pipe: "LandscapeVideoPipeline | LandscapeImageToVideoPipeline") -> dict[str, float]:
     """`guidance_scale` and `eta`: the paper's, but what is best for models of that size for the embedded one and for
     whatever was trained on from it."""
     from . import SHANSHUI_TINY
@@ -25,5 +26,6 @@ def default_sampling(pipe: "LandscapeVideoPipeline") -> dict[str, float]:
         and own.cross_attention_dim == embedded["cross_attention_dim"]
     )
     if is_family:
-        return {"guidance_scale": EMBEDDED_GUIDANCE_SCALE, "eta": EMBEDDED_ETA}
+        takes_pictures = hasattr(pipe, "image_retention")  # then noise drawn anew would slow the camera
+        return {"guidance_scale": EMBEDDED_GUIDANCE_SCALE, "eta": ETA if takes_pictures else EMBEDDED_ETA}
     return {"guidance_scale": GUIDANCE_SCALE, "eta": ETA}

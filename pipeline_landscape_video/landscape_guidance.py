@@ -5,23 +5,37 @@ Guidance by a text and a picture (DreamVideo, Eq. 5), and which texts and pictur
 import torch
 
 
+GUIDANCE_ORDERS = ("text_first", "picture_first")
+
+
 def guidance_branches(
-    guidance_scale: float, image_guidance_scale: float, has_text: bool, has_image: bool
+    guidance_scale: float,
+    image_guidance_scale: float,
+    has_text: bool,
+    has_image: bool,
+    guidance_order: str = "text_first",
 ) -> dict[tuple[bool, bool], float]:
     """
-    The coefficients of Eq. 5, f(0,0) + s_t [f(c_t,0) - f(0,0)] + s_i [f(c_t,c_i) - f(c_t,0)], by whether a prediction
-    sees the text and the picture. One that counts for nothing is left out. Without a picture, c_i is the null picture;
-    without a text, c_t is the null text: equal predictions are one.
+    The coefficients of what a prediction f is guided by, by whether it sees the text c_t and the picture c_i:
+
+        f(0,0) + s_t [f(c_t,0) - f(0,0)] + s_i [f(c_t,c_i) - f(c_t,0)]    text first (DreamVideo, Eq. 5)
+        f(0,0) + s_i [f(0,c_i) - f(0,0)] + s_t [f(c_t,c_i) - f(0,c_i)]    picture first (InstructPix2Pix, Eq. 3)
+
+    One that counts for nothing is left out. Without a picture, c_i is the null picture; without a text, c_t is the
+    null text: equal predictions are one.
     """
     if not has_image:
         image_guidance_scale = 0.0
     if not has_text:
         guidance_scale = image_guidance_scale
+    first, second, between = guidance_scale, image_guidance_scale, (has_text, False)
+    if guidance_order == "picture_first":
+        first, second, between = second, first, (False, has_image)
     coefficients: dict[tuple[bool, bool], float] = {}
     for sees, coefficient in (
-        ((False, False), 1 - guidance_scale),
-        ((has_text, False), guidance_scale - image_guidance_scale),
-        ((has_text, has_image), image_guidance_scale),
+        ((False, False), 1 - first),
+        (between, first - second),
+        ((has_text, has_image), second),
     ):
         coefficients[sees] = coefficients.get(sees, 0.0) + coefficient
     return {sees: coefficient for sees, coefficient in coefficients.items() if coefficient != 0}

@@ -24,7 +24,14 @@ from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames
-from .landscape_guidance import as_list, common_length, guidance_branches, list_stages, stack_pictures
+from .landscape_guidance import (
+    GUIDANCE_ORDERS,
+    as_list,
+    common_length,
+    guidance_branches,
+    list_stages,
+    stack_pictures,
+)
 from .landscape_held_frame import HeldFrame
 from .landscape_image_retention import ImageRetention
 from .landscape_motion_attention import (
@@ -115,6 +122,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
         num_inference_steps: int = 25,
         guidance_scale: float = 8.0,
         image_guidance_scale: float = 1.5,
+        guidance_order: str = "text_first",
         retention_scale: float = 1.0,
         negative_prompt: str | list[str] | None = None,
         hold_first_frame: bool = False,
@@ -148,6 +156,10 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
             num_frames: of one stage.
             guidance_scale: s_t of Eq. 5, how strictly the text is followed.
             image_guidance_scale: s_i of Eq. 5, how strictly the picture is; 1.5 keeps it, more adds contrast.
+            guidance_order: one of `GUIDANCE_ORDERS`. `"text_first"` is Eq. 5, guided by what the text means without
+                the picture, then by the picture: for texts that tell all that is seen. `"picture_first"` is guided by
+                the picture, then by what the text means for it (InstructPix2Pix, Eq. 3): what a short text leaves open
+                stays as it is in the picture.
             retention_scale: factor of what the branch adds; 0 is the text-to-video model, which sees no picture.
             hold_first_frame: keep the first frame at the picture, as far as the VAE can: in each step it is the
                 picture with that step's noise, as inpainting keeps what is known, and the other frames attend to it.
@@ -171,6 +183,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
         # 1. Check everything that can be known before the first step
         check_choices(
             fit=(fit, FITS),
+            guidance_order=(guidance_order, GUIDANCE_ORDERS),
             output_type=(output_type, OUTPUT_TYPES),
             sofp_mode=(sofp_mode, SOFP_MODES),
             flow_estimator=(flow_estimator, (None, *FLOW_ESTIMATORS)),
@@ -206,7 +219,9 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
                 self._stage = stage
                 # 2. Encode the texts and the pictures, one of each for every branch of the guidance
                 seen = None if retention_scale == 0 else pictures
-                branches = guidance_branches(guidance_scale, image_guidance_scale, text is not None, seen is not None)
+                branches = guidance_branches(
+                    guidance_scale, image_guidance_scale, text is not None, seen is not None, guidance_order
+                )
                 prompt_embeds = self.encode_texts(text, negative_prompt, batch_size, branches)
                 prompt_embeds = prompt_embeds.repeat_interleave(num_frames, dim=0)  # one copy per frame
                 shown = stack_pictures(seen, branches, (batch_size, 3, height, width)).to(self._execution_device)

@@ -46,8 +46,8 @@ def test_animate_has_the_options_of_generate_and_its_own():
     shared = {option for parameter in generate.params for option in parameter.opts if option.startswith("--")}
     found = {option for parameter in animate.params for option in parameter.opts}
     assert shared <= found
-    own = "--fit --stages --image-guidance-scale --retention-scale --image-retention --drop-duplicate-frame"
-    assert {*own.split(), "--match-stage-colours"} <= found - shared
+    own = "--fit --stages --image-guidance-scale --guidance-order --retention-scale --image-retention"
+    assert {*own.split(), "--drop-duplicate-frame", "--match-stage-colours"} <= found - shared
 
 
 COMMANDS = ("generate", "animate", "interpolate", "convert", "evaluate", "push", "pull", "report", "study")

@@ -51,9 +51,24 @@ def test_a_painting_becomes_a_clip_that_knows_how_it_was_made(animate):
     metadata = read_metadata("mist.mp4")
     wanted = {"picture": "painting.png", "prompts": ["mist drifting"], "seed": 3, "fit": "crop", "flow": "dis"}
     wanted |= {"guidance_scale": 8.0, "image_guidance_scale": 1.5, "retention_scale": 1.0, "num_frames": 4}
-    wanted["hold_first_frame"] = True
+    wanted |= {"hold_first_frame": True, "guidance_order": "picture_first", "eta": 0.0}
     assert {name: metadata[name] for name in wanted} == wanted
     assert json.dumps(metadata).count(str(Path.cwd())) == 0
+
+
+def test_the_words_of_options_are_those_of_the_library():
+    from landscape_cli.animate import Fit, GuidanceOrder
+    from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
+    from pipeline_landscape_video.landscape_pictures import FITS
+
+    assert tuple(Fit) == FITS and set(GuidanceOrder) == set(GUIDANCE_ORDERS)
+
+
+def test_the_embedded_model_and_what_was_trained_from_it_have_their_own_guidance(animate, moving, monkeypatch):
+    monkeypatch.setattr("pipeline_landscape_video.SHANSHUI_TINY", moving)
+    animate("painting.png", "mist", "--output", "mist")
+    metadata = read_metadata("mist")
+    assert (metadata["guidance_scale"], metadata["eta"]) == (4.0, 0.0)  # `generate` draws noise anew
 
 
 def test_every_option_reaches_the_clip(animate):
@@ -70,6 +85,7 @@ def test_every_option_reaches_the_clip(animate):
         [],
         ["mist", "--fit", "pad"],
         ["mist", "--image-guidance-scale", "4"],
+        ["mist", "--guidance-order", "text_first"],
         ["mist", "--retention-scale", "0.3"],
         ["mist", "--no-hold-first-frame"],
         ["mist", "--guidance-scale", "2"],

@@ -45,8 +45,22 @@ def test_coefficients_of_the_guidance():
     assert guidance_branches(8.3, 1.7, False, False) == {(False, False): 1}
 
 
+def test_coefficients_of_the_guidance_with_the_picture_first():
+    def coefficients(*arguments):
+        return guidance_branches(*arguments, "picture_first")
+
+    assert coefficients(8, 1.5, True, True) == {(False, False): -0.5, (False, True): -6.5, (True, True): 8}
+    assert coefficients(3, 3, True, True) == guidance_branches(3, 3, True, True)
+    assert coefficients(1, 1, True, True) == {(True, True): 1}
+    assert coefficients(0, 1.5, True, True) == {(False, False): -0.5, (False, True): 1.5}
+    assert coefficients(8, 1, True, True) == {(False, True): -7, (True, True): 8}
+    for has_text, has_image in ((True, False), (False, True), (False, False)):
+        assert coefficients(8.3, 1.7, has_text, has_image) == guidance_branches(8.3, 1.7, has_text, has_image)
+
+
 @torch.no_grad()
-def test_the_guided_prediction_is_equation_five():
+@pytest.mark.parametrize("guidance_order", ["text_first", "picture_first"])
+def test_the_guided_prediction_is_equation_five_or_that_of_instruct_pix2pix(guidance_order):
     pipe = build_image_to_video()
     pipe._cross_attention_kwargs = pipe._clip_skip = None
     latents = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
@@ -59,15 +73,21 @@ def test_the_guided_prediction_is_equation_five():
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
         return pipe.unet(latents, 500, states, **residuals).sample
 
-    nothing, by_text, by_both = f(null, white), f(text, white), f(text, picture)
-    expected = nothing + 8 * (by_text - nothing) + 1.5 * (by_both - by_text)
+    nothing, by_text, by_picture, by_both = f(null, white), f(text, white), f(null, picture), f(text, picture)
     assert not torch.allclose(by_both, by_text, atol=1e-3)
-    branches = guidance_branches(8, 1.5, True, True)
+    assert not torch.allclose(by_both, by_picture, atol=1e-3)
+    if guidance_order == "text_first":
+        states, pictures = [null, text, text], [white, white, picture]
+        expected = nothing + 8 * (by_text - nothing) + 1.5 * (by_both - by_text)
+    else:
+        states, pictures = [null, null, text], [white, picture, picture]
+        expected = nothing + 1.5 * (by_picture - nothing) + 8 * (by_both - by_picture)
+    branches = guidance_branches(8, 1.5, True, True, guidance_order)
     guided = pipe.predict_noise(
         latents,
         torch.tensor(500),
-        torch.cat([null, text, text]),
-        torch.cat([white, white, picture]),
+        torch.cat(states),
+        torch.cat(pictures),
         list(branches.values()),
         1.0,
     )
@@ -81,6 +101,8 @@ def test_the_guided_prediction_is_equation_five():
         ({"guidance_scale": 2.0, "image_guidance_scale": 2.0}, 2),
         ({"guidance_scale": 1.0, "image_guidance_scale": 1.0}, 1),
         ({"guidance_scale": 1.0}, 2),
+        ({"guidance_order": "picture_first"}, 3),
+        ({"guidance_order": "picture_first", "image_guidance_scale": 1.0}, 2),
         ({"image": None}, 2),
         ({"prompt": None}, 2),
         ({"prompt": None, "image_guidance_scale": 1.0}, 1),
@@ -350,6 +372,7 @@ def test_from_pipe_adds_a_branch(tiny_pipeline):
         ({"prompt": None, "prompts": ["mist", "rain"], "retention_scale": 0.0}, "would not see the end"),
         ({"prompt": None, "prompts": ["mist", "rain"], "latents": torch.zeros(1, 4, 4, 8, 8)}, "are for one stage"),
         ({"output_type": "latent", "match_stage_colours": True}, "`match_stage_colours` needs frames"),
+        ({"guidance_order": "both"}, "`guidance_order` is 'both', must be one of text_first, picture_first"),
         ({"fit": "stretch"}, "`fit` is 'stretch', must be one of crop, pad"),
         ({"output_type": "gif"}, "`output_type` is 'gif', must be one of pil"),
         ({"sofp_mode": "cubic"}, "`sofp_mode` is 'cubic'"),

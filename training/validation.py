@@ -59,8 +59,6 @@ class Validation:
             scheduler=scheduler,
         )
         self.pipe.set_progress_bar_config(desc="Validating", leave=False)
-        own = args.validation_guidance_scale
-        self.sampling = default_sampling(self.pipe) | ({} if own is None else {"guidance_scale": own})
         self._losses: list[torch.Tensor] = []
         self._lowest_loss: float | None = None
 
@@ -110,6 +108,8 @@ class Validation:
     @torch.no_grad()
     def paint(self, prompt: str, seed: int) -> np.ndarray:
         """A clip, uint8 (num_frames, height, width, 3). No random state outside of it is touched."""
+        own = self.args.validation_guidance_scale
+        sampling = default_sampling(self.pipe) | ({} if own is None else {"guidance_scale": own})
         was_training = self.unet.training
         self.unet.eval()
         try:
@@ -119,7 +119,7 @@ class Validation:
                 height=self.height,
                 width=self.width,
                 num_inference_steps=self.args.validation_inference_steps,
-                **self.sampling,
+                **sampling,
                 generator=torch.Generator().manual_seed(seed),
                 output_type="latent",
                 **self.conditions(seed),

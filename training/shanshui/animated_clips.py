@@ -19,6 +19,7 @@ class Animation(Variant):
     """The settings of a call with pictures; `retention_scale` 0 is the text-to-video model, which sees none."""
 
     image_guidance_scale: float = 1.5
+    guidance_order: str = "text_first"
     retention_scale: float = 1.0
     stages: int = 1
     hold_first_frame: bool = False
@@ -28,7 +29,7 @@ class Animation(Variant):
         if self.retention_scale == 0:
             return f"{super().name}-text_only"
         held = "held" if self.hold_first_frame else "free"
-        scales = f"image{self.image_guidance_scale:g}-retention{self.retention_scale:g}"
+        scales = f"image{self.image_guidance_scale:g}-{self.guidance_order}-retention{self.retention_scale:g}"
         return f"{super().name}-{scales}-x{self.stages}-{held}"
 
 
@@ -70,6 +71,7 @@ class AnimationMaker(ClipMaker):
                 guidance_scale=variant.guidance_scale,
                 eta=variant.eta,
                 image_guidance_scale=variant.image_guidance_scale,
+                guidance_order=variant.guidance_order,
                 retention_scale=variant.retention_scale,
                 hold_first_frame=variant.hold_first_frame,
                 generator=self.generators(requests, variant),

@@ -56,7 +56,8 @@ from model_card import IMAGE_TO_VIDEO, put_measured, training_row, weights_row
 from model_fidelity import reconstruct
 from motion_adapter.code_files import BRANCH
 from painting import render_clip
-from pipeline_landscape_video.embedded_model import EMBEDDED_ETA, EMBEDDED_GUIDANCE_SCALE
+from pipeline_landscape_video.embedded_model import EMBEDDED_GUIDANCE_SCALE, ETA
+from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
 from scene import CAMERAS, Scene
 
 
@@ -114,6 +115,7 @@ def measure(args: argparse.Namespace, maker: AnimationMaker, shown: Sequence[Sce
         args.num_frames,
         eta=args.eta,
         image_guidance_scale=args.image_guidance_scale,
+        guidance_order=args.guidance_order,
         hold_first_frame=True,
     )
     requests = [Request(index, prompt) for index, prompt in enumerate(prompts)]
@@ -169,8 +171,8 @@ def another_camera(scene: Scene, index: int) -> str:
 def settings_of(args: argparse.Namespace, maker: AnimationMaker) -> dict[str, Any]:
     """What the figures depend on, and how long a clip took."""
     names = (
-        "pictures", "pairs", "seed", "language", "steps", "guidance_scale", "image_guidance_scale", "eta",
-        "num_frames", "stage_frames", "dtype",
+        "pictures", "pairs", "seed", "language", "steps", "guidance_scale", "image_guidance_scale",
+        "guidance_order", "eta", "num_frames", "stage_frames", "dtype",
     )  # fmt: skip
     return {name: getattr(args, name) for name in names} | {
         "model": model_hash(args.model, maker.model_parts),
@@ -188,7 +190,8 @@ def markdown(results: Results) -> str:
         f"Measured by `training/shanshui/measure_image_to_video.py` on {settings['pictures']} held-out rendered first"
         f" frames (scenes of seed {settings['seed']}; the texts, {settings['language']}, send the camera another way"
         f" than the pictures' scenes do), {settings['steps']} steps, guidance {settings['guidance_scale']:g} of the"
-        f" text and {settings['image_guidance_scale']:g} of the picture, eta {settings['eta']:g},"
+        f" text and {settings['image_guidance_scale']:g} of the picture"
+        f" ({settings['guidance_order'].replace('_', ' ')}), eta {settings['eta']:g},"
         f" {settings['num_frames']} frames of {settings['size']} x {settings['size']},"
         f" {settings['dtype']}, the first frame held as `animate` does, no interpolation; the first two checks"
         " with nothing held; another text, other noise and stages on"
@@ -248,8 +251,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="pictures in one call of the pipeline; 16 on a GPU")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance_scale", type=float, default=EMBEDDED_GUIDANCE_SCALE, help="of the text, s_t")
-    parser.add_argument("--eta", type=float, default=EMBEDDED_ETA, help="share of noise drawn anew in each step")
+    parser.add_argument("--eta", type=float, default=ETA, help="share of noise drawn anew in each step")
     parser.add_argument("--image_guidance_scale", type=float, default=1.5, help="of the picture (s_i)")
+    parser.add_argument(
+        "--guidance_order", choices=GUIDANCE_ORDERS, default="picture_first", help="as `animate` has it"
+    )
     parser.add_argument("--workers", type=int, help="processes that make clips, on a CPU; one per core")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the steps")
