@@ -53,9 +53,9 @@ MOTION_FLAGS = (
     "--use_ema", "--ema_decay", "0.998",
 )  # fmt: skip
 
-# The picture decides where there is more noise than signal.
-RETENTION_FLAGS = (
-    "--optimizer", "muon", "--learning_rate", "1e-3",
+RETENTION_FLAGS = ("--optimizer", "muon", "--learning_rate", "1e-3")
+# What is seen is settled where there is more noise than signal; its details, later.
+NOISY_TIMESTEPS = (
     "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.5", "--timestep_bias_multiplier", "3",
 )  # fmt: skip
 
@@ -198,7 +198,7 @@ class TinyFamily:
         self.first_frames()
         self.train_branch(
             "pictures", "--num_frames_range", "1", "--train_batch_size", str(self.args.batch_scale * 32),
-            "--lr_scheduler", "constant_with_warmup", "--lr_warmup_steps", "50",
+            "--lr_scheduler", "constant_with_warmup", "--lr_warmup_steps", "50", *NOISY_TIMESTEPS,
             "--max_train_steps", str(self.args.picture_steps),
         )  # fmt: skip
 
@@ -209,7 +209,8 @@ class TinyFamily:
         self.train_branch(
             "retention", "--image_retention_name_or_path", str(self.run_dir / "pictures" / "image_retention"),
             "--num_frames_range", "16", "--train_batch_size", str(self.args.batch_scale * 4),
-            "--first_frame_weight", "8", "--lr_scheduler", "cosine", "--lr_warmup_steps", "50",
+            "--gradient_accumulation_steps", "2", "--first_frame_weight", "8",
+            "--lr_scheduler", "cosine", "--lr_warmup_steps", "50",
             "--use_ema", "--ema_decay", "0.998", "--max_train_steps", str(self.args.retention_steps),
             "--validation_steps", "500", "--validation_images", *map(str, pictures), "--validation_prompts", *prompts,
         )  # fmt: skip
