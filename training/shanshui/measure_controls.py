@@ -81,9 +81,7 @@ class ControlChecks:
     def check_guidance(self, truth: Truth, requests: Sequence[Request], clips: Sequence[np.ndarray]) -> Control:
         """Guidance should bring the clip closer to the prompt than none."""
         unguided = self.maker.clips(requests, replace(self.short, guidance_scale=1.0))
-        with_it, without = (
-            agreement(classify_clips(self.classifier, some), truth, self.valid) for some in (clips, unguided)
-        )
+        with_it, without = (agreement(judge(some, self.classifier), truth, self.valid) for some in (clips, unguided))
         gain = bootstrap(mean, with_it - without)
         name = f"agreement with the prompt, guidance {self.variant.guidance_scale:g} minus guidance 1"
         return Control(name, gain, "interval above 0", gain.low > 0)
