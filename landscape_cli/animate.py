@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape_cli.common import SofpMode, check_flow_weights, pick_device
+from landscape_cli.common import SofpMode, check_flow_weights, finite_and_positive, pick_device
 from landscape_cli.generate import (
     HOW,
     WHAT,
@@ -21,7 +21,6 @@ from landscape_cli.generate import (
     FlowOption,
     FlowWeights,
     Fps,
-    GuidanceScale,
     Height,
     Interpolate,
     Lora,
@@ -45,7 +44,7 @@ from landscape_cli.generate import (
     warn_about_unknown_words,
 )
 from landscape_cli.models import Dtype, Offload, check_branch, check_models, load_pipeline, model_source
-from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
+from pipeline_landscape_video.embedded_model import EMBEDDED_GUIDANCE_SCALE, EMBEDDED_MODEL, GUIDANCE_SCALE
 
 
 if TYPE_CHECKING:
@@ -107,6 +106,17 @@ FitOption = Annotated[
     typer.Option(
         help="How the picture gets the shape of the clip, never distorted: cut what stands out on two sides, or show "
         "all of it on white paper.",
+        rich_help_panel=HOW,
+    ),
+]
+TextGuidanceScale = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance-scale",
+        callback=finite_and_positive,
+        metavar="NUMBER",
+        help=f"How strictly the text is followed. By default {GUIDANCE_SCALE:g}, or {EMBEDDED_GUIDANCE_SCALE:g} for "
+        "the model that came with the program and what was trained from it.",
         rich_help_panel=HOW,
     ),
 ]
@@ -183,7 +193,7 @@ def animate(
     height: Height = None,
     width: Width = None,
     steps: Steps = 25,
-    guidance_scale: GuidanceScale = None,
+    guidance_scale: TextGuidanceScale = None,
     eta: Eta = None,
     image_guidance_scale: ImageGuidanceScale = 1.5,
     guidance_order: GuidanceOrderOption = GuidanceOrder.picture_first,

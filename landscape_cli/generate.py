@@ -101,8 +101,8 @@ Eta = Annotated[
         callback=from_0_to_1,
         metavar="NUMBER",
         help="How much noise each step of a DDIM scheduler draws anew: 0 is DDIM, 1 is DDPM. By default "
-        f"{ETA:g}, but {EMBEDDED_ETA:g} where the model that came with the program, or what was trained from it, "
-        "paints from a text alone.",
+        f"{ETA:g}, but {EMBEDDED_ETA:g} in `generate` with the model that came with the program and what was trained "
+        "from it.",
         rich_help_panel=HOW,
     ),
 ]

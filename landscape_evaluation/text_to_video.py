@@ -171,8 +171,10 @@ class Landscape(Painter):
 
     def arguments(self, settings: Settings) -> dict[str, Any]:
         given = super().arguments(settings) | {"interpolate": settings.interpolate}
+        own = default_sampling(self.pipe)
+        given["eta"] = own["eta"]
         if settings.guidance_scale is None:
-            given["guidance_scale"] = default_sampling(self.pipe)["guidance_scale"]
+            given["guidance_scale"] = own["guidance_scale"]
         if settings.interpolate:
             given["num_frames"] = settings.num_frames // 2 + 1
         return given

@@ -119,6 +119,7 @@ def usage_lines(facts: CardFacts, max_frames: int, commit: str | None = None) ->
         sampling = f"guidance_scale={EMBEDDED_GUIDANCE_SCALE:g}, {eta}"
     if facts.takes_pictures:
         lines = ["from PIL import Image", *lines]
+        sampling += 'guidance_order="picture_first", hold_first_frame=True, '
     return [
         *lines,
         f"    {custom_pipeline}trust_remote_code=True, dtype=dtype,",

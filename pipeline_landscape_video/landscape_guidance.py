@@ -1,5 +1,5 @@
 """
-Guidance by a text and a picture (DreamVideo, Eq. 5), and which texts and pictures belong to which clip and stage.
+Guidance by a text and a picture, and which texts and pictures belong to which clip and stage.
 """
 
 import torch

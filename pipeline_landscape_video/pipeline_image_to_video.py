@@ -154,12 +154,12 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
             prompts: instead of `prompt`, the texts of stages in their order. Each stage samples `num_frames` and
                 begins with the last frame of the one before (Two-Stage Inference, section 4.4).
             num_frames: of one stage.
-            guidance_scale: s_t of Eq. 5, how strictly the text is followed.
-            image_guidance_scale: s_i of Eq. 5, how strictly the picture is; 1.5 keeps it, more adds contrast.
-            guidance_order: one of `GUIDANCE_ORDERS`. `"text_first"` is Eq. 5, guided by what the text means without
-                the picture, then by the picture: for texts that tell all that is seen. `"picture_first"` is guided by
-                the picture, then by what the text means for it (InstructPix2Pix, Eq. 3): what a short text leaves open
-                stays as it is in the picture.
+            guidance_scale: s_t, how strictly the text is followed.
+            image_guidance_scale: s_i, how strictly the picture is; 1.5 keeps it, more adds contrast.
+            guidance_order: one of `GUIDANCE_ORDERS`. `"text_first"` is DreamVideo's Eq. 5, guided by what the text
+                means without the picture, then by the picture: for texts that tell all that is seen.
+                `"picture_first"` is guided by the picture, then by what the text means for it (InstructPix2Pix,
+                Eq. 3): what a short text leaves open stays as it is in the picture.
             retention_scale: factor of what the branch adds; 0 is the text-to-video model, which sees no picture.
             hold_first_frame: keep the first frame at the picture, as far as the VAE can: in each step it is the
                 picture with that step's noise, as inpainting keeps what is known, and the other frames attend to it.
@@ -322,7 +322,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
         coefficients: list[float],
         retention_scale: float,
     ) -> torch.Tensor:
-        """The guided noise prediction (Eq. 5) for `sample`, all branches of the guidance in one batch."""
+        """The guided noise prediction for `sample`, all branches of the guidance in one batch."""
         batch = self.scheduler.scale_model_input(torch.cat([sample] * len(coefficients)), timestep)
         residuals = {}
         if retention_scale != 0:

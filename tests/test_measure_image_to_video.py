@@ -101,6 +101,8 @@ def test_clips_of_other_settings_are_kept_apart():
     plain = Animation(4.0)
     variants = [plain, *(replace(plain, **{name: 0.5}) for name in ("image_guidance_scale", "retention_scale"))]
     variants += [replace(plain, stages=2), replace(plain, retention_scale=0), replace(plain, noise=1)]
+    variants += [replace(plain, eta=1.0), replace(plain, guidance_order="picture_first")]
+    variants += [replace(plain, hold_first_frame=True)]
     assert len({variant.name for variant in variants}) == len(variants)
 
 

@@ -121,8 +121,8 @@ def test_other_weights_settings_and_prompts_are_other_clips(model, tmp_path):
     maker = make_maker(model, tmp_path)
     assert make_maker(model, tmp_path, steps=3).folder != maker.folder != make_maker(model, tmp_path, seed=4).folder
     assert replace(REQUESTS[0], negative_prompt="rain").file_name != REQUESTS[0].file_name
-    names = {Variant().name, Variant(1.0).name, Variant(num_frames=8).name, Variant(noise=1).name}
-    assert len(names) == 4
+    variants = (Variant(), Variant(1.0), Variant(num_frames=8), Variant(noise=1), Variant(eta=1.0))
+    assert len({variant.name for variant in variants}) == len(variants)
     weights = model / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
     assert make_maker(model, tmp_path).folder != maker.folder

@@ -116,5 +116,5 @@ def test_the_card_of_a_pipeline_that_takes_pictures(tiny_components):
     code = text.split("```python\n")[1].split("```")[0]
     compile(code, "card", "exec")
     assert "pipe(prompt, painting, num_frames=16" in code
-    assert "guidance_scale=4, generator" in code  # no eta: it would slow the camera
+    assert 'guidance_scale=4, guidance_order="picture_first", hold_first_frame=True, generator' in code  # as `animate`
     assert "custom_pipeline" not in code  # would mean the pipeline without pictures

@@ -128,12 +128,12 @@ def test_interpolated_clips_have_the_asked_length(models, modelscope):
         assert len(painter.paint("mist", 1)) == num_frames
 
 
-def test_the_embedded_model_has_its_own_guidance(models, modelscope):
+def test_the_embedded_model_has_its_own_sampling(models, modelscope):
     painter = FORMS["landscape"](SystemSpec("tiny", "landscape", "shanshui-tiny"), "cpu")
-    assert painter.arguments(Settings())["guidance_scale"] == 4
+    assert painter.arguments(Settings())["guidance_scale"] == 4 and painter.arguments(Settings())["eta"] == 1
     assert painter.arguments(Settings(guidance_scale=7))["guidance_scale"] == 7
     other = FORMS["landscape"](system(models, modelscope, "landscape"), "cpu")
-    assert other.arguments(Settings())["guidance_scale"] == 8
+    assert other.arguments(Settings())["guidance_scale"] == 8 and other.arguments(Settings())["eta"] == 0
 
 
 def test_what_cannot_paint_is_named(models, modelscope, tmp_path):

@@ -42,7 +42,7 @@ from train_vae import train_vae  # noqa: E402
 
 logger = logging.getLogger("train_tiny")
 
-MINUTES = {"clip": 10.0, "vae": 40.0, "unet": 60.0, "motion": 45.0, "pictures": 15.0, "retention": 45.0}
+MINUTES = {"clip": 10.0, "vae": 40.0, "unet": 60.0, "motion": 45.0, "pictures": 15.0, "retention": 70.0}
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the rendered scenes
 CAPTIONS_PER_CLIP = 4
 VALIDATION_PICTURES = 3
@@ -54,7 +54,7 @@ MOTION_FLAGS = (
 )  # fmt: skip
 
 RETENTION_FLAGS = ("--optimizer", "muon", "--learning_rate", "1e-3")
-# What is seen is settled where there is more noise than signal; its details, later.
+# What is seen is settled where there is more noise than signal, how it looks where there is less.
 NOISY_TIMESTEPS = (
     "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.5", "--timestep_bias_multiplier", "3",
 )  # fmt: skip
@@ -391,7 +391,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--picture_steps", type=int, default=800, help="of the image retention branch on single frames"
     )
-    parser.add_argument("--retention_steps", type=int, default=4000, help="as --motion_steps, of the branch on clips")
+    parser.add_argument("--retention_steps", type=int, default=1600, help="as --motion_steps, of the branch on clips")
     parser.add_argument("--batch_scale", type=int, default=1, help="multiplies every batch: 1 for a CPU, 8 for a GPU")
     parser.add_argument(
         "--mixed_precision",
