@@ -12,6 +12,7 @@ import typer
 
 from landscape_cli.common import SofpMode, check_flow_weights, finite_and_positive, pick_device
 from landscape_cli.generate import (
+    GUIDANCE_SCALE_DEFAULT,
     HOW,
     WHAT,
     WITH,
@@ -36,7 +37,6 @@ from landscape_cli.generate import (
     check_outputs,
     check_sizes,
     check_steps,
-    chosen_sampling,
     paint,
     read_prompts,
     sampled_fps,
@@ -44,7 +44,7 @@ from landscape_cli.generate import (
     warn_about_unknown_words,
 )
 from landscape_cli.models import Dtype, Offload, check_branch, check_models, load_pipeline, model_source
-from pipeline_landscape_video.embedded_model import EMBEDDED_GUIDANCE_SCALE, EMBEDDED_MODEL, GUIDANCE_SCALE
+from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL, choose_sampling
 
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ TextGuidanceScale = Annotated[
         "--guidance-scale",
         callback=finite_and_positive,
         metavar="NUMBER",
-        help=f"How strictly the text is followed. By default {GUIDANCE_SCALE:g}, or {EMBEDDED_GUIDANCE_SCALE:g} for "
-        "the model that came with the program and what was trained from it.",
+        help="How strictly the text is followed. " + GUIDANCE_SCALE_DEFAULT,
         rich_help_panel=HOW,
     ),
 ]
@@ -254,7 +253,7 @@ def animate(
     asked = {
         "negative_prompt": negative_prompt,
         "num_frames": num_frames,
-        **chosen_sampling(pipe, guidance_scale, eta),
+        **choose_sampling(pipe, guidance_scale, eta),
         "image_guidance_scale": image_guidance_scale,
         "guidance_order": guidance_order.value,
         "retention_scale": retention_scale,

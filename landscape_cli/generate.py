@@ -31,7 +31,7 @@ from pipeline_landscape_video.embedded_model import (
     EMBEDDED_MODEL,
     ETA,
     GUIDANCE_SCALE,
-    default_sampling,
+    choose_sampling,
 )
 
 
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 
 WHAT, HOW, WITH, WHERE = "What to paint", "How", "With which models", "Where it runs"
+GUIDANCE_SCALE_DEFAULT = (
+    f"By default {GUIDANCE_SCALE:g}, the paper's, or {EMBEDDED_GUIDANCE_SCALE:g} for the model that came with the "
+    "program and what was trained from it."
+)
 
 Prompts = Annotated[
     list[str] | None, typer.Argument(metavar="PROMPT...", help="What to paint; several prompts make several clips.")
@@ -89,9 +93,8 @@ GuidanceScale = Annotated[
     typer.Option(
         callback=finite_and_positive,
         metavar="NUMBER",
-        help="How strictly the prompt is followed; up to 1 the negative prompt counts for nothing. By default "
-        f"{GUIDANCE_SCALE:g}, the paper's, or {EMBEDDED_GUIDANCE_SCALE:g} for the model that came with the program "
-        "and what was trained from it.",
+        help="How strictly the prompt is followed; up to 1 the negative prompt counts for nothing. "
+        + GUIDANCE_SCALE_DEFAULT,
         rich_help_panel=HOW,
     ),
 ]
@@ -225,7 +228,7 @@ def generate(
 
     # 3. Paint and write, clip by clip
     seed = secrets.randbelow(2**32) if seed is None else seed
-    sampling = chosen_sampling(pipe, guidance_scale, eta)
+    sampling = choose_sampling(pipe, guidance_scale, eta)
     settings = {
         "negative_prompt": negative_prompt,
         "seed": seed,
@@ -343,14 +346,6 @@ def check_steps(pipe: "LandscapeVideoPipeline", steps: int) -> None:
         check_num_inference_steps(pipe.scheduler, steps)
     except ValueError as error:
         raise ValueError(f"--steps {steps}: {error}") from error
-
-
-def chosen_sampling(
-    pipe: "LandscapeVideoPipeline | LandscapeImageToVideoPipeline", guidance_scale: float | None, eta: float | None
-) -> dict[str, float]:
-    """`guidance_scale` and `eta`, each the model's own where it is `None`."""
-    asked = {"guidance_scale": guidance_scale, "eta": eta}
-    return default_sampling(pipe) | {name: value for name, value in asked.items() if value is not None}
 
 
 def settings_of_run(

@@ -19,7 +19,7 @@ from landscape_evaluation.model_sources import (
     pipeline_folder,
 )
 from landscape_evaluation.weights import hash_configs, hash_weights
-from pipeline_landscape_video.embedded_model import default_sampling
+from pipeline_landscape_video.embedded_model import choose_sampling
 from pipeline_landscape_video.quiet_loading import less_chatter
 
 
@@ -171,10 +171,7 @@ class Landscape(Painter):
 
     def arguments(self, settings: Settings) -> dict[str, Any]:
         given = super().arguments(settings) | {"interpolate": settings.interpolate}
-        own = default_sampling(self.pipe)
-        given["eta"] = own["eta"]
-        if settings.guidance_scale is None:
-            given["guidance_scale"] = own["guidance_scale"]
+        given |= choose_sampling(self.pipe, settings.guidance_scale)
         if settings.interpolate:
             given["num_frames"] = settings.num_frames // 2 + 1
         return given

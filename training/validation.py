@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin, UNetMotionMo
 
 from landscape_evaluation.motion_metrics import dynamic_degree
 from pipeline_landscape_video import LandscapeVideoPipeline
-from pipeline_landscape_video.embedded_model import default_sampling
+from pipeline_landscape_video.embedded_model import choose_sampling
 from pipeline_landscape_video.video_writing import SAMPLED_FPS, write_video
 from text_states import TextStates
 
@@ -108,8 +108,6 @@ class Validation:
     @torch.no_grad()
     def paint(self, prompt: str, seed: int) -> np.ndarray:
         """A clip, uint8 (num_frames, height, width, 3). No random state outside of it is touched."""
-        own = self.args.validation_guidance_scale
-        sampling = default_sampling(self.pipe) | ({} if own is None else {"guidance_scale": own})
         was_training = self.unet.training
         self.unet.eval()
         try:
@@ -119,7 +117,7 @@ class Validation:
                 height=self.height,
                 width=self.width,
                 num_inference_steps=self.args.validation_inference_steps,
-                **sampling,
+                **choose_sampling(self.pipe, self.args.validation_guidance_scale),
                 generator=torch.Generator().manual_seed(seed),
                 output_type="latent",
                 **self.conditions(seed),
