@@ -153,10 +153,12 @@ def test_controls_notice_arguments_that_are_ignored(model, tmp_path, palette_cla
     for one in (variant, short, *others):
         stored(maker, requests, one, clips)
     ignored = run_controls(maker, palette_classifier, scenes, requests, variant)
-    assert not ignored["agreement with the prompt"] and not ignored["change by another seed"]
+    for name in ("agreement with the prompt", "camera as asked", "change by another seed"):
+        assert not ignored[name], name
     assert ignored["clips that the same seed makes again"] and ignored["palette right"] and ignored["camera right"]
 
-    stored(maker, requests, others[0], clips[1:] + clips[:1])  # without guidance: the palette of another prompt
+    astray = [replace(scene, camera="left") for scene in scenes[1:] + scenes[:1]]  # the palette of another prompt
+    stored(maker, requests, others[0], [render_clip(scene, times, 64, 64) for scene in astray])  # without guidance
     stored(maker, requests, others[1], [render_clip(replace(s, seed=s.seed + 1), times, 64, 64) for s in scenes])
     assert all(run_controls(maker, palette_classifier, scenes, requests, variant).values())
 
@@ -183,10 +185,11 @@ def fixed_noise() -> list[torch.Generator]:
     [
         ({"negative_prompt": None}, "probability of a motif"),
         ({"guidance_scale": 8.0}, "agreement with the prompt"),
+        ({"guidance_scale": 8.0}, "camera as asked"),
         ({"generator": fixed_noise}, "change by another seed"),
         ({"generator": lambda: None}, "clips that the same seed makes again"),
     ],
-    ids=["negative_prompt", "guidance_scale", "seed", "seed, then noise at random"],
+    ids=["negative_prompt", "guidance_scale", "guidance_scale, camera", "seed", "seed, then noise at random"],
 )
 def test_a_pipeline_that_ignores_an_argument_fails(model, tmp_path, palette_classifier, instead, control):
     maker = make_maker(model, tmp_path / "clips", batch=3)

@@ -17,7 +17,7 @@ from landscape_evaluation.intervals import (
     ratio_of_medians,
 )
 from scene import CAMERAS, Scene
-from scene_classifiers import MOTIFS, SceneClassifier, classify_clips, labels_of, sampled_frames
+from scene_classifiers import HEADS, MOTIFS, SceneClassifier, classify_clips, labels_of, sampled_frames
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,12 @@ def answers(seen: Judgement, truth: Truth, valid: Collection[str]) -> dict[str, 
     return right | ({"motifs": np.mean(motifs, axis=0)} if motifs else {})
 
 
-def agreement(seen: Judgement, truth: Truth, valid: Collection[str]) -> np.ndarray:
-    """(clips,) how much of a prompt is right: palette, camera and share of the motifs count alike."""
-    return np.mean(list(answers(seen, truth, valid).values()), axis=0)
+def agreement(probabilities: dict[str, np.ndarray], truth: Truth, valid: Collection[str]) -> np.ndarray:
+    """(clips,) probability of the right palette and of each motif's presence or absence, mean of the `valid` heads."""
+    shares = []
+    for name in (head for head in HEADS if head in valid):
+        labels = truth.labels[name]
+        right = probabilities[name][np.arange(len(labels)), labels]
+        absent = probabilities[name][:, 0]
+        shares.append(right if name == "palette" else np.where(labels > 0, 1 - absent, absent))
+    return np.mean(shares, axis=0)

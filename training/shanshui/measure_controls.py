@@ -51,7 +51,7 @@ class ControlChecks:
         truth = Truth.of(scenes)
         return [
             *self.check_negative(scenes, requests, clips, language),
-            self.check_guidance(truth, requests, clips),
+            *self.check_guidance(truth, requests, clips),
             *self.check_seed(scenes, requests, clips),
             *self.check_length(truth, requests, clips),
         ]
@@ -78,13 +78,19 @@ class ControlChecks:
         name = "probability of a motif, with minus without it in the negative prompt"
         return [Control(name, drop, "<= -0.05, interval below 0", drop.value <= -0.05 and drop.high < 0)]
 
-    def check_guidance(self, truth: Truth, requests: Sequence[Request], clips: Sequence[np.ndarray]) -> Control:
-        """Guidance should bring the clip closer to the prompt than none."""
+    def check_guidance(self, truth: Truth, requests: Sequence[Request], clips: Sequence[np.ndarray]) -> list[Control]:
+        """Guidance should bring the clip closer to the prompt than none: what it shows, and where its camera goes."""
         unguided = self.maker.clips(requests, replace(self.short, guidance_scale=1.0))
-        with_it, without = (agreement(judge(some, self.classifier), truth, self.valid) for some in (clips, unguided))
-        gain = bootstrap(mean, with_it - without)
-        name = f"agreement with the prompt, guidance {self.variant.guidance_scale:g} minus guidance 1"
-        return Control(name, gain, "interval above 0", gain.low > 0)
+        with_it, without = (judge(some, self.classifier) for some in (clips, unguided))
+        gains = {
+            name: bootstrap(mean, measure(with_it) - measure(without))
+            for name, measure in (
+                ("agreement with the prompt", lambda seen: agreement(seen.probabilities, truth, self.valid)),
+                ("camera as asked", lambda seen: (seen.cameras == truth.cameras).astype(float)),
+            )
+        }
+        scales = f"guidance {self.variant.guidance_scale:g} minus guidance 1"
+        return [Control(f"{name}, {scales}", gain, "interval above 0", gain.low > 0) for name, gain in gains.items()]
 
     def check_seed(
         self, scenes: Sequence[Scene], requests: Sequence[Request], clips: Sequence[np.ndarray]
