@@ -14,9 +14,10 @@ Two things differ from the papers, whose T is the last frame and whose VT is the
   3 N - 4.
 For the first pair of three frames both say the same.
 
-"Sparse": c counts where forward and backward flow agree, and is 0 elsewhere. Where they do not, and flow explains a
-frame no better than no motion does, the result leans to the average of the two frames: on rain or blowing leaves a
-wrong place costs more than a pale one.
+"Sparse": c counts where forward and backward flow agree, and is 0 elsewhere. A wrong place costs more than a pale one,
+so the result leans to the average of the two frames where these flows do not agree, and explain a frame no better than
+no motion does; where no motion explains it better, as at the bank that a river's flow is smeared over; and in whole
+regions that flow does not explain, as in rain.
 
 A flow estimator is any callable `(frames_a, frames_b) -> flow`: frames `(pairs, 3, height, width)` in [0, 1], flow
 `(pairs, 2, height, width)` in pixels, x then y. If it also has the methods `encode(frames)` and
@@ -37,7 +38,14 @@ SOFP_MODES = ("quadratic", "projection", "linear")
 _BLUR_SIGMA = 8 / 256
 _SMALLEST_MOTION = 0.5  # pixels; slower ones say nothing about acceleration
 _DOUBT_SIGMA = 2.0  # pixels over which it is asked whether flow explains a frame
+_STILL_SIGMA = 1.0  # the same, whether no motion does: a line's width
+# Of the shorter side. Beyond, what is there before and after agrees by chance, or was uncovered and covered again.
+_SMALL_MOTION = (1 / 32, 1 / 64)
+_REGION_SIGMA = 32 / 256  # the same, whether flow explains a region; on the shorter side of a picture
+# A region is lost as flow leaves 0.35 to 0.5 of the change unexplained, and 0.7 to 0.4 of what it moves is trusted.
+_UNEXPLAINED, _TRUSTED = (0.35, 0.5), (0.7, 0.4)
 _PAIRS_AT_ONCE, _PIXELS_AT_ONCE = 16, 2**20
+_GREY_LEVEL = 1e-5  # differences below one say nothing
 _EPS = 1e-6
 
 
@@ -216,10 +224,14 @@ class _Scene:
         forward = torch.stack([self.forward[t] for t in moving])
         backward = torch.stack([self.backward[t] for t in moving])
         path = self.fit_path(moving, forward)
-        forward = _with_doubt(frames_a, frames_b, forward)
-        backward = _with_doubt(frames_b, frames_a, backward)
+        errors_a, errors_b = _errors(frames_a, frames_b, forward), _errors(frames_b, frames_a, backward)
+        still_a, still_b = _still(errors_a, forward), _still(errors_b, backward)
+        still = torch.minimum(still_a, still_b)
+        lost = torch.maximum(_lost(errors_a, forward), _lost(errors_b, backward))
+        forward, backward = _with_doubt(errors_a, forward, still_a), _with_doubt(errors_b, backward, still_b)
         for share, frames in zip(self.shares, between, strict=True):
-            middle = _warp_and_blend(frames_a, frames_b, forward, backward, path(share), share)
+            middle = _warp_and_blend(frames_a, frames_b, forward, backward, still, path(share), share)
+            middle = torch.lerp(middle, (1 - share) * frames_a + share * frames_b, 0.5 * lost)
             frames[rows] = middle.clamp(0, 1).to(frames.dtype)
         return between
 
@@ -292,21 +304,60 @@ def _chain(first: Tensor, second: Tensor) -> Tensor:
     return torch.cat([first[:, :2] + second[:, :2], first[:, 2:] * second[:, 2:]], dim=1)
 
 
-def _with_doubt(frames: Tensor, others: Tensor, flow: Tensor) -> Tensor:
-    """Flow with trust and a fourth channel, 0 to 1: how badly an untrusted one explains `frames` by the other ones."""
+def _errors(frames: Tensor, others: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared differences of `frames` from the other ones, as flow reads them and as they are."""
+    warped = _sample(others, flow[:, :2], "bilinear")
+    return tuple((frames - other).square().mean(1, keepdim=True) for other in (warped, others))
 
-    def difference(to: Tensor) -> Tensor:
-        return _blur((frames - to).square().mean(1, keepdim=True), _DOUBT_SIGMA)
 
-    flow, trust = flow.split([2, 1], dim=1)
-    warped, unwarped = difference(_sample(others, flow, "bilinear")), difference(others)
-    moves = flow.square().sum(1, keepdim=True) > _SMALLEST_MOTION**2
-    doubt = (1 - trust) * moves * warped / (warped + unwarped + 1e-5)  # 1e-5: differences below a grey level
-    return torch.cat([flow, trust, doubt], dim=1)
+def _still(errors: tuple[Tensor, Tensor], flow: Tensor) -> Tensor:
+    """How much better no motion explains a place than a small one does: 0, no better, to 1."""
+    warped, unwarped = (_blur(error, _STILL_SIGMA) for error in errors)
+    length = flow[:, :2].square().sum(1, keepdim=True).sqrt() / min(flow.shape[-2:])
+    better = (warped - unwarped).clamp_min(0) / (warped + unwarped + _GREY_LEVEL)
+    return better * _inside(flow) * _ramp(length, *_SMALL_MOTION)
+
+
+def _inside(flow: Tensor) -> Tensor:
+    """Where flow leads to a place in the picture."""
+    height, width = flow.shape[-2:]
+    x, y = (_grid(flow[:, :2]) + flow[:, :2]).split(1, dim=1)
+    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+
+def _lost(errors: tuple[Tensor, Tensor], flow: Tensor) -> Tensor:
+    """Where flow does not explain what it moves in a region: 0, it does, to 1."""
+    sigma = _REGION_SIGMA * min(flow.shape[-2:])
+    moves = _moves(flow)
+    warped, unwarped, trusted, moving = (_blur(field * moves, sigma) for field in (*errors, flow[:, 2:], moves))
+    return _ramp(warped / (unwarped + _GREY_LEVEL), *_UNEXPLAINED) * _ramp(trusted / (moving + _EPS), *_TRUSTED)
+
+
+def _moves(flow: Tensor) -> Tensor:
+    return (flow[:, :2].square().sum(1, keepdim=True) > _SMALLEST_MOTION**2).to(flow)
+
+
+def _ramp(x: Tensor, start: float, end: float) -> Tensor:
+    return ((x - start) / (end - start)).clamp(0, 1)
+
+
+def _with_doubt(errors: tuple[Tensor, Tensor], flow: Tensor, still: Tensor) -> Tensor:
+    """Flow with trust and a fourth channel: how badly an untrusted one explains a place, 0 to 1, or twice how much
+    better no motion does, `still`.
+    """
+    warped, unwarped = (_blur(error, _DOUBT_SIGMA) for error in errors)
+    doubt = (1 - flow[:, 2:]) * _moves(flow) * warped / (warped + unwarped + _GREY_LEVEL)
+    return torch.cat([flow, torch.maximum(doubt, 2 * still)], dim=1)
 
 
 def _warp_and_blend(
-    frames_a: Tensor, frames_b: Tensor, forward: Tensor, backward: Tensor, done: Tensor, share: float
+    frames_a: Tensor,
+    frames_b: Tensor,
+    forward: Tensor,
+    backward: Tensor,
+    still: Tensor,
+    done: Tensor,
+    share: float,
 ) -> Tensor:
     """The frames at `share` of the time: flows are splatted there, both frames read by them, blended by visibility."""
     forward, trust_a, doubt_a = forward.split([2, 1, 1], dim=1)
@@ -321,8 +372,9 @@ def _warp_and_blend(
     weight_a, weight_b = (1 - share) * seen_in_a, share * seen_in_b
     read_a, read_b = _sample(frames_a, flows[:, :2], "bicubic"), _sample(frames_b, flows[:, 2:4], "bicubic")
     # The unwarped frames are all that is left where neither sees the place, and half of it where the flow is wrong.
+    # What stands still does so where it is, and not where a wrong flow carries the doubt about it.
     doubted_a, doubted_b = (x[:, 4:5] / x[:, 5:6].clamp_min(_EPS) for x in (from_a, from_b))
-    weight = 2 * (weight_a * doubted_a + weight_b * doubted_b) + 1e-3
+    weight = 2 * (weight_a * doubted_a + weight_b * doubted_b) + 10 * still + 1e-3
     unwarped = (1 - share) * frames_a + share * frames_b
     return (weight_a * read_a + weight_b * read_b + weight * unwarped) / (weight_a + weight_b + weight)
 

@@ -114,3 +114,35 @@ def test_flow_that_explains_the_frames_is_followed_even_if_it_does_not_lead_back
     middle, truth = interpolate_frames(frames, missing)[1], pan([3])[0]
     error, of_the_average = ((image - truth)[..., 16:-16].abs().mean() for image in (middle, frames.mean(0)))
     assert error < 0.25 * of_the_average
+
+
+def test_a_line_that_stands_in_moving_water_stays_where_it_is():
+    """Flow is smooth, and says of the line what it says of the water: no motion explains the line better."""
+    positions = [0, 2, 4]
+    frames, truth = (pan(places, height=96, width=96) * 0.6 + 0.4 for places in (positions, [1]))
+    smeared = KnownFlow(frames.clone(), positions)
+    frames[..., 40:43] = 0
+    smeared.frames = frames
+    middle = interpolate_frames(frames, smeared)[1]
+    assert middle[..., 40:43].mean() < 0.1  # carried along, a third of it would be as light as the water, 0.4 or more
+    torch.testing.assert_close(middle[..., 52:90], truth[0, ..., 52:90], rtol=0, atol=1e-3)
+
+
+def test_a_region_that_flow_leaves_unexplained_is_averaged_by_half():
+    """The left half has nothing to do with the frame before; the right half moves, and is followed as ever."""
+    unrelated = torch.cat([pan([0], seed=seed, height=96, width=96) for seed in (1, 2, 4)])
+    frames = torch.cat([unrelated, pan([0, 6, 12], height=96, width=96)], dim=-1)
+
+    def flow(frames_a, frames_b):
+        flows = torch.zeros(4, 2, *frames_a.shape[-2:])
+        flows[:2, 0], flows[2:, 0] = 6.0, -6.0
+        flows[2:, 0, :, :96] = -10.0  # does not lead back
+        return flows
+
+    middle, average = interpolate_frames(frames, flow)[1], frames[:2].mean(0)
+    read = (frames[0].roll(4, dims=-1) + frames[1].roll(-4, dims=-1)) / 2  # half of 8, of what the two ways say
+    lost = (slice(None), slice(None), slice(16, 64))
+    followed = ((middle - average)[lost] * (read - average)[lost]).sum() / (read - average)[lost].square().sum()
+    assert followed < 0.35
+    truth = pan([3], height=96, width=96)[0]
+    torch.testing.assert_close(middle[..., 96:][..., 32:80], truth[..., 32:80], rtol=0, atol=1e-3)
