@@ -99,6 +99,14 @@ def test_the_weight_of_the_first_frame_acts(train):
     assert losses[0] != losses[1]
 
 
+def test_slow_motion_acts(train):
+    flags = ("--max_train_steps", "1", "--freeze_motion", "--caption_dropout_prob", "0")
+    losses = [
+        log_of(train(f"run{share}", *flags, "--slow_motion_prob", share)[1])[-1]["diffusion_loss"] for share in "01"
+    ]
+    assert losses[0] != losses[1]
+
+
 def test_a_branch_can_begin_with_single_frames_and_go_on_with_clips(train):
     flags = ("--max_train_steps", "1", "--freeze_motion")
     code, frames = train("frames", *flags, "--num_frames_range", "1")

@@ -1,6 +1,7 @@
 """Caches of latents, captions, and who gets which frames of a clip. Videos have `test_video_dataset.py`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,16 @@ def test_draws_stay_in_their_ranges_and_reach_their_ends():
         assert 0 <= drawn.start <= sampler.dataset.lengths[drawn.clip] - (drawn.num_frames - 1) * drawn.stride - 1
     tight = make_sampler([22], batch_size=1, num_frames_range=(8, 8), stride_range=(3, 3))
     assert all(batch[0].start == 0 for batch in tight)
+
+
+def test_paces_are_drawn_for_clips_with_a_caption_and_change_nothing_else():
+    as_they_are = [request for batch in make_sampler(last_step=400) for request in batch]
+    requests = [request for batch in make_sampler(last_step=400, slow_motion_prob=0.6) for request in batch]
+    assert [replace(request, pace=1.0) for request in requests] == as_they_are
+    assert all(request.pace == 1 for request in requests if not request.text)
+    slowed = [request.pace for request in requests if request.pace < 1]
+    assert 0.54 < len(slowed) / sum(request.text != "" for request in requests) < 0.66
+    assert 0 <= min(slowed) < 0.02 and 0.98 < max(slowed) < 1 and 0.46 < np.mean(slowed) < 0.54
 
 
 @pytest.mark.parametrize(("strategy", "ends"), [("later", range(900, 1000)), ("earlier", range(100))])

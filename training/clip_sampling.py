@@ -13,7 +13,7 @@ import numpy as np
 
 
 # Each kind of draw has a stream of its own, so that adding a kind leaves the others as they were.
-EPOCH_STREAM, STEP_STREAM, PLACE_STREAM = range(3)
+EPOCH_STREAM, STEP_STREAM, PLACE_STREAM, PACE_STREAM = range(4)
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class ClipRequest:
     text: str
     timestep: int
     noise_seed: int
+    pace: float = 1.0  # of what the noisy clip shows, beside the clip's own; see `slowed_motion`
 
 
 class ClipDataset(Protocol):
@@ -77,6 +78,7 @@ class ClipBatchSampler:
         num_train_timesteps: length of the noise schedule.
         timestep_bias: which of its steps come more often; None draws all alike.
         last_start: the last frame that a request may begin with; None for any.
+        slow_motion_prob: how often a clip with a caption is seen slowed down; its pace is then drawn from 0 to 1.
         accumulation_steps: batches that make up one step.
         num_processes, process_index: the share of this process.
 
@@ -100,6 +102,7 @@ class ClipBatchSampler:
         process_index: int = 0,
         timestep_bias: TimestepBias | None = None,
         last_start: int | None = None,
+        slow_motion_prob: float = 0.0,
     ) -> None:
         needed = (num_frames_range[1] - 1) * stride_range[1] + 1
         for clip, length in enumerate(dataset.lengths):
@@ -117,6 +120,7 @@ class ClipBatchSampler:
         self.num_train_timesteps = num_train_timesteps
         self.timestep_bias = timestep_bias
         self.last_start = last_start
+        self.slow_motion_prob = slow_motion_prob
         self.first_step = first_step
         self.last_step = last_step
         self.accumulation_steps = accumulation_steps
@@ -152,6 +156,8 @@ class ClipBatchSampler:
             timestep = int(generator.integers(self.num_train_timesteps))
         else:
             timestep = self.timestep_bias.draw(generator, self.num_train_timesteps)
+        pace_generator = self._generator(PACE_STREAM, step, place)
+        slowed = pace_generator.random() < self.slow_motion_prob and not dropped
         return ClipRequest(
             clip=clip,
             start=start,
@@ -160,6 +166,7 @@ class ClipBatchSampler:
             text="" if dropped else text,
             timestep=timestep,
             noise_seed=int(generator.integers(2**63 - 1)),
+            pace=float(pace_generator.random()) if slowed else 1.0,
         )
 
     def _epoch_order(self, epoch: int) -> np.ndarray:

@@ -100,6 +100,7 @@ def make_loader(
         process_index=accelerator.process_index,
         timestep_bias=None if bias.strategy == "none" else bias,
         last_start=last_start,
+        slow_motion_prob=args.slow_motion_prob,
     )
     return torch.utils.data.DataLoader(
         dataset, batch_sampler=sampler, collate_fn=collate, num_workers=args.dataloader_num_workers
@@ -115,8 +116,10 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 def prepare_batch(
     batch: dict[str, Any], vae: AutoencoderKL | None, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents and noise, (batch, channels, num_frames, height, width), and timesteps, (batch,), on the device."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """On the device: latents and noise, (batch, channels, num_frames, height, width), timesteps, (batch,), and paces,
+    (batch,), where a clip is to be seen slowed down.
+    """
     if vae is None:
         frames = batch["latents"].to(device)
     else:
@@ -129,4 +132,6 @@ def prepare_batch(
         for request in batch["requests"]
     ]
     timesteps = torch.tensor([request.timestep for request in batch["requests"]], device=device)
-    return latents.contiguous(), torch.stack(noise).to(device), timesteps
+    paces = [request.pace for request in batch["requests"]]
+    pace = None if all(each == 1 for each in paces) else torch.tensor(paces, device=device)
+    return latents.contiguous(), torch.stack(noise).to(device), timesteps, pace

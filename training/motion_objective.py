@@ -8,6 +8,7 @@ from diffusers import SchedulerMixin
 from torch import nn
 
 from motion_adapter.noise_adapter import NoiseAdapter, contrastive_loss
+from slowed_motion import MOST_SIGNAL, slow_down
 
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
@@ -36,6 +37,8 @@ def motion_losses(
     positives: str = "next",
     snr_gamma: float | None = None,
     first_frame_weight: float = 1.0,
+    pace: torch.Tensor | None = None,
+    pace_anchor: float = 0.5,
 ) -> MotionLosses:
     """L = L_diff + lambda L_con (Eq. 13) of a batch of clips.
 
@@ -53,11 +56,20 @@ def motion_losses(
             all steps alike, as the paper does.
         first_frame_weight: how much the first frame's error counts, where each other frame's counts 1; the weights are
             scaled to a mean of 1. A picture that the clip begins with says all of that frame, little of the others.
+        pace, pace_anchor: the noisy clips move at the share `pace` of their speed, (batch,), around the frame at
+            `pace_anchor`, as `slow_down` has it, where alpha_bar is at most 0.8; the target does not. None slows
+            nothing down.
 
     Raises:
         ValueError: for another prediction type.
     """
-    noisy_latents = scheduler.add_noise(latents, noise, timesteps)
+    alpha_bar = alphas_cumprod_at(scheduler, timesteps, latents.float())
+    seen = latents
+    if pace is not None:
+        seen = slow_down(latents, torch.where(alpha_bar.flatten() <= MOST_SIGNAL, pace.to(alpha_bar), 1), pace_anchor)
+    noisy_latents = scheduler.add_noise(seen, noise, timesteps)
+    if pace is not None:  # what is noise in it, once the clip is taken away at its own pace
+        noise = noise + (alpha_bar / (1 - alpha_bar)).sqrt() * (seen - latents)
     text = encoder_hidden_states.repeat_interleave(latents.shape[2], dim=0)  # one copy for each frame
     prediction = unet(noisy_latents, timesteps, encoder_hidden_states=text).sample.float()
 
@@ -66,7 +78,6 @@ def motion_losses(
         noise_pred = prediction
     elif scheduler.config.prediction_type == "v_prediction":
         target = scheduler.get_velocity(latents, noise, timesteps)
-        alpha_bar = alphas_cumprod_at(scheduler, timesteps, prediction)
         noise_pred = alpha_bar.sqrt() * prediction + (1 - alpha_bar).sqrt() * noisy_latents
     else:
         raise ValueError(
@@ -112,12 +123,17 @@ class MotionObjective(nn.Module):
         self.settings = settings
 
     def forward(
-        self, latents: torch.Tensor, encoder_hidden_states: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+        self,
+        latents: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        noise: torch.Tensor,
+        timesteps: torch.Tensor,
+        pace: torch.Tensor | None = None,
     ) -> MotionLosses:
         """The losses of one batch of clips; arguments as `motion_losses`."""
         return motion_losses(
             self.unet, self.noise_adapter, self.scheduler, latents, encoder_hidden_states, noise, timesteps,
-            **self.settings,
+            pace=pace, **self.settings,
         )  # fmt: skip
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:

@@ -107,13 +107,13 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
 
     # 6. Train: the loop is `training_loop.train_steps`
     def losses_of(batch: dict[str, Any]) -> MotionLosses:
-        latents, noise, timesteps = prepare_batch(batch, vae, device)
+        latents, noise, timesteps, pace = prepare_batch(batch, vae, device)
         text = text_states([request.text for request in batch["requests"]])
         # The objective is that of `train_motion.py`, of a UNet that sees a picture.
         unet = partial(prepared_unet, image=batch["image"].to(device))
         return motion_losses(
             unet, prepared_noise_adapter, noise_scheduler, latents, text, noise, timesteps, **objective_settings(args),
-            first_frame_weight=args.first_frame_weight,
+            first_frame_weight=args.first_frame_weight, pace=pace, pace_anchor=0.0,
         )  # fmt: skip
 
     def write_result(directory: Path) -> None:

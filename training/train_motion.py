@@ -104,9 +104,9 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
 
     # 6. Train: the loop is `training_loop.train_steps`, a step the pure function `motion_objective.motion_losses`
     def losses_of(batch: dict[str, Any]) -> MotionLosses:
-        latents, noise, timesteps = prepare_batch(batch, vae, device)
+        latents, noise, timesteps, pace = prepare_batch(batch, vae, device)
         text = text_states([request.text for request in batch["requests"]])
-        return prepared_objective(latents, text, noise, timesteps)
+        return prepared_objective(latents, text, noise, timesteps, pace)
 
     def save(step: int, ends: bool) -> None:
         writing = write_checkpoint(args.output_dir, step, args.checkpoints_total_limit)

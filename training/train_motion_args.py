@@ -176,6 +176,13 @@ def _add_objective_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--positives", choices=POSITIVES, default="next", help="positives of an anchor (Table IV)")
     group.add_argument("--snr_gamma", type=float, help="min-SNR weighting of the diffusion loss; off")
     group.add_argument(
+        "--slow_motion_prob",
+        type=float,
+        default=0.0,
+        help="how often the noisy clip that the model sees moves more slowly than the one that it has to find, up to "
+        "not at all: in sampling, what begins still then need not stay so; 0",
+    )
+    group.add_argument(
         "--timestep_bias_strategy",
         choices=("none", "later", "earlier"),
         default="none",
@@ -281,7 +288,7 @@ def _check(args: argparse.Namespace) -> None:
         (at_least_one, lambda value: value >= 1, "at least 1"),
         (above_zero, lambda value: value > 0, "above 0"),
         (not_negative, lambda value: value >= 0, "0 or more"),
-        (("caption_dropout_prob", "ema_decay"), lambda value: 0 <= value <= 1, "between 0 and 1"),
+        (("caption_dropout_prob", "slow_motion_prob", "ema_decay"), lambda value: 0 <= value <= 1, "between 0 and 1"),
     ):
         for name in names:
             value = getattr(args, name)
