@@ -53,6 +53,8 @@ MOTION_FLAGS = (
     "--use_ema", "--ema_decay", "0.998",
 )  # fmt: skip
 
+# A clip that begins still in sampling otherwise stays still, whatever its caption says of the camera.
+SLOW_MOTION = ("--slow_motion_prob", "0.6")
 RETENTION_FLAGS = ("--optimizer", "muon", "--learning_rate", "1e-3")
 # What is seen is settled where there is more noise than signal, how it looks where there is less.
 NOISY_TIMESTEPS = (
@@ -182,7 +184,8 @@ class TinyFamily:
         command = [
             sys.executable, str(TRAINING / "train_motion.py"), "--pretrained_model_name_or_path", str(base),
             "--train_data_dir", str(self.run_dir / "latents"), "--output_dir", str(output),
-            *MOTION_FLAGS, "--train_batch_size", str(self.args.batch_scale * 4), "--lr_warmup_steps", "100",
+            *MOTION_FLAGS, *SLOW_MOTION,
+            "--train_batch_size", str(self.args.batch_scale * 4), "--lr_warmup_steps", "100",
             "--checkpointing_steps", "100", "--checkpoints_total_limit", "2",
             "--max_train_steps", str(self.args.motion_steps), "--max_train_minutes", str(self.minutes["motion"]),
             "--mixed_precision", self.args.mixed_precision,
@@ -209,7 +212,7 @@ class TinyFamily:
         self.train_branch(
             "retention", "--image_retention_name_or_path", str(self.run_dir / "pictures" / "image_retention"),
             "--num_frames_range", "16", "--train_batch_size", str(self.args.batch_scale * 4),
-            "--gradient_accumulation_steps", "2", "--first_frame_weight", "8",
+            "--gradient_accumulation_steps", "2", "--first_frame_weight", "8", *SLOW_MOTION,
             "--lr_scheduler", "cosine", "--lr_warmup_steps", "50",
             "--use_ema", "--ema_decay", "0.998", "--max_train_steps", str(self.args.retention_steps),
             "--validation_steps", "500", "--validation_images", *map(str, pictures), "--validation_prompts", *prompts,
