@@ -148,7 +148,8 @@ def protocol(study: Study) -> dict[str, str]:
         f"paper: {PAPER_STEPS} steps), what the full model does in {settings.minutes:g} minutes at "
         f"{settings.seconds_per_step:.2f} s a step",
         "training": "adapters from nothing on the tiny family's frozen image UNet and latents, flags as in "
-        f"train_tiny.py; {settings.mixed_precision} precision{', compiled' if settings.compile else ''}",
+        "train_tiny.py without slow motion; "
+        f"{settings.mixed_precision} precision{', compiled' if settings.compile else ''}",
         "training seeds": seeds,
         "clips": f"{len(study.prompts)} held-out prompts in English (scenes of seed {HELD_OUT_SEED}), the same noise "
         f"for every row, {study.sampling_steps} steps, guidance {EMBEDDED_GUIDANCE_SCALE:g}, no interpolation",

@@ -83,7 +83,7 @@ def check_run_dir(run_dir: Path) -> None:
 
 
 def training_command(run: Run, run_dir: Path, output: Path, settings: Settings, logging_steps: int = 5) -> list[str]:
-    """`train_motion.py` as `train_tiny.py` calls it for the tiny family, for one run of the study."""
+    """`train_motion.py` as `train_tiny.py` calls it, but for slow motion, for one run of the study."""
     steps = settings.steps
     return [
         sys.executable, str(TRAINING / "train_motion.py"),

@@ -328,7 +328,7 @@ def _inside(flow: Tensor) -> Tensor:
 def _lost(errors: tuple[Tensor, Tensor], flow: Tensor) -> Tensor:
     """Where flow does not explain what it moves in a region: 0, it does, to 1."""
     sigma = _REGION_SIGMA * min(flow.shape[-2:])
-    moves = _moves(flow)
+    moves = _moves(flow) * _inside(flow)
     warped, unwarped, trusted, moving = (_blur(field * moves, sigma) for field in (*errors, flow[:, 2:], moves))
     return _ramp(warped / (unwarped + _GREY_LEVEL), *_UNEXPLAINED) * _ramp(trusted / (moving + _EPS), *_TRUSTED)
 
@@ -371,8 +371,8 @@ def _warp_and_blend(
     flows = _fill_holes(from_a + from_b)
     weight_a, weight_b = (1 - share) * seen_in_a, share * seen_in_b
     read_a, read_b = _sample(frames_a, flows[:, :2], "bicubic"), _sample(frames_b, flows[:, 2:4], "bicubic")
-    # The unwarped frames are all that is left where neither sees the place, and half of it where the flow is wrong.
-    # What stands still does so where it is, and not where a wrong flow carries the doubt about it.
+    # The unwarped frames are all that is left where neither sees the place, half of it where an untrusted flow is
+    # wrong, and nearly all where something stands still: there, and in part where a wrong flow carries it.
     doubted_a, doubted_b = (x[:, 4:5] / x[:, 5:6].clamp_min(_EPS) for x in (from_a, from_b))
     weight = 2 * (weight_a * doubted_a + weight_b * doubted_b) + 10 * still + 1e-3
     unwarped = (1 - share) * frames_a + share * frames_b

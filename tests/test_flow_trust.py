@@ -146,3 +146,33 @@ def test_a_region_that_flow_leaves_unexplained_is_averaged_by_half():
     assert followed < 0.35
     truth = pan([3], height=96, width=96)[0]
     torch.testing.assert_close(middle[..., 96:][..., 32:80], truth[..., 32:80], rtol=0, atol=1e-3)
+
+
+def test_what_comes_back_by_chance_is_not_taken_for_still():
+    """Stripes of 8 pixels move by 8: no motion explains them, too, and better than a flow that is a little short."""
+    stripes = (torch.arange(96) // 4 % 2).float() * 0.5 + 0.2
+    frames = stripes.expand(3, 3, 96, 96).contiguous()
+    frames[0, :, :2] = frames[2, :, :2] = 0.0  # equal neighbours would be taken as they are
+
+    def flow(frames_a, frames_b):
+        flows = torch.zeros(4, 2, *frames_a.shape[-2:])
+        flows[:2, 0], flows[2:, 0] = 7.0, -7.0
+        return flows
+
+    middle = interpolate_frames(frames, flow)[1, :, 16:-16, 16:-16]
+    moved, stood = ((middle - frames[1].roll(shift, dims=-1)[:, 16:-16, 16:-16]).abs().mean() for shift in (4, 0))
+    assert moved < 0.5 * stood
+
+
+def test_what_a_fast_pan_takes_out_of_the_picture_is_no_reason_to_average():
+    """Flow that leads out of the picture says nothing, and nothing about its surroundings."""
+    frames, truth = pan([0, 24, 48], height=96, width=96), pan([12], height=96, width=96)[0]
+    known = KnownFlow(frames, [0, 24, 48])
+
+    def flow(frames_a, frames_b):
+        flows = known(frames_a, frames_b).clone()
+        flows[:2, 0, :, -24:], flows[2:, 0, :, :24] = 60, -60
+        return flows
+
+    middle = interpolate_frames(frames, flow)[1]
+    torch.testing.assert_close(middle[..., 70:82], truth[..., 70:82], rtol=0, atol=1e-2)

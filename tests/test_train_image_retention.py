@@ -99,12 +99,19 @@ def test_the_weight_of_the_first_frame_acts(train):
     assert losses[0] != losses[1]
 
 
-def test_slow_motion_acts(train):
-    flags = ("--max_train_steps", "1", "--freeze_motion", "--caption_dropout_prob", "0")
-    losses = [
-        log_of(train(f"run{share}", *flags, "--slow_motion_prob", share)[1])[-1]["diffusion_loss"] for share in "01"
-    ]
+def test_clips_are_slowed_down_around_their_first_frame(train, monkeypatch):
+    asked = []
+
+    def recorded(*arguments, **keywords):
+        asked.append(keywords)
+        return motion_losses(*arguments, **keywords)
+
+    monkeypatch.setattr("train_image_retention.motion_losses", recorded)
+    flags = ("--max_train_steps", "1", "--freeze_motion", "--caption_dropout_prob", "0", "--slow_motion_prob")
+    losses = [log_of(train(f"run{share}", *flags, share)[1])[-1]["diffusion_loss"] for share in "01"]
     assert losses[0] != losses[1]
+    assert asked[0]["pace"] is None and (asked[1]["pace"] < 1).all()
+    assert asked[1]["pace_anchor"] == 0
 
 
 def test_a_branch_can_begin_with_single_frames_and_go_on_with_clips(train):

@@ -64,12 +64,11 @@ def motion_losses(
         ValueError: for another prediction type.
     """
     alpha_bar = alphas_cumprod_at(scheduler, timesteps, latents.float())
-    seen = latents
-    if pace is not None:
-        seen = slow_down(latents, torch.where(alpha_bar.flatten() <= MOST_SIGNAL, pace.to(alpha_bar), 1), pace_anchor)
-    noisy_latents = scheduler.add_noise(seen, noise, timesteps)
-    if pace is not None:  # what is noise in it, once the clip is taken away at its own pace
-        noise = noise + (alpha_bar / (1 - alpha_bar)).sqrt() * (seen - latents)
+    if pace is not None:  # to noise that makes a slower clip of the clip
+        pace = torch.where(alpha_bar.flatten() <= MOST_SIGNAL, pace.to(alpha_bar), 1)
+        slower = slow_down(latents, pace, pace_anchor)
+        noise = noise + (alpha_bar / (1 - alpha_bar)).sqrt() * (slower - latents)
+    noisy_latents = scheduler.add_noise(latents, noise, timesteps)
     text = encoder_hidden_states.repeat_interleave(latents.shape[2], dim=0)  # one copy for each frame
     prediction = unet(noisy_latents, timesteps, encoder_hidden_states=text).sample.float()
 

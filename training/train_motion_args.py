@@ -179,8 +179,9 @@ def _add_objective_flags(group: argparse._ArgumentGroup) -> None:
         "--slow_motion_prob",
         type=float,
         default=0.0,
-        help="how often the noisy clip that the model sees moves more slowly than the one that it has to find, up to "
-        "not at all: in sampling, what begins still then need not stay so; 0",
+        help="how often the noisy clip that the model sees moves more slowly than the one that it has to find, down "
+        "to standing still: in sampling, what begins still then need not stay so; only clips with a caption, and "
+        "where alpha_bar is at most 0.8; 0",
     )
     group.add_argument(
         "--timestep_bias_strategy",

@@ -46,14 +46,15 @@ MINUTES = {"clip": 10.0, "vae": 40.0, "unet": 60.0, "motion": 45.0, "pictures": 
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the rendered scenes
 CAPTIONS_PER_CLIP = 4
 VALIDATION_PICTURES = 3
-# How the adapter is trained, in `train_motion.py`'s words; `benchmarks/miniature_training.py` trains its rows so, too.
+# How the adapter is trained, in `train_motion.py`'s words, and but for `SLOW_MOTION` the rows of
+# `benchmarks/miniature_training.py`.
 MOTION_FLAGS = (
     "--num_frames_range", "16", "--optimizer", "muon", "--learning_rate", "2e-3", "--lr_scheduler", "cosine",
     "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.15", "--timestep_bias_multiplier", "3",
     "--use_ema", "--ema_decay", "0.998",
 )  # fmt: skip
 
-# A clip that begins still in sampling otherwise stays still, whatever its caption says of the camera.
+# A clip that begins still in sampling otherwise often stays still, whatever its caption says of the camera.
 SLOW_MOTION = ("--slow_motion_prob", "0.6")
 RETENTION_FLAGS = ("--optimizer", "muon", "--learning_rate", "1e-3")
 # What is seen is settled where there is more noise than signal, how it looks where there is less.
