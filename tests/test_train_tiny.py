@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPModel, CLIPProcessor, CLIPTextModel
 
 import train_tiny
 from motion_adapter.weights_files import stored_dtype
@@ -15,11 +15,12 @@ from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVid
 
 def build(folder: Path, *flags: str) -> None:
     """`train_tiny.py` in this process, one step a stage; `folder` gets the run and what it exports."""
-    minutes = [f"{stage}=0.001" for stage in ("clip", "vae", "unet", "motion")]
+    minutes = [f"{stage}=0.001" for stage in ("clip", "text", "vae", "unet", "motion")]
     arguments = ["--run_dir", folder / "run", "--export_dir", folder / "tiny", "--clips", "4", "--workers", "1"]
     arguments += ["--minutes", *minutes, "--motion_steps", "1", "--picture_steps", "1", "--retention_steps", "1"]
     arguments += ["--mixed_precision", "no", *flags]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train_text.HEAD_CAPTIONS", 128)  # one batch
         patch.setattr(sys, "argv", ["train_tiny.py", *map(str, arguments)])
         train_tiny.main()
 
@@ -44,6 +45,9 @@ def test_one_command_builds_the_family(built):
     CLIPProcessor.from_pretrained(built / "tiny" / "clip")
     card = (built / "tiny" / "README.md").read_text(encoding="utf-8")
     assert "4 rendered clips of 16 frames" in card
+    # The text encoder goes on without CLIP's image tower; the CLIP beside it stays a measure from outside.
+    alone, paired = (CLIPTextModel.from_pretrained(built / "tiny" / name) for name in ("text_encoder", "clip"))
+    assert any(not torch.equal(a, b) for a, b in zip(alone.parameters(), paired.parameters(), strict=True))
 
 
 def test_the_same_command_goes_on_where_it_was(built):

@@ -62,7 +62,7 @@ def write_model_card(family: Path, run_dir: Path, clips: int, seed: int, device:
         f" (seed {seed}), captions in both languages. The last stages ran on {name}; torch {torch.__version__},"
         f" diffusers {diffusers.__version__}, Python {platform.python_version()}. Averages over the last log line:\n",
         "| stage | steps | minutes | figures |\n|---|---|---|---|",
-        *(training_row(run_dir, stage) for stage in ("clip", "vae", "unet", "motion")),
+        *(training_row(run_dir, stage) for stage in ("clip", "text", "vae", "unet", "motion")),
     ]
     (family / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 

@@ -37,12 +37,13 @@ from painting import render_clip  # noqa: E402
 from scene import Scene  # noqa: E402
 from train_clip import LANGUAGES, attribute_labels, draw_caption, motion_caption, train_clip, train_tokenizer  # noqa: E402
 from train_image_unet import train_image_unet  # noqa: E402
+from train_text import train_text  # noqa: E402
 from train_vae import train_vae  # noqa: E402
 
 
 logger = logging.getLogger("train_tiny")
 
-MINUTES = {"clip": 10.0, "vae": 40.0, "unet": 60.0, "motion": 45.0, "pictures": 15.0, "retention": 70.0}
+MINUTES = {"clip": 10.0, "text": 15.0, "vae": 40.0, "unet": 60.0, "motion": 45.0, "pictures": 15.0, "retention": 70.0}
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the rendered scenes
 CAPTIONS_PER_CLIP = 4
 VALIDATION_PICTURES = 3
@@ -121,6 +122,21 @@ class TinyFamily:
         )
         processor.save_pretrained(directory / "model")
 
+    def text(self) -> None:
+        """The text encoder by itself: left and right of what moves take more captions than there are clips."""
+        folder = self.run_dir / "clip" / "model"
+        text_model = train_text(
+            CLIPTextModel.from_pretrained(folder),
+            CLIPTokenizer.from_pretrained(folder),
+            self.run_dir / "text",
+            self.minutes["text"],
+            self.device,
+            self.args.batch_scale * 128,
+            self.args.mixed_precision,
+            TRAINING_SEED,
+        )
+        text_model.save_pretrained(self.run_dir / "text" / "model")
+
     def vae(self) -> None:
         frames, _ = self.clips()
         vae = train_vae(
@@ -157,7 +173,7 @@ class TinyFamily:
         _, scenes = self.clips()
         latents = load_file(self.run_dir / "latents" / "latents-00000.safetensors")["latents"]
         texts = [[row["text"], *row["texts"]] for row in read_lines(self.run_dir / "latents" / "captions.jsonl")]
-        encode = text_encoder(self.run_dir / "clip" / "model", self.device)
+        encode = text_encoder(self.run_dir / "text" / "model", self.run_dir / "clip" / "model", self.device)
         states = torch.stack([encode(wordings).half().cpu() for wordings in texts])
 
         def draw_texts(clips: list[int], seed: int) -> torch.Tensor:
@@ -273,14 +289,11 @@ class TinyFamily:
 
     def save_base(self, base: Path) -> None:
         """The image model as a folder in Stable Diffusion's layout, which the motion stage trains on."""
-        self.text_tower().save_pretrained(base / "text_encoder")
+        CLIPTextModel.from_pretrained(self.run_dir / "text" / "model").save_pretrained(base / "text_encoder")
         CLIPTokenizer.from_pretrained(self.run_dir / "clip" / "model").save_pretrained(base / "tokenizer")
         AutoencoderKL.from_pretrained(self.run_dir / "vae" / "model").save_pretrained(base / "vae")
         UNet2DConditionModel.from_pretrained(self.run_dir / "unet" / "model").save_pretrained(base / "unet")
         build_scheduler().save_pretrained(base / "scheduler")
-
-    def text_tower(self) -> CLIPTextModel:
-        return CLIPTextModel.from_pretrained(self.run_dir / "clip" / "model")
 
     def export(self) -> None:
         """Half-precision weights into the package: a pipeline folder, the whole CLIP beside it, and the model card."""
@@ -289,7 +302,7 @@ class TinyFamily:
 
         pipe = LandscapeVideoPipeline(
             vae=AutoencoderKL.from_pretrained(self.run_dir / "vae" / "model"),
-            text_encoder=self.text_tower(),
+            text_encoder=CLIPTextModel.from_pretrained(self.run_dir / "text" / "model"),
             tokenizer=CLIPTokenizer.from_pretrained(self.run_dir / "clip" / "model"),
             unet=UNet2DConditionModel.from_pretrained(self.run_dir / "unet" / "model"),
             motion_adapter=MotionAdapter.from_pretrained(self.run_dir / "motion" / "motion_adapter"),
@@ -329,7 +342,9 @@ class TinyFamily:
         logger.info("all weights: %.1f MB", sum(file.stat().st_size for file in weights) / 1e6)
 
 
-STAGES = ("render", "clip", "vae", "latents", "unet", "motion", "pictures", "retention", "export", "export_branch")
+STAGES = (
+    "render", "clip", "text", "vae", "latents", "unet", "motion", "pictures", "retention", "export", "export_branch",
+)  # fmt: skip
 
 
 def run_script(command: list[str], output: Path) -> None:
@@ -341,9 +356,9 @@ def run_script(command: list[str], output: Path) -> None:
         raise SystemExit(code)  # it has said why
 
 
-def text_encoder(folder: Path, device: torch.device) -> Callable[[list[str]], torch.Tensor]:
+def text_encoder(folder: Path, tokenizer_folder: Path, device: torch.device) -> Callable[[list[str]], torch.Tensor]:
     """From texts to the states that the UNet attends to, (texts, 77, dim)."""
-    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
     model = CLIPTextModel.from_pretrained(folder).to(device).eval()
 
     @torch.no_grad()
