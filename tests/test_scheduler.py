@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import torch
 from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
@@ -12,7 +13,7 @@ from diffusers import (
 )
 
 from pipeline_calls import PIPELINE_LOGGER, said, sample
-from pipeline_landscape_video import LandscapeVideoPipeline
+from pipeline_landscape_video import SHANSHUI_TINY, LandscapeVideoPipeline
 from pipeline_landscape_video.landscape_scheduler import check_num_inference_steps
 from tiny_models import build_scheduler
 
@@ -94,3 +95,10 @@ def test_scheduler_without_betas_is_warned_about(tiny_pipeline, caplog):
     with caplog.at_level(logging.WARNING, PIPELINE_LOGGER), pytest.raises(AttributeError, match="init_noise_sigma"):
         sample(pipe)  # diffusers' own AnimateDiff cannot use it either
     assert "The betas of FlowMatchEulerDiscreteScheduler are None" in said(caplog)[0]
+
+
+@pytest.mark.parametrize("steps", [3, 6, 12])  # without the pipeline's help, the first of them is the root of -6e-8
+def test_an_eta_of_one_out_of_noise_alone_is_no_nan(tiny_pipeline, steps):
+    scheduler = DDIMScheduler.from_pretrained(SHANSHUI_TINY / "scheduler")
+    frames = sample(tiny_pipeline(scheduler=scheduler), eta=1, num_inference_steps=steps)
+    assert torch.isfinite(frames).all()
