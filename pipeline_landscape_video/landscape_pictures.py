@@ -60,13 +60,13 @@ def fit_picture(picture: Image.Image, height: int, width: int, fit: str = "crop"
         ValueError: as `upright_rgb`; a picture that is, or becomes, less than 8 pixels high or wide.
     """
     check_picture_size(picture)
+    picture, resampling = upright_rgb(picture), Image.Resampling.LANCZOS
     scale = min(width / picture.width, height / picture.height)
     if fit == "pad" and scale * min(picture.size) < SMALLEST_SIDE:
         raise ValueError(
             f"the picture of {picture.width} x {picture.height} is too long to be seen whole in {width} x {height}:"
             " crop it."
         )
-    picture, resampling = upright_rgb(picture), Image.Resampling.LANCZOS
     if fit == "pad":
         picture = ImageOps.pad(picture, (width, height), resampling, color="white")
     else:

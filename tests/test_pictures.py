@@ -153,6 +153,8 @@ def test_a_scroll_that_would_become_a_line_is_not_padded():
     assert fit_picture(scroll, 64, 64).shape == (3, 64, 64)
     with pytest.raises(ValueError, match="1600 x 40 is too long to be seen whole in 64 x 64: crop it"):
         fit_picture(scroll, 64, 64, "pad")
+    scroll.getexif()[0x0112] = 6  # lies on its side: upright it is as long as the frame
+    assert fit_picture(scroll, 512, 16, "pad").shape == (3, 512, 16)
 
 
 def test_no_pictures_and_other_objects():
