@@ -156,7 +156,7 @@ DtypeOption = Annotated[
 OffloadOption = Annotated[
     Offload,
     typer.Option(
-        help="Keep on the GPU only the model at work, or (slower, smaller) only the layer at work.",
+        help="Keep on the GPU only the models at work, or (slower, smaller) only the layer at work.",
         rich_help_panel=WHERE,
     ),
 ]

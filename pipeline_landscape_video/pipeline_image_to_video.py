@@ -215,18 +215,22 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
         self._cross_attention_kwargs = cross_attention_kwargs
         stages: list[torch.Tensor] = []
         try:
-            for stage, text in enumerate(texts):
+            # 2. Encode the texts of all stages, one for every branch of the guidance: what is too long is said now
+            sees = [retention_scale != 0 and (stage > 0 or pictures is not None) for stage in range(len(texts))]
+            branches_of = [
+                guidance_branches(guidance_scale, image_guidance_scale, text is not None, has_picture, guidance_order)
+                for text, has_picture in zip(texts, sees, strict=True)
+            ]
+            text_states = [
+                self.encode_texts(text, negative_prompt, batch_size, branches)
+                for text, branches in zip(texts, branches_of, strict=True)
+            ]
+            for stage, branches in enumerate(branches_of):
                 self._stage = stage
-                # 2. Encode the texts and the pictures, one of each for every branch of the guidance
-                seen = None if retention_scale == 0 else pictures
-                branches = guidance_branches(
-                    guidance_scale, image_guidance_scale, text is not None, seen is not None, guidance_order
-                )
-                prompt_embeds = self.encode_texts(text, negative_prompt, batch_size, branches)
-                prompt_embeds = prompt_embeds.repeat_interleave(num_frames, dim=0)  # one copy per frame
+                # 3. Prepare texts, pictures, timesteps and latents, denoise
+                prompt_embeds = text_states[stage].repeat_interleave(num_frames, dim=0)  # one copy per frame
+                seen = pictures if sees[stage] else None
                 shown = stack_pictures(seen, branches, (batch_size, 3, height, width)).to(self._execution_device)
-
-                # 3. Prepare timesteps and latents, denoise
                 self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
                 sample = self.prepare_latents(
                     batch_size,

@@ -1,6 +1,7 @@
 """`landscape-video animate`: a picture file in, a clip out, and one line for what does not work."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,8 @@ def test_pictures_as_people_have_them(animate, mode):
         (["painting.png", "mist", "--image-retention", "./none"], "--image-retention ./none: there is no such folder"),
         (["painting.png", "mist", "--image-retention", "folder"], "folder: holds no config.json, so it is no branch"),
         (["painting.png", "mist", "--image-retention", "other"], "cross_attention_dim is 32, but 16 in the UNet"),
+        (["painting.png", "mist", "--image-retention", "damaged/image_retention"], "--image-retention damaged/image_"),
+        (["painting.png", "mist", "--model", "damaged"], "--model damaged: "),
         (
             ["painting.png", "mist", "--model", "shanshui-tiny"],
             "shanshui-tiny: has no trained image_retention/",
@@ -166,6 +169,9 @@ def test_wrong_input_is_one_line_and_writes_nothing(animate, moving, monkeypatch
 
         branch = ImageRetention.from_pretrained(moving / "image_retention")
         ImageRetention.from_config(dict(branch.config) | {"cross_attention_dim": 32}).save_pretrained("other")
+    if any("damaged" in argument for argument in arguments):
+        weights = shutil.copytree(moving, "damaged") / "image_retention" / "diffusion_pytorch_model.safetensors"
+        Path(weights).write_bytes(Path(weights).read_bytes()[:-100])
     before = sorted(path.name for path in Path().iterdir())
     result = animate(*arguments)
     assert result.exit_code == 2, result.stderr
@@ -173,3 +179,11 @@ def test_wrong_input_is_one_line_and_writes_nothing(animate, moving, monkeypatch
     assert last.startswith("landscape-video: ") and message in last
     assert "Traceback" not in result.stderr
     assert sorted(path.name for path in Path().iterdir()) == before
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(animate, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses what has more than twice as many
+    result = animate("painting.png", "mist")
+    assert result.exit_code == 2
+    assert result.stderr.strip().splitlines()[-1].startswith("landscape-video: painting.png: has more than 0 million")
+    assert not list(Path().glob("*.mp4"))

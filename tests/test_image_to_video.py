@@ -430,3 +430,25 @@ def test_what_knows_nothing_of_pictures_is_refused():
     pipe.unet.config.encoder_hid_dim_type = "ip_image_proj"  # as `load_ip_adapter` leaves it
     with pytest.raises(ValueError, match="takes no IP-Adapter"):
         frames_of(pipe)
+
+
+def test_a_long_text_of_any_stage_is_told_before_the_first_step(caplog):
+    pipe, told = build_image_to_video(), []
+
+    def listen(pipe, step, timestep, tensors):
+        told.append([record.getMessage() for record in caplog.records if "truncated" in record.getMessage()])
+        return tensors
+
+    frames_of(pipe, prompt=None, prompts=["mist", "misty mountains " * 38 + "boat"], callback_on_step_end=listen)
+    assert all(len(messages) == 1 and "mountains boat" in messages[0] for messages in told) and told
+
+
+@pytest.mark.parametrize("with_picture", [True, False], ids=["image to video", "text to video"])
+def test_offloading_changes_no_frame(with_picture, tiny_pipeline):
+    pipe = build_image_to_video() if with_picture else tiny_pipeline()
+    paint = frames_of if with_picture else sample
+    expected = paint(pipe)
+    pipe.enable_model_cpu_offload(device="cpu")  # sequential offloading fails on a CPU in stock diffusers, too
+    assert torch.equal(paint(pipe), expected)
+    used = [pipe.text_encoder, pipe.unet, pipe.vae, *([pipe.image_retention] if with_picture else [])]
+    assert all(hasattr(module, "_hf_hook") for module in used)
