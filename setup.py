@@ -55,7 +55,7 @@ setup(
             "ray[data]>=2.60",
             "scenedetect>=0.7.2",
         ],
-        "train": ["ImageHash>=4.3.2", "scenedetect>=0.7.2", "tokenizers>=0.23"],
+        "train": ["ImageHash>=4.3.2", "scenedetect>=0.7.2", "scikit-image>=0.26", "tokenizers>=0.23"],
         "distributed": ["ray[data]>=2.60"],
         "eval": ["scikit-image>=0.26"],
     },

@@ -24,6 +24,8 @@ USED_BY_OTHERS = {
 }
 # Imported where one function needs it, and only the extra brings it.
 IN_THE_EXTRA_EVAL = {"scikit_image"}
+# Training that asks for them says in a line what is missing.
+ASKED_FOR_BY_NAME = {"bitsandbytes", "deepspeed"}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,17 @@ def test_requirements_are_what_the_packages_import(setup_arguments):
     extra = {name_of(requirement) for requirement in setup_arguments["extras_require"]["eval"]}
     assert imported - required == extra == IN_THE_EXTRA_EVAL
     assert required - imported == set(USED_BY_OTHERS) - imported
+
+
+def test_what_training_needs_comes_with_its_extra(setup_arguments):
+    extras = setup_arguments["extras_require"]
+    brought = {name_of(line) for group in ("train", "distributed") for line in extras[group]}
+    brought |= {name_of(requirement) for requirement in setup_arguments["install_requires"]}
+    own = {path.stem for path in (ROOT / "training").rglob("*.py")} | set(PACKAGES) | set(sys.stdlib_module_names)
+    distributions = importlib.metadata.packages_distributions()
+    imported = {distributions.get(module, [module])[0] for module in imported_modules("training") - own}
+    assert {name.lower().replace("-", "_") for name in imported} - brought == ASKED_FOR_BY_NAME
+    assert IN_THE_EXTRA_EVAL <= brought  # validation measures with landscape_evaluation
 
 
 def test_floors_are_versions_that_the_tests_run_on(setup_arguments):
