@@ -37,7 +37,7 @@ NEEDED = {
     "latents": ("latents-00000.safetensors", "captions.jsonl"),
     "base": ("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
 }
-STAGES = {"latents": "render clip vae latents", "base": "unet motion"}
+STAGES = {"latents": "render clip vae latents", "base": "text unet motion"}
 
 logger = logging.getLogger("miniature_study")
 

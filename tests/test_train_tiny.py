@@ -48,6 +48,9 @@ def test_one_command_builds_the_family(built):
     # The text encoder goes on without CLIP's image tower; the CLIP beside it stays a measure from outside.
     alone, paired = (CLIPTextModel.from_pretrained(built / "tiny" / name) for name in ("text_encoder", "clip"))
     assert any(not torch.equal(a, b) for a, b in zip(alone.parameters(), paired.parameters(), strict=True))
+    for folder in ("text/model", "base/text_encoder"):
+        read = CLIPTextModel.from_pretrained(built / "run" / folder).half().float()
+        assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), read.parameters(), strict=True))
 
 
 def test_the_same_command_goes_on_where_it_was(built):
@@ -55,8 +58,14 @@ def test_the_same_command_goes_on_where_it_was(built):
     names = ("clips.npy", "latents/latents-00000.safetensors", "latents/first_frames-00000.safetensors")
     kept = [built / "run" / name for name in names]
     times = [path.stat().st_mtime_ns for path in kept]
-    stages = "render", "clip", "latents", "motion", "pictures", "retention", "export", "export_branch"
+    stages = "render", "clip", "text", "latents", "motion", "pictures", "retention", "export", "export_branch"
     build(built, "--stages", *stages)
     assert times == [path.stat().st_mtime_ns for path in kept]
-    assert len((built / "run" / "clip" / "log.jsonl").read_text().splitlines()) == 1  # its minutes were over
+    for stage in ("clip", "text"):
+        assert len((built / "run" / stage / "log.jsonl").read_text().splitlines()) == 1  # its minutes were over
     assert (built / "tiny" / "README.md").read_text(encoding="utf-8") == card
+
+
+def test_a_run_without_the_text_stage_is_told_which_one(tmp_path):
+    with pytest.raises(SystemExit, match="text/model is not there; `--stages text` makes it"):
+        build(tmp_path, "--stages", "motion")

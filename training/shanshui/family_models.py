@@ -44,7 +44,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_clip(vocab_size: int, bos_token_id: int, eos_token_id: int) -> CLIPModel:
-    """Text tower (it becomes the pipeline's text encoder) and image tower, one width for both."""
+    """Text tower (trained further, it becomes the pipeline's text encoder) and image tower, one width for both."""
     size = {"hidden_size": TEXT_WIDTH, "intermediate_size": 3 * TEXT_WIDTH, "num_hidden_layers": 4}
     text = CLIPTextConfig(
         vocab_size=vocab_size,

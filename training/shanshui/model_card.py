@@ -21,13 +21,14 @@ tags: [text-to-video, landscape-painting, animatediff, motion-adapter]
 # shanshui-tiny
 
 A complete text-to-video family in {megabytes:.0f} MB, so that `landscape-video generate` works without a network. It
-has the parts of the real system in their roles: a CLIP (text encoder, and offline metric), a VAE, an image UNet, and
-a motion adapter with Versatile and Sparse-Causal attention trained with the contrastive loss (NADM). Clips are
-128 x 128, 8 to 16 frames. It was trained on nothing but clips that `training/shanshui/render.py` draws, so it paints
-those landscapes and no others: mountains in two to five ridges, lake, river, waterfall, boat, mist, birds, pines,
-pavilion, sun and moon, in five palettes (ink, blue-green, autumn, snow, dawn), with a camera that rests, pans left or
-right, or moves closer or away; prompts in English or Chinese, whose words are listed in `words.json`. Rain, snowfall,
-falling petals and bamboo, which the renderer also draws, are too fine for its latents and are not in its data.
+has the parts of the real system in their roles: a CLIP, which measures offline, and whose text tower, trained further,
+is the text encoder; a VAE, an image UNet, and a motion adapter with Versatile and Sparse-Causal attention trained with
+the contrastive loss (NADM). Clips are 128 x 128, 8 to 16 frames. It was trained on nothing but clips that
+`training/shanshui/render.py` draws, so it paints those landscapes and no others: mountains in two to five ridges,
+lake, river, waterfall, boat, mist, birds, pines, pavilion, sun and moon, in five palettes (ink, blue-green, autumn,
+snow, dawn), with a camera that rests, pans left or right, or moves closer or away; prompts in English or Chinese,
+whose words are listed in `words.json`. Rain, snowfall, falling petals and bamboo, which the renderer also draws, are
+too fine for its latents and are not in its data.
 
 ```python
 from pipeline_landscape_video import SHANSHUI_TINY, LandscapeVideoPipeline

@@ -1,4 +1,4 @@
-"""Build shanshui-tiny from nothing: render clips, train CLIP, autoencoder, UNet, motion adapter and branch, export.
+"""Build shanshui-tiny from nothing: render clips, train every model of the family, export.
 
     python training/shanshui/train_tiny.py --run_dir runs/shanshui
 
@@ -43,7 +43,9 @@ from train_vae import train_vae  # noqa: E402
 
 logger = logging.getLogger("train_tiny")
 
-MINUTES = {"clip": 10.0, "text": 15.0, "vae": 40.0, "unet": 60.0, "motion": 45.0, "pictures": 15.0, "retention": 70.0}
+MINUTES = {
+    "clip": 10.0, "text": 15.0, "vae": 40.0, "unet": 60.0, "motion": 140.0, "pictures": 15.0, "retention": 150.0,
+}  # fmt: skip
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the rendered scenes
 CAPTIONS_PER_CLIP = 4
 VALIDATION_PICTURES = 3
@@ -89,10 +91,10 @@ class TinyFamily:
         )
 
     def captions(self, scenes: list[Scene]) -> list[list[str]]:
-        """Captions of each clip, half of them English, half Chinese."""
+        """Captions of each clip, half of them English, half Chinese. (Stream 0 is the scene's own.)"""
         return [
             [
-                draw_caption(scene, np.random.default_rng((TRAINING_SEED, index, k)), LANGUAGES[k % 2])
+                draw_caption(scene, np.random.default_rng((TRAINING_SEED, index, 1 + k)), LANGUAGES[k % 2])
                 for k in range(CAPTIONS_PER_CLIP)
             ]
             for index, scene in enumerate(scenes)
@@ -137,6 +139,12 @@ class TinyFamily:
         )
         text_model.save_pretrained(self.run_dir / "text" / "model")
 
+    def text_folder(self) -> Path:
+        folder = self.run_dir / "text" / "model"
+        if not folder.exists():  # a run of before there was such a stage
+            raise SystemExit(f"train_tiny: {folder} is not there; `--stages text` makes it.")
+        return folder
+
     def vae(self) -> None:
         frames, _ = self.clips()
         vae = train_vae(
@@ -173,7 +181,7 @@ class TinyFamily:
         _, scenes = self.clips()
         latents = load_file(self.run_dir / "latents" / "latents-00000.safetensors")["latents"]
         texts = [[row["text"], *row["texts"]] for row in read_lines(self.run_dir / "latents" / "captions.jsonl")]
-        encode = text_encoder(self.run_dir / "text" / "model", self.run_dir / "clip" / "model", self.device)
+        encode = text_encoder(self.text_folder(), self.run_dir / "clip" / "model", self.device)
         states = torch.stack([encode(wordings).half().cpu() for wordings in texts])
 
         def draw_texts(clips: list[int], seed: int) -> torch.Tensor:
@@ -261,7 +269,7 @@ class TinyFamily:
         _, scenes = self.clips()
         with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
             for index, (texts, scene) in enumerate(zip(self.captions(scenes), scenes, strict=True)):
-                rng = np.random.default_rng((TRAINING_SEED, index, CAPTIONS_PER_CLIP))
+                rng = np.random.default_rng((TRAINING_SEED, index, 1 + CAPTIONS_PER_CLIP))
                 moving = [motion_caption(scene, rng, language) for language in LANGUAGES]
                 line = {"text": texts[0], "texts": [texts[1], *moving]}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -289,7 +297,7 @@ class TinyFamily:
 
     def save_base(self, base: Path) -> None:
         """The image model as a folder in Stable Diffusion's layout, which the motion stage trains on."""
-        CLIPTextModel.from_pretrained(self.run_dir / "text" / "model").save_pretrained(base / "text_encoder")
+        CLIPTextModel.from_pretrained(self.text_folder()).save_pretrained(base / "text_encoder")
         CLIPTokenizer.from_pretrained(self.run_dir / "clip" / "model").save_pretrained(base / "tokenizer")
         AutoencoderKL.from_pretrained(self.run_dir / "vae" / "model").save_pretrained(base / "vae")
         UNet2DConditionModel.from_pretrained(self.run_dir / "unet" / "model").save_pretrained(base / "unet")
@@ -302,7 +310,7 @@ class TinyFamily:
 
         pipe = LandscapeVideoPipeline(
             vae=AutoencoderKL.from_pretrained(self.run_dir / "vae" / "model"),
-            text_encoder=CLIPTextModel.from_pretrained(self.run_dir / "text" / "model"),
+            text_encoder=CLIPTextModel.from_pretrained(self.text_folder()),
             tokenizer=CLIPTokenizer.from_pretrained(self.run_dir / "clip" / "model"),
             unet=UNet2DConditionModel.from_pretrained(self.run_dir / "unet" / "model"),
             motion_adapter=MotionAdapter.from_pretrained(self.run_dir / "motion" / "motion_adapter"),
@@ -402,15 +410,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=" ".join(STAGES))
     defaults = " ".join(f"{stage}={minutes:g}" for stage, minutes in MINUTES.items())
     parser.add_argument("--minutes", nargs="+", type=parse_minutes, default=[], metavar="STAGE=N", help=defaults)
-    parser.add_argument("--clips", type=int, default=2400, help="rendered for training")
+    parser.add_argument("--clips", type=int, default=3600, help="rendered for training")
     parser.add_argument("--workers", type=int, help="rendering processes; one per core")
     parser.add_argument(
-        "--motion_steps", type=int, default=4000, help="over which the adapter's learning rate falls to zero; its last"
+        "--motion_steps", type=int, default=6000, help="over which the adapter's learning rate falls to zero; its last"
     )
     parser.add_argument(
         "--picture_steps", type=int, default=800, help="of the image retention branch on single frames"
     )
-    parser.add_argument("--retention_steps", type=int, default=1600, help="as --motion_steps, of the branch on clips")
+    parser.add_argument("--retention_steps", type=int, default=3600, help="as --motion_steps, of the branch on clips")
     parser.add_argument("--batch_scale", type=int, default=1, help="multiplies every batch: 1 for a CPU, 8 for a GPU")
     parser.add_argument(
         "--mixed_precision",
