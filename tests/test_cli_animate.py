@@ -170,8 +170,9 @@ def test_wrong_input_is_one_line_and_writes_nothing(animate, moving, monkeypatch
         branch = ImageRetention.from_pretrained(moving / "image_retention")
         ImageRetention.from_config(dict(branch.config) | {"cross_attention_dim": 32}).save_pretrained("other")
     if any("damaged" in argument for argument in arguments):
-        weights = shutil.copytree(moving, "damaged") / "image_retention" / "diffusion_pytorch_model.safetensors"
-        Path(weights).write_bytes(Path(weights).read_bytes()[:-100])
+        shutil.copytree(moving, "damaged")
+        weights = Path("damaged/image_retention/diffusion_pytorch_model.safetensors")
+        weights.write_bytes(weights.read_bytes()[:-100])
     before = sorted(path.name for path in Path().iterdir())
     result = animate(*arguments)
     assert result.exit_code == 2, result.stderr
