@@ -61,7 +61,8 @@ def test_what_is_missing_of_the_run_is_named_with_the_stages_that_make_it(tmp_pa
     for name in NEEDED["latents"]:
         (tmp_path / "latents").mkdir(exist_ok=True)
         (tmp_path / "latents" / name).touch()
-    with pytest.raises(StudyError, match=r"has no base/unet: make it by .*--run_dir \S+ --stages text unet mot"):
+    stages = r"--run_dir \S+ --stages text unet motion`\.$"
+    with pytest.raises(StudyError, match=rf"has no base/unet: make it by .*{stages}"):
         check_run_dir(tmp_path)
     for name in NEEDED["base"]:
         (tmp_path / "base" / name).mkdir(parents=True)

@@ -97,7 +97,7 @@ def test_scheduler_without_betas_is_warned_about(tiny_pipeline, caplog):
     assert "The betas of FlowMatchEulerDiscreteScheduler are None" in said(caplog)[0]
 
 
-@pytest.mark.parametrize("steps", [3, 6, 12])  # without the pipeline's help, the first of them is the root of -6e-8
+@pytest.mark.parametrize("steps", [3, 6, 12])  # whose first step is the root of -6e-8 without the pipeline's help
 def test_an_eta_of_one_out_of_noise_alone_is_no_nan(tiny_pipeline, steps):
     scheduler = DDIMScheduler.from_pretrained(SHANSHUI_TINY / "scheduler")
     frames = sample(tiny_pipeline(scheduler=scheduler), eta=1, num_inference_steps=steps)
