@@ -35,31 +35,30 @@ SCENES = 2**31  # beyond the rendered ones, whose indices count from 0
 
 
 class HeadsOnText(nn.Module):
-    """One linear head per attribute on standardised pooled outputs, fitted once and then frozen."""
+    """A linear layer that reads every attribute from standardised pooled outputs, fitted once and then frozen."""
 
     def __init__(self, pooled: torch.Tensor, labels: torch.Tensor) -> None:
         """Fit to `pooled`, (captions, dim), and `labels`, (captions, len(SAID))."""
         super().__init__()
         self.register_buffer("mean", pooled.mean(0))
         self.register_buffer("std", pooled.std(0) + 1e-6)
-        heads = {name: nn.Linear(pooled.shape[1], len(CHOICES[name])) for name in SAID}
-        self.heads = nn.ModuleDict(heads).to(pooled.device)
-        optimizer = torch.optim.LBFGS(self.heads.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+        self.sizes = [len(CHOICES[name]) for name in SAID]
+        self.linear = nn.Linear(pooled.shape[1], sum(self.sizes), device=pooled.device)
+        optimizer = torch.optim.LBFGS(self.linear.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
         def loss() -> torch.Tensor:
             optimizer.zero_grad()
-            decay = sum(head.weight.square().sum() for head in self.heads.values())
-            value = self.loss(pooled, labels) + 1e-3 * decay
+            value = self.loss(pooled, labels) + 1e-3 * self.linear.weight.square().sum()
             value.backward()
             return value
 
         optimizer.step(loss)
         self.requires_grad_(False)
 
-    def forward(self, pooled: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """For each of `SAID`, the logits of its `CHOICES`."""
         with torch.autocast(pooled.device.type, enabled=False):  # as they were fitted
-            standardised = (pooled.float() - self.mean) / self.std
-            return [head(standardised) for head in self.heads.values()]
+            return self.linear((pooled.float() - self.mean) / self.std).split(self.sizes, dim=-1)
 
     def loss(self, pooled: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The sum over attributes of the cross entropy; of an attribute that no caption says, 0."""
@@ -111,12 +110,14 @@ def train_text(
             right = heads.right(wanted.pooler_output, labels)
         states = model(tokens)
         said = heads.loss(states.pooler_output, labels)
-        change = (states.last_hidden_state.float() - wanted.last_hidden_state.float()).square().mean((1, 2))
-        change = (change * right).sum() / right.sum().clamp(min=1) / wanted.last_hidden_state.float().var()
+        kept = wanted.last_hidden_state.float()
+        change = (states.last_hidden_state.float() - kept).square().mean((1, 2)) / kept.var()
+        change = (change * right).sum() / right.sum().clamp(min=1)
         return {
             "loss": said + STATE_WEIGHT * change,
             "said": said,
             "change": change,
+            "right": heads.right(states.pooler_output.detach(), labels).float().mean(),
             "right_before": right.float().mean(),
         }
 
