@@ -154,7 +154,18 @@ def test_paces_are_drawn_for_clips_with_a_caption_and_change_nothing_else():
     assert all(request.pace == 1 for request in requests if not request.text)
     slowed = [request.pace for request in requests if request.pace < 1]
     assert 0.54 < len(slowed) / sum(request.text != "" for request in requests) < 0.66
-    assert 0 <= min(slowed) < 0.02 and 0.98 < max(slowed) < 1 and 0.46 < np.mean(slowed) < 0.54
+    assert 0 < min(slowed) < 0.02 and 0.98 < max(slowed) < 1 and 0.46 < np.mean(slowed) < 0.54
+
+
+def test_some_slow_clips_stand_quite_still_and_the_others_keep_their_pace():
+    def paces(**settings):
+        sampler = make_sampler(last_step=400, slow_motion_prob=0.6, **settings)
+        return np.array([request.pace for batch in sampler for request in batch])
+
+    slowed, some_still = paces(), paces(standstill_prob=0.4)
+    still = some_still == 0
+    assert np.array_equal(some_still[~still], slowed[~still])
+    assert (slowed[still] < 1).all() and 0.34 < still.sum() / (slowed < 1).sum() < 0.46
 
 
 @pytest.mark.parametrize(("strategy", "ends"), [("later", range(900, 1000)), ("earlier", range(100))])

@@ -79,6 +79,7 @@ class ClipBatchSampler:
         timestep_bias: which of its steps come more often; None draws all alike.
         last_start: the last frame that a request may begin with; None for any.
         slow_motion_prob: how often a clip with a caption is seen slowed down; its pace is then drawn from 0 to 1.
+        standstill_prob: how many of those stand quite still.
         accumulation_steps: batches that make up one step.
         num_processes, process_index: the share of this process.
 
@@ -103,6 +104,7 @@ class ClipBatchSampler:
         timestep_bias: TimestepBias | None = None,
         last_start: int | None = None,
         slow_motion_prob: float = 0.0,
+        standstill_prob: float = 0.0,
     ) -> None:
         needed = (num_frames_range[1] - 1) * stride_range[1] + 1
         for clip, length in enumerate(dataset.lengths):
@@ -121,6 +123,7 @@ class ClipBatchSampler:
         self.timestep_bias = timestep_bias
         self.last_start = last_start
         self.slow_motion_prob = slow_motion_prob
+        self.standstill_prob = standstill_prob
         self.first_step = first_step
         self.last_step = last_step
         self.accumulation_steps = accumulation_steps
@@ -158,6 +161,9 @@ class ClipBatchSampler:
             timestep = self.timestep_bias.draw(generator, self.num_train_timesteps)
         pace_generator = self._generator(PACE_STREAM, step, place)
         slowed = pace_generator.random() < self.slow_motion_prob and not dropped
+        pace = float(pace_generator.random()) if slowed else 1.0
+        if slowed and pace_generator.random() < self.standstill_prob:
+            pace = 0.0
         return ClipRequest(
             clip=clip,
             start=start,
@@ -166,7 +172,7 @@ class ClipBatchSampler:
             text="" if dropped else text,
             timestep=timestep,
             noise_seed=int(generator.integers(2**63 - 1)),
-            pace=float(pace_generator.random()) if slowed else 1.0,
+            pace=pace,
         )
 
     def _epoch_order(self, epoch: int) -> np.ndarray:

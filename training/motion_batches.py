@@ -101,6 +101,7 @@ def make_loader(
         timestep_bias=None if bias.strategy == "none" else bias,
         last_start=last_start,
         slow_motion_prob=args.slow_motion_prob,
+        standstill_prob=args.standstill_prob,
     )
     return torch.utils.data.DataLoader(
         dataset, batch_sampler=sampler, collate_fn=collate, num_workers=args.dataloader_num_workers

@@ -184,6 +184,9 @@ def _add_objective_flags(group: argparse._ArgumentGroup) -> None:
         "where alpha_bar is at most 0.8; 0",
     )
     group.add_argument(
+        "--standstill_prob", type=float, default=0.0, help="how many of those slow clips stand quite still; 0"
+    )
+    group.add_argument(
         "--timestep_bias_strategy",
         choices=("none", "later", "earlier"),
         default="none",
@@ -285,11 +288,12 @@ def _check(args: argparse.Namespace) -> None:
         "timestep_bias_multiplier",
     )
     not_negative = ("lr_warmup_steps", "contrastive_weight", "adam_weight_decay", "dataloader_num_workers", "seed")
+    shares = ("caption_dropout_prob", "slow_motion_prob", "standstill_prob", "ema_decay")
     for names, holds, what in (
         (at_least_one, lambda value: value >= 1, "at least 1"),
         (above_zero, lambda value: value > 0, "above 0"),
         (not_negative, lambda value: value >= 0, "0 or more"),
-        (("caption_dropout_prob", "slow_motion_prob", "ema_decay"), lambda value: 0 <= value <= 1, "between 0 and 1"),
+        (shares, lambda value: 0 <= value <= 1, "between 0 and 1"),
     ):
         for name in names:
             value = getattr(args, name)
