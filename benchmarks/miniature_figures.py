@@ -23,11 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "training" / "shanshui"), str(ROOT / "training")]
 
-from clip_files import (  # noqa: E402
-    FPS,  # noqa: E402
-    render_dataset,
-    scene_of,
-)
+from clip_files import FPS, render_dataset, scene_of  # noqa: E402
 from clip_motion import camera_direction  # noqa: E402
 from landscape_evaluation.metrics import ClipFigures, Measurers  # noqa: E402
 from measured_clips import ClipMaker, Request, Variant, prompts_of  # noqa: E402
@@ -35,7 +31,6 @@ from motion_adapter.publish import export_pipeline  # noqa: E402
 from motion_models import load_motion_unet, load_noise_scheduler, load_vae  # noqa: E402
 from motion_objective import motion_losses  # noqa: E402
 from pipeline_landscape_video import LandscapeVideoPipeline  # noqa: E402
-from pipeline_landscape_video.embedded_model import EMBEDDED_GUIDANCE_SCALE  # noqa: E402
 from pipeline_landscape_video.video_writing import atomic_path, write_video  # noqa: E402
 from scene import Scene  # noqa: E402
 from text_states import load_text_states  # noqa: E402
@@ -43,7 +38,7 @@ from train_tiny import encode_clip  # noqa: E402
 
 
 HELD_OUT_SEED = 3  # of scenes, words and noise; training clips are of seed 1
-STEPS = 25
+STEPS, GUIDANCE_SCALE = 25, 4.0
 NOISES = 8  # steps of the schedule at which a held-out clip's loss is taken, one in each eighth
 CAMERA = "camera accuracy"
 
@@ -148,7 +143,7 @@ def measure_run(
         export_row(adapter, base, pipeline)
     maker = ClipMaker(pipeline, output / "painted", steps, batch, HELD_OUT_SEED, device, dtype)
     requests = [Request(index, prompt) for index, prompt in enumerate(held_out.prompts[:prompts])]
-    clips = maker.clips(requests, Variant(EMBEDDED_GUIDANCE_SCALE))
+    clips = maker.clips(requests, Variant(GUIDANCE_SCALE))
     losses = held_out_losses(adapter, base, held_out, device, dtype)
     seconds = maker.seconds / maker.made if maker.made else math.nan
     store_measured(clips, held_out, measurers, path, losses, seconds)

@@ -16,10 +16,9 @@ from landscape_evaluation.distribution_metrics import frechet_distance, polynomi
 from landscape_evaluation.metrics import DIRECTIONS, Measurers
 from landscape_evaluation.results import ClipResult, Metric, Results, System
 from miniature_claims import RULE, Comparison, compare, difference_sentence, own_spread, sentence
-from miniature_figures import CAMERA, HELD_OUT_SEED, NOISES, Measured, measured_file, read_measured
+from miniature_figures import CAMERA, GUIDANCE_SCALE, HELD_OUT_SEED, NOISES, Measured, measured_file, read_measured
 from miniature_rows import CLAIMS, FULL, ROWS, Row, Run
 from miniature_training import Settings, trained_folder, training_minutes
-from pipeline_landscape_video.embedded_model import EMBEDDED_GUIDANCE_SCALE
 from sofp_table import summary, table
 
 
@@ -152,7 +151,7 @@ def protocol(study: Study) -> dict[str, str]:
         f"{settings.mixed_precision} precision{', compiled' if settings.compile else ''}",
         "training seeds": seeds,
         "clips": f"{len(study.prompts)} held-out prompts in English (scenes of seed {HELD_OUT_SEED}), the same noise "
-        f"for every row, {study.sampling_steps} steps, guidance {EMBEDDED_GUIDANCE_SCALE:g}, no interpolation",
+        f"for every row, {study.sampling_steps} steps, guidance {GUIDANCE_SCALE:g}, no interpolation",
         LOSS: f"on {study.held_out_clips} held-out clips at {NOISES} steps of the schedule each, the same noise for "
         "every row",
         "reference": f"the {len(study.prompts)} rendered clips of the same scenes",

@@ -12,10 +12,10 @@ import typer
 
 from landscape_cli.common import SofpMode, check_flow_weights, finite_and_positive, pick_device
 from landscape_cli.generate import (
-    GUIDANCE_SCALE_DEFAULT,
     HOW,
     WHAT,
     WITH,
+    WITH_THE_FAMILY,
     Device,
     DtypeOption,
     Eta,
@@ -44,7 +44,7 @@ from landscape_cli.generate import (
     warn_about_unknown_words,
 )
 from landscape_cli.models import Dtype, Offload, check_branch, check_models, load_pipeline, model_source
-from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL, choose_sampling
+from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL, EMBEDDED_WITH_PICTURES, PAPER, choose_sampling
 
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ TextGuidanceScale = Annotated[
         "--guidance-scale",
         callback=finite_and_positive,
         metavar="NUMBER",
-        help="How strictly the text is followed. " + GUIDANCE_SCALE_DEFAULT,
+        help=f"How strictly the text is followed. By default {PAPER.guidance_scale:g}, or "
+        f"{EMBEDDED_WITH_PICTURES.guidance_scale:g} {WITH_THE_FAMILY}",
         rich_help_panel=HOW,
     ),
 ]

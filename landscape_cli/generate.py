@@ -25,14 +25,7 @@ from landscape_cli.common import (
 )
 from landscape_cli.models import Dtype, Offload, check_models, load_pipeline, model_source
 from landscape_cli.vocabulary import unknown_words
-from pipeline_landscape_video.embedded_model import (
-    EMBEDDED_ETA,
-    EMBEDDED_GUIDANCE_SCALE,
-    EMBEDDED_MODEL,
-    ETA,
-    GUIDANCE_SCALE,
-    choose_sampling,
-)
+from pipeline_landscape_video.embedded_model import EMBEDDED, EMBEDDED_MODEL, PAPER, choose_sampling
 
 
 if TYPE_CHECKING:
@@ -43,10 +36,7 @@ if TYPE_CHECKING:
 
 
 WHAT, HOW, WITH, WHERE = "What to paint", "How", "With which models", "Where it runs"
-GUIDANCE_SCALE_DEFAULT = (
-    f"By default {GUIDANCE_SCALE:g}, the paper's, or {EMBEDDED_GUIDANCE_SCALE:g} for the model that came with the "
-    "program and what was trained from it."
-)
+WITH_THE_FAMILY = "with the model that came with the program and what was trained from it."
 
 Prompts = Annotated[
     list[str] | None, typer.Argument(metavar="PROMPT...", help="What to paint; several prompts make several clips.")
@@ -93,8 +83,8 @@ GuidanceScale = Annotated[
     typer.Option(
         callback=finite_and_positive,
         metavar="NUMBER",
-        help="How strictly the prompt is followed; up to 1 the negative prompt counts for nothing. "
-        + GUIDANCE_SCALE_DEFAULT,
+        help="How strictly the prompt is followed; up to 1 the negative prompt counts for nothing. By default "
+        f"{PAPER.guidance_scale:g}, or {EMBEDDED.guidance_scale:g} {WITH_THE_FAMILY}",
         rich_help_panel=HOW,
     ),
 ]
@@ -104,8 +94,7 @@ Eta = Annotated[
         callback=from_0_to_1,
         metavar="NUMBER",
         help="How much noise each step of a DDIM scheduler draws anew: 0 is DDIM, 1 is DDPM. By default "
-        f"{ETA:g}, but {EMBEDDED_ETA:g} in `generate` with the model that came with the program and what was trained "
-        "from it.",
+        f"{PAPER.eta:g}, but {EMBEDDED.eta:g} in `generate` {WITH_THE_FAMILY}",
         rich_help_panel=HOW,
     ),
 ]

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData, RepoCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from pipeline_landscape_video.embedded_model import EMBEDDED_ETA, EMBEDDED_GUIDANCE_SCALE, EMBEDDED_MODEL
+from pipeline_landscape_video.embedded_model import EMBEDDED, EMBEDDED_MODEL, EMBEDDED_WITH_PICTURES
 from pipeline_landscape_video.video_writing import SAMPLED_FPS
 
 from .code_files import code_revision
@@ -115,8 +115,9 @@ def usage_lines(facts: CardFacts, max_frames: int, commit: str | None = None) ->
     custom_pipeline = "" if facts.takes_pictures else f"custom_pipeline={repo}{custom_revision}, "
     sampling = ""
     if facts.base_model == EMBEDDED_MODEL:
-        eta = "" if facts.takes_pictures else f"eta={EMBEDDED_ETA:g}, "
-        sampling = f"guidance_scale={EMBEDDED_GUIDANCE_SCALE:g}, {eta}"
+        best = EMBEDDED_WITH_PICTURES if facts.takes_pictures else EMBEDDED
+        eta = f"eta={best.eta:g}, " if best.eta else ""
+        sampling = f"guidance_scale={best.guidance_scale:g}, {eta}"
     if facts.takes_pictures:
         lines = ["from PIL import Image", *lines]
         sampling += 'guidance_order="picture_first", hold_first_frame=True, '

@@ -1,7 +1,7 @@
 """The model that comes with the package: its name on command lines, and what it wants; not part of the Hub's code."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 
 if TYPE_CHECKING:
@@ -10,8 +10,18 @@ if TYPE_CHECKING:
 
 
 EMBEDDED_MODEL = "shanshui-tiny"
-EMBEDDED_GUIDANCE_SCALE, GUIDANCE_SCALE = 4.0, 8.0  # so small a model flickers under the paper's 8
-EMBEDDED_ETA, ETA = 1.0, 0.0  # and strays from what it was trained on; noise drawn anew leads it back
+
+
+class Sampling(NamedTuple):
+    """What weighs the text, and how much noise each step draws anew."""
+
+    guidance_scale: float
+    eta: float
+
+
+PAPER = Sampling(8.0, 0.0)
+EMBEDDED = Sampling(4.0, 1.0)  # so small a model flickers under 8, and noise drawn anew leads it back where it strays
+EMBEDDED_WITH_PICTURES = Sampling(4.0, 0.0)  # here, such noise would slow the camera
 
 
 def choose_sampling(
@@ -29,9 +39,10 @@ def choose_sampling(
         list(own.block_out_channels) == embedded["block_out_channels"]
         and own.cross_attention_dim == embedded["cross_attention_dim"]
     )
-    if guidance_scale is None:
-        guidance_scale = EMBEDDED_GUIDANCE_SCALE if is_family else GUIDANCE_SCALE
-    if eta is None:
-        takes_pictures = hasattr(pipe, "image_retention")  # then noise drawn anew would slow the camera
-        eta = EMBEDDED_ETA if is_family and not takes_pictures else ETA
-    return {"guidance_scale": guidance_scale, "eta": eta}
+    best = PAPER
+    if is_family:
+        best = EMBEDDED_WITH_PICTURES if hasattr(pipe, "image_retention") else EMBEDDED
+    return {
+        "guidance_scale": best.guidance_scale if guidance_scale is None else guidance_scale,
+        "eta": best.eta if eta is None else eta,
+    }

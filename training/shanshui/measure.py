@@ -39,7 +39,7 @@ from measure_report import LanguageResults, MeasurerResults, Results, markdown, 
 from measured_clips import LANGUAGES, ClipMaker, Request, Variant, model_hash, prompts_of
 from model_card import put_measured
 from model_fidelity import reconstruct, ssim_and_psnr
-from pipeline_landscape_video.embedded_model import EMBEDDED_ETA, EMBEDDED_GUIDANCE_SCALE
+from pipeline_landscape_video.embedded_model import EMBEDDED
 from scene import Scene
 from scene_classifiers import (
     HEADS,
@@ -245,8 +245,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--language", choices=(*LANGUAGES, "both"), default="both")
     parser.add_argument("--batch", type=int, default=1, help="prompts in one call of the pipeline; 16 on a GPU")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance_scale", type=float, default=EMBEDDED_GUIDANCE_SCALE, help="as `generate` has it")
-    parser.add_argument("--eta", type=float, default=EMBEDDED_ETA, help="share of noise drawn anew in each step")
+    parser.add_argument("--guidance_scale", type=float, default=EMBEDDED.guidance_scale, help="as `generate` has it")
+    parser.add_argument("--eta", type=float, default=EMBEDDED.eta, help="share of noise drawn anew in each step")
     parser.add_argument("--held_out_clips", type=int, default=240, help="rendered, to check measurers and autoencoder")
     parser.add_argument("--classifier_steps", type=int, default=600)
     parser.add_argument("--workers", type=int, help="processes that render, on a CPU also make clips; one per core")

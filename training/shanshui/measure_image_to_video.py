@@ -56,7 +56,7 @@ from model_card import IMAGE_TO_VIDEO, put_measured, training_row, weights_row
 from model_fidelity import reconstruct
 from motion_adapter.code_files import BRANCH
 from painting import render_clip
-from pipeline_landscape_video.embedded_model import EMBEDDED_GUIDANCE_SCALE, ETA
+from pipeline_landscape_video.embedded_model import EMBEDDED_WITH_PICTURES
 from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
 from scene import CAMERAS, Scene
 
@@ -250,8 +250,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stage_frames", type=int, default=8, help="of each of two stages")
     parser.add_argument("--batch", type=int, default=1, help="pictures in one call of the pipeline; 16 on a GPU")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance_scale", type=float, default=EMBEDDED_GUIDANCE_SCALE, help="of the text, s_t")
-    parser.add_argument("--eta", type=float, default=ETA, help="share of noise drawn anew in each step")
+    parser.add_argument(
+        "--guidance_scale", type=float, default=EMBEDDED_WITH_PICTURES.guidance_scale, help="of the text, s_t"
+    )
+    parser.add_argument(
+        "--eta", type=float, default=EMBEDDED_WITH_PICTURES.eta, help="share of noise drawn anew in each step"
+    )
     parser.add_argument("--image_guidance_scale", type=float, default=1.5, help="of the picture (s_i)")
     parser.add_argument(
         "--guidance_order", choices=GUIDANCE_ORDERS, default="picture_first", help="as `animate` has it"
