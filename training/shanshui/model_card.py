@@ -9,6 +9,8 @@ import diffusers
 import torch
 from safetensors import safe_open
 
+from pipeline_landscape_video.embedded_model import EMBEDDED
+
 
 HEADER = """---
 license: apache-2.0
@@ -35,7 +37,7 @@ from pipeline_landscape_video import SHANSHUI_TINY, LandscapeVideoPipeline
 
 pipe = LandscapeVideoPipeline.from_pretrained(SHANSHUI_TINY)
 prompt = "mist drifting right over three ranges of blue-green mountains, a boat on a calm lake"
-frames = pipe(prompt, guidance_scale=4, eta=1).frames[0]  # the pipeline's defaults are for larger models
+frames = pipe(prompt, guidance_scale={guidance_scale:g}, eta={eta:g}).frames[0]  # the defaults are for larger models
 ```
 """
 
@@ -56,7 +58,7 @@ def write_model_card(family: Path, run_dir: Path, clips: int, seed: int, device:
     megabytes = sum((family / file).stat().st_size for file in PARTS.values()) / 1e6
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     lines = [
-        HEADER.format(megabytes=megabytes),
+        HEADER.format(megabytes=megabytes, **EMBEDDED._asdict()),
         "## Weights\n\n| part | parameters | sha256 |\n|---|---|---|",
         *(weights_row(part, family / file) for part, file in PARTS.items()),
         f"\n## Training\n\nRebuilt by `python training/shanshui/train_tiny.py`; {clips} rendered clips of 16 frames"
