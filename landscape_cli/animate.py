@@ -220,11 +220,11 @@ def animate(
 
     Longer, and in two acts:
 
-        $ landscape-video animate painting.png "mist drifting" "it begins to rain" --output rain.mp4
+        $ landscape-video animate painting.png "mist drifting" "the camera moves closer" --output acts.mp4
 
     All of a tall scroll rather than its middle:
 
-        $ landscape-video animate scroll.jpg "the waterfall falls" --fit pad --output scroll.mp4
+        $ landscape-video animate scroll.jpg "mist drifting right" --fit pad --output scroll.mp4
 
     Prompts, seed, settings and versions are stored in the clip, and the picture's name.
     """

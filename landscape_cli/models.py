@@ -92,10 +92,12 @@ def load_pipeline(
         if motion_adapter is not None:
             with _blaming(f"--motion-adapter {motion_adapter}", motion_adapter):
                 adapter = MotionAdapter.from_pretrained(_resolved(motion_adapter), dtype=torch_dtype)
+                _check_whole(adapter, "motion adapter")
             components["motion_adapter"] = adapter
         if image_retention is not None:
             with _blaming(f"--image-retention {image_retention}", image_retention):
                 branch = ImageRetention.from_pretrained(_resolved(image_retention), dtype=torch_dtype)
+                _check_whole(branch, "branch")
             components["image_retention"] = branch
         with _blaming(f"--model {model}", model):
             source = _resolved(model_source(model))
@@ -111,6 +113,13 @@ def load_pipeline(
     else:
         pipe.to(device)
     return pipe
+
+
+def _check_whole(model: "torch.nn.Module", what: str) -> None:
+    """Raise a `ValueError` for a model that got weights of another kind: where some are missing, diffusers goes on."""
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if missing:
+        raise ValueError(f"has no weights {missing[0]}, so it is no {what}.")
 
 
 @contextmanager

@@ -146,6 +146,8 @@ def test_pictures_as_people_have_them(animate, mode):
         (["painting.png", "mist", "--image-retention", "other"], "cross_attention_dim is 32, but 16 in the UNet"),
         (["painting.png", "mist", "--image-retention", "damaged/image_retention"], "--image-retention damaged/image_"),
         (["painting.png", "mist", "--model", "damaged"], "--model damaged: "),
+        (["painting.png", "mist", "--image-retention", "moving/motion_adapter"], "--image-retention moving/motion_"),
+        (["painting.png", "mist", "--motion-adapter", "moving/image_retention"], "--motion-adapter moving/image_rete"),
         (
             ["painting.png", "mist", "--model", "shanshui-tiny"],
             "shanshui-tiny: has no trained image_retention/",
@@ -169,6 +171,8 @@ def test_wrong_input_is_one_line_and_writes_nothing(animate, moving, monkeypatch
 
         branch = ImageRetention.from_pretrained(moving / "image_retention")
         ImageRetention.from_config(dict(branch.config) | {"cross_attention_dim": 32}).save_pretrained("other")
+    if any(argument.startswith("moving/") for argument in arguments):  # the folder beside the one that is meant
+        shutil.copytree(moving, "moving")
     if any("damaged" in argument for argument in arguments):
         shutil.copytree(moving, "damaged")
         weights = Path("damaged/image_retention/diffusion_pytorch_model.safetensors")
