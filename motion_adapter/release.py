@@ -91,6 +91,11 @@ def publish(
 
 def find_source(folder: Path) -> Path:
     """The folder of the pipeline or adapter that `folder` means. Raises a `ValueError` where there is none."""
+    if (folder / BRANCH / "config.json").is_file() and not (folder / "model_index.json").is_file():
+        raise ValueError(
+            f"{folder}: holds a branch that sees pictures, which is of use in its pipeline only: "
+            "`train_image_retention.py --push_to_hub` pushes all of that."
+        )
     for candidate in (folder, folder / "motion_adapter"):
         if (candidate / "model_index.json").is_file() or (candidate / "config.json").is_file():
             return candidate

@@ -124,6 +124,7 @@ REQUIRED = ["--train_data_dir", "clips", "--pretrained_model_name_or_path"]
         (["a/b", "--hub_private"], "--hub_... flags act with --push_to_hub only"),
         (["a/b", "--push_to_hub", "--hub_model_id", "x", "--hub_license", "mit"], "'x' is no name on the Hub"),
         (["a/b", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "m"], "knows no licence 'm'"),
+        (["a/b", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "other"], "push later, with `landscape-"),
         ([".", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "mit"], "is a folder; give its name on"),
     ],
 )

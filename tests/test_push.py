@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -278,6 +279,7 @@ def test_who_may_not_push_is_told_in_one_line(hub, export, monkeypatch, token, r
     [
         (["nothing", "me/new", *LICENSE], "nothing: there is no such folder."),
         (["empty", "me/new", *LICENSE], "empty: holds neither a pipeline nor a motion adapter."),
+        (["my-branch", "me/new", *LICENSE], "my-branch: holds a branch that sees pictures, which is of use in its"),
         (["adapter", "me/new", *LICENSE], "adapter: which base model is it for? Name it with --base-model."),
         (["adapter", "me/new", *LICENSE, "--base-model", "./empty"], "./empty: is a folder of this machine"),
         (["adapter", "me/new", *LICENSE, "--base-model", "a/missing"], "a/missing is not on the Hub, or is private"),
@@ -289,6 +291,9 @@ def test_who_may_not_push_is_told_in_one_line(hub, export, monkeypatch, token, r
 def test_wrong_arguments_end_with_one_line(hub, adapter_folder, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
+    shutil.copytree(adapter_folder, "my-branch/motion_adapter")  # as `train_image_retention.py` leaves it
+    Path("my-branch/image_retention").mkdir()
+    Path("my-branch/image_retention/config.json").write_text("{}")
     result = run("push", *arguments)
     assert result.exit_code == 2
     last = result.stderr.splitlines()[-1]

@@ -53,6 +53,10 @@ def check_hub_flags(args: argparse.Namespace) -> None:
     if args.hub_model_id is None or args.hub_license is None:
         raise ValueError("--push_to_hub needs --hub_model_id USER/NAME and --hub_license.")
     check_repo_id(args.hub_model_id)
+    if args.hub_license == "other":
+        raise ValueError(
+            "--hub_license other needs a name, too: push later, with `landscape-video push --license-name`."
+        )
     check_license(args.hub_license, None)
     if base_model_name(args) is None:
         raise ValueError("--push_to_hub: the image model is a folder; give its name on the Hub with --hub_base_model.")
