@@ -1,5 +1,6 @@
 """All of shanshui-tiny from nothing, with next to no training: every stage, what it leaves, and its resumption."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -58,12 +59,30 @@ def test_the_same_command_goes_on_where_it_was(built):
     names = ("clips.npy", "latents/latents-00000.safetensors", "latents/first_frames-00000.safetensors")
     kept = [built / "run" / name for name in names]
     times = [path.stat().st_mtime_ns for path in kept]
-    stages = "render", "clip", "text", "latents", "motion", "pictures", "retention", "export", "export_branch"
+    stages = "render", "clip", "text", "latents", "motion", "pictures", "retention", "export"
     build(built, "--stages", *stages)
     assert times == [path.stat().st_mtime_ns for path in kept]
     for stage in ("clip", "text"):
         assert len((built / "run" / stage / "log.jsonl").read_text().splitlines()) == 1  # its minutes were over
     assert (built / "tiny" / "README.md").read_text(encoding="utf-8") == card
+
+
+@pytest.mark.parametrize(
+    ("status", "minutes", "left"), [("time_over", 54, None), ("stopped", 54, 3.0), ("time_over", 80, 29.0)]
+)
+def test_a_script_that_goes_on_gets_the_minutes_that_are_left(tmp_path, status, minutes, left):
+    seconds = [1500, 2700, 300, 360]  # counted from zero again where it went on: 45 minutes, and 6
+    lines = [json.dumps({"step": 10 * (n + 1), "seconds": time}) for n, time in enumerate(seconds)]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "status.json").write_text(json.dumps({"status": status}))
+    (tmp_path / "checkpoint-20").mkdir()
+    write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(' '.join(sys.argv[2:]))"
+    train_tiny.run_script([sys.executable, "-c", write, str(tmp_path / "arguments")], tmp_path, minutes)
+    if left is None:
+        assert not (tmp_path / "arguments").exists()
+    else:
+        arguments = (tmp_path / "arguments").read_text()
+        assert arguments == f"--max_train_minutes {left} --resume_from_checkpoint latest"
 
 
 def test_a_run_without_the_text_stage_is_told_which_one(tmp_path):

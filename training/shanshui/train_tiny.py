@@ -28,12 +28,12 @@ TRAINING = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(TRAINING)]
 
 from captions import words_of  # noqa: E402
-from checkpoints import write_directory  # noqa: E402
 from clip_files import FPS, render_dataset, scene_of  # noqa: E402
 from family_models import SIZE, build_scheduler  # noqa: E402
 from latent_cache import write_first_frames, write_shard  # noqa: E402
-from model_card import write_model_card  # noqa: E402
+from model_card import resumed_seconds, write_model_card  # noqa: E402
 from painting import render_clip  # noqa: E402
+from run_control import LOG, STATUS  # noqa: E402
 from scene import Scene  # noqa: E402
 from train_clip import LANGUAGES, attribute_labels, draw_caption, motion_caption, train_clip, train_tokenizer  # noqa: E402
 from train_image_unet import train_image_unet  # noqa: E402
@@ -212,12 +212,11 @@ class TinyFamily:
             *MOTION_FLAGS, *SLOW_MOTION,
             "--train_batch_size", str(self.args.batch_scale * 4), "--lr_warmup_steps", "100",
             "--checkpointing_steps", "100", "--checkpoints_total_limit", "2",
-            "--max_train_steps", str(self.args.motion_steps), "--max_train_minutes", str(self.minutes["motion"]),
-            "--mixed_precision", self.args.mixed_precision,
+            "--max_train_steps", str(self.args.motion_steps), "--mixed_precision", self.args.mixed_precision,
         ]  # fmt: skip
         if self.args.compile:
             command += ["--torch_compile"]
-        run_script(command, output)
+        run_script(command, output, self.minutes["motion"])
 
     def pictures(self) -> None:
         """A branch that knows a picture again in a single frame: with a clip for every frame of a batch it is found in
@@ -252,11 +251,11 @@ class TinyFamily:
             "--motion_adapter_name_or_path", str(self.run_dir / "motion" / "motion_adapter"), "--freeze_motion",
             "--train_data_dir", str(self.moving_pictures()), "--output_dir", str(output), *RETENTION_FLAGS,
             "--checkpointing_steps", "100", "--checkpoints_total_limit", "2",
-            "--max_train_minutes", str(self.minutes[stage]), "--mixed_precision", self.args.mixed_precision, *flags,
+            "--mixed_precision", self.args.mixed_precision, *flags,
         ]  # fmt: skip
         if self.args.compile:
             command += ["--torch_compile"]
-        run_script(command, output)
+        run_script(command, output, self.minutes[stage])
 
     def moving_pictures(self) -> Path:
         """The clips again, half of whose captions say what moves and leave to the picture what it shows."""
@@ -304,8 +303,10 @@ class TinyFamily:
         build_scheduler().save_pretrained(base / "scheduler")
 
     def export(self) -> None:
-        """Half-precision weights into the package: a pipeline folder, the whole CLIP beside it, and the model card."""
-        from motion_adapter.publish import export_pipeline
+        """Half-precision weights into the package: a pipeline folder with its branch, if that is trained, the whole
+        CLIP beside it, and the model card. What was there goes: it belonged to other weights."""
+        from motion_adapter.publish import export_pipeline, save_component
+        from pipeline_landscape_video import ImageRetention
         from pipeline_landscape_video.pipeline import LandscapeVideoPipeline
 
         pipe = LandscapeVideoPipeline(
@@ -336,29 +337,32 @@ class TinyFamily:
             }
         )
         (target / "words.json").write_text(json.dumps(words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        branch = self.run_dir / "retention" / "image_retention"
+        if branch.is_dir():
+            (target / "image_retention").mkdir()
+            save_component(ImageRetention.from_pretrained(branch), target / "image_retention", torch.float16)
         write_model_card(target, self.run_dir, self.args.clips, TRAINING_SEED, self.device)
-
-    def export_branch(self) -> None:
-        """The branch in half precision into the exported family, where pipelines find it; the rest stays."""
-        from motion_adapter.publish import save_component
-        from pipeline_landscape_video import ImageRetention
-
-        branch = ImageRetention.from_pretrained(self.run_dir / "retention" / "image_retention")
-        with write_directory(self.args.export_dir / "image_retention") as folder:
-            save_component(branch, folder, torch.float16)
-        weights = self.args.export_dir.rglob("*.safetensors")
-        logger.info("all weights: %.1f MB", sum(file.stat().st_size for file in weights) / 1e6)
+        weights = sum(file.stat().st_size for file in target.rglob("*.safetensors"))
+        logger.info("all weights: %.1f MB", weights / 1e6)
 
 
 STAGES = (
-    "render", "clip", "text", "vae", "latents", "unet", "motion", "pictures", "retention", "export", "export_branch",
+    "render", "clip", "text", "vae", "latents", "unet", "motion", "pictures", "retention", "export",
 )  # fmt: skip
+SET_UP = 5.0  # minutes that a script may take before its first step: they are its own, but not in its log
 
 
-def run_script(command: list[str], output: Path) -> None:
-    """Run a training script to its end, from its last checkpoint in `output` if there is one."""
+def run_script(command: list[str], output: Path, minutes: float) -> None:
+    """Run a training script until it has had its minutes, from its last checkpoint in `output` if there is one."""
+    log, status = output / LOG, output / STATUS
+    if log.exists():
+        minutes -= resumed_seconds(read_lines(log)) / 60
+    if minutes <= SET_UP and status.exists() and json.loads(status.read_text())["status"] == "time_over":
+        logger.info("%s has had its minutes", output)
+        return
+    command = [*command, "--max_train_minutes", str(max(minutes, 0.01))]
     if any(output.glob("checkpoint-*")):
-        command = [*command, "--resume_from_checkpoint", "latest"]
+        command += ["--resume_from_checkpoint", "latest"]
     code = subprocess.run(command).returncode
     if code != 0:
         raise SystemExit(code)  # it has said why
