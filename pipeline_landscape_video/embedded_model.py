@@ -20,7 +20,7 @@ class Sampling(NamedTuple):
 
 
 PAPER = Sampling(8.0, 0.0)
-EMBEDDED = Sampling(4.0, 1.0)  # so small a model flickers under 8, and noise drawn anew leads it back where it strays
+EMBEDDED = Sampling(2.0, 1.0)  # so small a model flickers under 8, and noise drawn anew leads it back where it strays
 EMBEDDED_WITH_PICTURES = Sampling(4.0, 0.0)  # here, such noise would slow the camera
 
 

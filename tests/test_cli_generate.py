@@ -185,7 +185,7 @@ def test_the_default_model_is_the_embedded_one(generate, models, monkeypatch):
     generate("mist", "--output", "b", "--seed", 2, "--guidance-scale", 4, "--eta", 1)
     metadata = read_metadata("a")
     assert metadata["model"] == "shanshui-tiny"
-    assert (metadata["guidance_scale"], metadata["eta"]) == (4.0, 1.0)  # 8 and 0 for all others
+    assert (metadata["guidance_scale"], metadata["eta"]) == (2.0, 1.0)  # 8 and 0 for all others
     np.testing.assert_array_equal(pictures("a"), pictures("b"))
 
 
@@ -207,4 +207,4 @@ def test_what_was_trained_from_the_embedded_model_is_sampled_as_it_is(generate, 
     adapter = ["--model", models / "still", "--motion-adapter", models / "adapter"]
     for output, arguments in (("pipeline", ["--model", models / "video"]), ("adapter", adapter)):
         generate("mist", "--output", output, "--seed", 2, *arguments)
-        assert (read_metadata(output)["guidance_scale"], read_metadata(output)["eta"]) == (4.0, 1.0)
+        assert (read_metadata(output)["guidance_scale"], read_metadata(output)["eta"]) == (2.0, 1.0)

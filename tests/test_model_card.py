@@ -35,7 +35,7 @@ def test_a_base_model_that_is_no_repository_is_in_the_text_only():
     assert ModelCard(card).data.base_model is None
     assert "shanshui-tiny, which is part of the `landscape-video` package" in card
     assert "from pipeline_landscape_video import SHANSHUI_TINY" in card
-    assert "guidance_scale=4, eta=1, " in card and "guidance_scale" not in card_for(base_model="a/stills")
+    assert "guidance_scale=2, eta=1, " in card and "guidance_scale" not in card_for(base_model="a/stills")
     full = card_for(base_model=EMBEDDED_MODEL, full=True)
     assert "SHANSHUI_TINY" not in full and "shanshui-tiny" in full
 

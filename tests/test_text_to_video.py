@@ -130,7 +130,7 @@ def test_interpolated_clips_have_the_asked_length(models, modelscope):
 
 def test_the_embedded_model_has_its_own_sampling(models, modelscope):
     painter = FORMS["landscape"](SystemSpec("tiny", "landscape", "shanshui-tiny"), "cpu")
-    assert painter.arguments(Settings())["guidance_scale"] == 4 and painter.arguments(Settings())["eta"] == 1
+    assert painter.arguments(Settings())["guidance_scale"] == 2 and painter.arguments(Settings())["eta"] == 1
     assert painter.arguments(Settings(guidance_scale=7))["guidance_scale"] == 7
     other = FORMS["landscape"](system(models, modelscope, "landscape"), "cpu")
     assert other.arguments(Settings())["guidance_scale"] == 8 and other.arguments(Settings())["eta"] == 0

@@ -44,7 +44,7 @@ from train_vae import train_vae  # noqa: E402
 logger = logging.getLogger("train_tiny")
 
 MINUTES = {
-    "clip": 10.0, "text": 15.0, "vae": 40.0, "unet": 60.0, "motion": 140.0, "pictures": 15.0, "retention": 150.0,
+    "clip": 10.0, "text": 15.0, "vae": 40.0, "unet": 60.0, "motion": 140.0, "pictures": 15.0, "retention": 220.0,
 }  # fmt: skip
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the rendered scenes
 CAPTIONS_PER_CLIP = 4
@@ -59,6 +59,8 @@ MOTION_FLAGS = (
 
 # A clip that begins still in sampling otherwise often stays still, whatever its caption says of the camera.
 SLOW_MOTION = ("--slow_motion_prob", "0.6")
+# The more so with a picture: what it shows stands still from the first step on.
+STANDSTILL = ("--slow_motion_prob", "0.7", "--standstill_prob", "0.5")
 RETENTION_FLAGS = ("--optimizer", "muon", "--learning_rate", "1e-3")
 # What is seen is settled where there is more noise than signal, how it looks where there is less.
 NOISY_TIMESTEPS = (
@@ -236,7 +238,7 @@ class TinyFamily:
         self.train_branch(
             "retention", "--image_retention_name_or_path", str(self.run_dir / "pictures" / "image_retention"),
             "--num_frames_range", "16", "--train_batch_size", str(self.args.batch_scale * 4),
-            "--gradient_accumulation_steps", "2", "--first_frame_weight", "8", *SLOW_MOTION,
+            "--gradient_accumulation_steps", "2", "--first_frame_weight", "8", *STANDSTILL, *NOISY_TIMESTEPS,
             "--lr_scheduler", "cosine", "--lr_warmup_steps", "50",
             "--use_ema", "--ema_decay", "0.998", "--max_train_steps", str(self.args.retention_steps),
             "--validation_steps", "500", "--validation_images", *map(str, pictures), "--validation_prompts", *prompts,
@@ -422,7 +424,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--picture_steps", type=int, default=800, help="of the image retention branch on single frames"
     )
-    parser.add_argument("--retention_steps", type=int, default=3600, help="as --motion_steps, of the branch on clips")
+    parser.add_argument("--retention_steps", type=int, default=6000, help="as --motion_steps, of the branch on clips")
     parser.add_argument("--batch_scale", type=int, default=1, help="multiplies every batch: 1 for a CPU, 8 for a GPU")
     parser.add_argument(
         "--mixed_precision",
