@@ -146,17 +146,6 @@ def test_flags_change_the_clips(raw, tmp_path):
             assert read_video(tmp_path / "clips" / row["file_name"]).frames[:, [0, -1]].mean(axis=(2, 3)).min() > 20
 
 
-def test_a_clip_without_a_caption_takes_no_other_with_it(tmp_path):
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    for name in ("a.mp4", "b.mp4"):
-        write_video(raw / name, scene(0), FPS)
-    (raw / "b.txt").write_text("Ink")
-    assert run([str(raw), "--output_dir", str(tmp_path / "clips"), *SMALL]) == 0
-    assert kept(tmp_path / "clips") == [("b.mp4", 0.2)]
-    assert refused(tmp_path / "clips") == {"a.mp4": ["no caption"]}
-
-
 def test_duplicates_go_by_path_and_pieces_of_a_scene_are_none():
     def clip(source: str, scene: int, *hashes: str) -> dict:
         return {"source": source, "scene": scene, "start": 0.0, "hashes": list(hashes), "refused": []}

@@ -66,10 +66,9 @@ def main(args: argparse.Namespace) -> int:
     clips = [clip for outcome in outcomes for clip in outcome["clips"]]
 
     # 2. What takes all clips together
+    refuse_duplicates([clip for clip in clips if not clip["refused"]], args.max_hash_distance)
     fit = [clip for clip in clips if not clip["refused"]]
     caption_clips(fit, args.source_dir, work_dir, table, args.caption_model, args.caption_prompt)
-    # After that, lest a clip go for its likeness to one that goes for want of a caption.
-    refuse_duplicates([clip for clip in fit if not clip["refused"]], args.max_hash_distance)
 
     # 3. The data set
     errors = {outcome["source"]: outcome["error"] for outcome in outcomes if outcome["error"]}
