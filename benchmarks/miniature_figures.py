@@ -38,7 +38,8 @@ from train_tiny import encode_clip  # noqa: E402
 
 
 HELD_OUT_SEED = 3  # of scenes, words and noise; training clips are of seed 1
-STEPS, GUIDANCE_SCALE = 25, 4.0
+STEPS = 25
+GUIDANCE_SCALE = 4.0  # with which the published rows were painted
 NOISES = 8  # steps of the schedule at which a held-out clip's loss is taken, one in each eighth
 CAMERA = "camera accuracy"
 
