@@ -11,6 +11,7 @@ from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 if TYPE_CHECKING:
     import torch
+    from diffusers import ModelMixin
 
     from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 
@@ -91,14 +92,10 @@ def load_pipeline(
         components = {}
         if motion_adapter is not None:
             with _blaming(f"--motion-adapter {motion_adapter}", motion_adapter):
-                adapter = MotionAdapter.from_pretrained(_resolved(motion_adapter), dtype=torch_dtype)
-                _check_whole(adapter, "motion adapter")
-            components["motion_adapter"] = adapter
+                components["motion_adapter"] = _load_whole(MotionAdapter, motion_adapter, torch_dtype)
         if image_retention is not None:
             with _blaming(f"--image-retention {image_retention}", image_retention):
-                branch = ImageRetention.from_pretrained(_resolved(image_retention), dtype=torch_dtype)
-                _check_whole(branch, "branch")
-            components["image_retention"] = branch
+                components["image_retention"] = _load_whole(ImageRetention, image_retention, torch_dtype)
         with _blaming(f"--model {model}", model):
             source = _resolved(model_source(model))
             pipe = pipeline_class.from_pretrained(source, dtype=torch_dtype, **components)
@@ -115,11 +112,18 @@ def load_pipeline(
     return pipe
 
 
-def _check_whole(model: "torch.nn.Module", what: str) -> None:
-    """Raise a `ValueError` for a model that got weights of another kind: where some are missing, diffusers goes on."""
+def _load_whole(model_class: "type[ModelMixin]", source: str, dtype: "torch.dtype") -> "ModelMixin":
+    """The model in `source`. Raises a `ValueError` for one of another class, and where weights are missing: diffusers
+    goes on with both."""
+    source = _resolved(source)
+    found = model_class.load_config(source).get("_class_name", model_class.__name__)
+    if found != model_class.__name__:
+        raise ValueError(f"it is of the class {found}, not {model_class.__name__}.")
+    model = model_class.from_pretrained(source, dtype=dtype)
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:
-        raise ValueError(f"has no weights {missing[0]}, so it is no {what}.")
+        raise ValueError(f"{missing[0]} is missing in its weights.")
+    return model
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from pipeline_landscape_video.video_io import probe_video, read_metadata
@@ -146,8 +147,9 @@ def test_pictures_as_people_have_them(animate, mode):
         (["painting.png", "mist", "--image-retention", "other"], "cross_attention_dim is 32, but 16 in the UNet"),
         (["painting.png", "mist", "--image-retention", "damaged/image_retention"], "--image-retention damaged/image_"),
         (["painting.png", "mist", "--model", "damaged"], "--model damaged: "),
-        (["painting.png", "mist", "--image-retention", "moving/motion_adapter"], "--image-retention moving/motion_"),
-        (["painting.png", "mist", "--motion-adapter", "moving/image_retention"], "--motion-adapter moving/image_rete"),
+        (["painting.png", "mist", "--image-retention", "moving/motion_adapter"], "of the class MotionAdapter, not"),
+        (["painting.png", "mist", "--motion-adapter", "moving/image_retention"], "of the class ImageRetention, not"),
+        (["painting.png", "mist", "--image-retention", "part"], "conv_in.weight is missing in its weights"),
         (
             ["painting.png", "mist", "--model", "shanshui-tiny"],
             "shanshui-tiny: has no trained image_retention/",
@@ -171,6 +173,10 @@ def test_wrong_input_is_one_line_and_writes_nothing(animate, moving, monkeypatch
 
         branch = ImageRetention.from_pretrained(moving / "image_retention")
         ImageRetention.from_config(dict(branch.config) | {"cross_attention_dim": 32}).save_pretrained("other")
+    if "part" in arguments:
+        weights = Path(shutil.copytree(moving / "image_retention", "part"), "diffusion_pytorch_model.safetensors")
+        tensors = load_file(weights)
+        save_file({name: tensors[name] for name in tensors if "conv_in.weight" not in name}, weights)
     if any(argument.startswith("moving/") for argument in arguments):  # the folder beside the one that is meant
         shutil.copytree(moving, "moving")
     if any("damaged" in argument for argument in arguments):
