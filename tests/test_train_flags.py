@@ -124,6 +124,7 @@ def test_learning_rates_are_closed_forms():
         ("--use_8bit_adam --optimizer muon", "--use_8bit_adam is AdamW's, but --optimizer is muon"),
         ("--slow_motion_prob 2", "--slow_motion_prob is 2.0, but has to be between 0 and 1"),
         ("--standstill_prob -1", "--standstill_prob is -1.0, but has to be between 0 and 1"),
+        ("--standstill_prob 1", "how many slow clips stand still, but --slow_motion_prob is 0"),
         ("--timestep_bias_portion 1", "--timestep_bias_portion is 1.0, but has to be between 0 and 1"),
         ("--timestep_bias_multiplier 0", "--timestep_bias_multiplier is 0.0, but has to be above 0"),
         ("--no_versatile --no_sparse_causal", "leave no attention over time"),

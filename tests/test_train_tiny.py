@@ -67,13 +67,21 @@ def test_the_same_command_goes_on_where_it_was(built):
     assert (built / "tiny" / "README.md").read_text(encoding="utf-8") == card
 
 
+RESUMED = (1500, 2700, 300, 360)  # seconds, from zero again where it went on: 45 minutes, and 6
+
+
 @pytest.mark.parametrize(
-    ("status", "minutes", "left"), [("time_over", 54, None), ("stopped", 54, 3.0), ("time_over", 80, 29.0)]
+    ("seconds", "status", "minutes", "left"),
+    [
+        (RESUMED, "time_over", 54, None),
+        (RESUMED, "stopped", 54, 3.0),
+        (RESUMED, "time_over", 80, 29.0),
+        ((), "stopped", 80, 80.0),
+    ],
 )
-def test_a_script_that_goes_on_gets_the_minutes_that_are_left(tmp_path, status, minutes, left):
-    seconds = [1500, 2700, 300, 360]  # counted from zero again where it went on: 45 minutes, and 6
+def test_a_script_that_goes_on_gets_the_minutes_that_are_left(tmp_path, seconds, status, minutes, left):
     lines = [json.dumps({"step": 10 * (n + 1), "seconds": time}) for n, time in enumerate(seconds)]
-    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "log.jsonl").write_text("".join(line + "\n" for line in lines))
     (tmp_path / "status.json").write_text(json.dumps({"status": status}))
     (tmp_path / "checkpoint-20").mkdir()
     write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(' '.join(sys.argv[2:]))"

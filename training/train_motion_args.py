@@ -299,6 +299,8 @@ def _check(args: argparse.Namespace) -> None:
             value = getattr(args, name)
             if value is not None and not holds(value):
                 raise ValueError(f"--{name} is {value}, but has to be {what}.")
+    if args.standstill_prob > 0 and args.slow_motion_prob == 0:
+        raise ValueError("--standstill_prob says how many slow clips stand still, but --slow_motion_prob is 0.")
     if not 0 < args.timestep_bias_portion < 1:
         raise ValueError(f"--timestep_bias_portion is {args.timestep_bias_portion}, but has to be between 0 and 1.")
     if args.contrastive_weight > 0:

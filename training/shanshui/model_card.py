@@ -3,6 +3,7 @@
 import json
 import platform
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import diffusers
@@ -98,5 +99,5 @@ def training_row(run_dir: Path, stage: str) -> str:
 
 def resumed_seconds(log: list[dict]) -> float:
     """Training time of a log in which "seconds" starts anew at each resumption."""
-    following = [line["seconds"] for line in log[1:]] + [0.0]
-    return sum(line["seconds"] for line, after in zip(log, following, strict=True) if after < line["seconds"])
+    seconds = [line["seconds"] for line in log] + [0.0]
+    return sum(last for last, after in pairwise(seconds) if after < last)

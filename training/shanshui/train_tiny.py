@@ -348,9 +348,7 @@ class TinyFamily:
         logger.info("all weights: %.1f MB", weights / 1e6)
 
 
-STAGES = (
-    "render", "clip", "text", "vae", "latents", "unet", "motion", "pictures", "retention", "export",
-)  # fmt: skip
+STAGES = ("render", "clip", "text", "vae", "latents", "unet", "motion", "pictures", "retention", "export")
 SET_UP = 5.0  # minutes that a script may take before its first step: they are its own, but not in its log
 
 
