@@ -177,12 +177,14 @@ def test_captions_come_from_the_table_then_the_side_car_then_the_model(raw, prep
 
     assert run(flags) == 0
     texts = {Path(row["file_name"]).name: row["text"] for row in rows(tmp_path / "clips" / "metadata.jsonl")}
-    assert texts == {first: "for this clip", other: "for all clips of it"}
+    written = {first: "for this clip", other: "for all clips of it"}
+    (copy,) = set(texts) - set(written)  # it has a side-car, so it stays instead of the clip that has lost its own
+    assert texts == written | {copy: "Ink, more/copy of a.mp4"}
     assert refused(tmp_path / "clips")["a.mp4"] == ["no caption"] and "1 rows of captions name no clip" in caplog.text
 
     assert run([*flags, "--caption_model", str(model)]) == 0
     said = {Path(row["file_name"]).name: row["text"] for row in rows(tmp_path / "clips" / "metadata.jsonl")}
-    assert said == texts | {second: said[second]} and said[second]
+    assert said == written | {second: said[second]} and said[second]
     (model / "model.safetensors").unlink()  # what it said is remembered
     assert run([*flags, "--caption_model", str(model)]) == 0
     assert {Path(row["file_name"]).name: row["text"] for row in rows(tmp_path / "clips" / "metadata.jsonl")} == said
@@ -217,6 +219,19 @@ def test_a_side_car_that_cannot_be_read_refuses_its_clips_only(tmp_path, caption
     assert run([str(tmp_path / "raw"), "--output_dir", str(tmp_path / "clips"), *SMALL]) == 0
     (row,) = rows(tmp_path / "clips" / "refused.jsonl")
     assert kept(tmp_path / "clips") == [("b.mp4", 0.2)] and row["refused"][0].startswith(reason)
+
+
+def test_a_clip_without_a_caption_takes_no_other_with_it(tmp_path):
+    (tmp_path / "raw").mkdir()
+    for name in "abc":
+        write_video(tmp_path / "raw" / f"{name}.mp4", scene(0), FPS)
+    (tmp_path / "raw" / "b.txt").write_text("ink")
+    flags = [str(tmp_path / "raw"), "--output_dir", str(tmp_path / "clips"), *SMALL]
+    assert run(flags) == 0
+    assert [name for name, _ in kept(tmp_path / "clips")] == ["b.mp4"]
+    assert refused(tmp_path / "clips") == {"a.mp4": ["no caption"], "c.mp4": ["no caption"]}
+    assert run([*flags, "--caption_model", str(build_captioner(tmp_path / "captioner"))]) == 0
+    assert [name for name, _ in kept(tmp_path / "clips")] == ["a.mp4"]
 
 
 # The report and the card

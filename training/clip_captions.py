@@ -48,26 +48,18 @@ def read_caption_table(path: Path | None) -> dict[str, list[str]]:
     return table
 
 
-def caption_clips(
-    clips: list[dict[str, Any]],
-    source_dir: Path,
-    work_dir: Path,
-    table: dict[str, list[str]],
-    model: str | None = None,
-    prompt: str = PROMPT,
+def take_written_captions(
+    clips: list[dict[str, Any]], source_dir: Path, table: dict[str, list[str]], others_follow: bool
 ) -> None:
-    """Give each clip its "texts"; one without a caption, or with one that cannot be used, is refused.
-
-    What a model said is kept in the work folder, so that a run that was stopped does not ask again.
+    """Give each clip the "texts" that somebody wrote; one whose caption cannot be used is refused.
 
     Args:
         table: of `read_caption_table`.
-        model: the folder or hub id of any image-text-to-text model of transformers.
+        others_follow: a clip that nobody wrote anything for is not refused, for a model will be asked.
     """
     unknown = set(table) - {clip["name"] + ".mp4" for clip in clips} - {clip["source"] for clip in clips}
     if unknown:
         logger.warning("%d rows of captions name no clip and no video, %r for one.", len(unknown), min(unknown))
-    silent = []
     for clip in clips:
         try:
             texts = table.get(clip["name"] + ".mp4") or table.get(clip["source"])
@@ -75,13 +67,38 @@ def caption_clips(
         except ValueError as error:
             clip["refused"] = [f"caption: {error}"]
             continue
-        if not clip["texts"]:
-            silent.append(clip)
-    if model is not None:
-        _ask(silent, work_dir, model, prompt)
-    for clip in silent:
-        if not clip["texts"]:
+        if not clip["texts"] and not others_follow:
             clip["refused"] = [NO_CAPTION]
+
+
+def ask_for_captions(clips: list[dict[str, Any]], work_dir: Path, model: str, prompt: str) -> None:
+    """Give each clip without "texts" what a model says of it; where that is no caption, the clip is refused.
+
+    What the model said is kept in the work folder, so that a run that was stopped does not ask again.
+
+    Args:
+        model: the folder or hub id of any image-text-to-text model of transformers.
+    """
+    silent = [clip for clip in clips if not clip["texts"]]
+    said_path = work_dir / "captions.jsonl"
+    said = {}
+    if said_path.is_file():
+        for _, row in read_rows(said_path, refused=[]):
+            said[tuple(row["key"])] = row["text"]
+    describe = None
+    with said_path.open("a", encoding="utf-8") as file:
+        for clip in tqdm(silent, desc="Captioning", unit="clip", disable=None):
+            path = work_dir / "clips" / f"{clip['name']}.mp4"
+            key = (clip["name"], str(path.stat().st_mtime_ns), model, prompt)
+            if key not in said:
+                describe = describe or load_captioner(model, prompt)
+                said[key] = describe(_pictures(path))
+                file.write(json.dumps({"key": key, "text": said[key]}) + "\n")
+                file.flush()
+            try:
+                clip["texts"] = [clean_caption(said[key])]
+            except ValueError as error:
+                clip["refused"] = [f"caption of {model}: {error}"]
 
 
 def load_captioner(model: str, prompt: str) -> Describe:
@@ -127,29 +144,6 @@ def _side_car(video: Path) -> list[str]:
         return [clean_caption(path.read_bytes().decode("utf-8-sig"))]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} has to be UTF-8: {error}.") from None
-
-
-def _ask(clips: list[dict[str, Any]], work_dir: Path, model: str, prompt: str) -> None:
-    said_path = work_dir / "captions.jsonl"
-    said = {}
-    if said_path.is_file():
-        for _, row in read_rows(said_path, refused=[]):
-            said[tuple(row["key"])] = row["text"]
-    describe = None
-    with said_path.open("a", encoding="utf-8") as file:
-        for clip in tqdm(clips, desc="Captioning", unit="clip", disable=None):
-            path = work_dir / "clips" / f"{clip['name']}.mp4"
-            key = (clip["name"], str(path.stat().st_mtime_ns), model, prompt)
-            if key not in said:
-                describe = describe or load_captioner(model, prompt)
-                said[key] = describe(_pictures(path))
-                file.write(json.dumps({"key": key, "text": said[key]}) + "\n")
-                file.flush()
-            try:
-                clip["texts"] = [clean_caption(said[key])]
-            except ValueError as error:
-                clip["refused"] = [f"caption of {model}: {error}"]
-                clip["texts"] = [""]
 
 
 def _pictures(path: Path, count: int = 3) -> list[Image.Image]:

@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from checkpoints import write_directory
-from clip_captions import PROMPT, caption_clips, read_caption_table
+from clip_captions import PROMPT, ask_for_captions, read_caption_table, take_written_captions
 from clip_filters import Thresholds, hash_distances
 from clip_listing import VIDEO_EXTENSIONS
 from dataset_report import write_card, write_report
@@ -65,14 +65,17 @@ def main(args: argparse.Namespace) -> int:
     outcomes = [outcomes[name] for name in sources]  # in the order of paths, whoever was ready first
     clips = [clip for outcome in outcomes for clip in outcome["clips"]]
 
-    # 2. What takes all clips together
-    refuse_duplicates([clip for clip in clips if not clip["refused"]], args.max_hash_distance)
-    fit = [clip for clip in clips if not clip["refused"]]
-    caption_clips(fit, args.source_dir, work_dir, table, args.caption_model, args.caption_prompt)
+    # 2. What takes all clips together. Written captions first: a clip that goes for want of one is no reason to refuse
+    #    another that looks like it. The model, which takes long, is not asked about duplicates.
+    model = args.caption_model
+    take_written_captions(fit(clips), args.source_dir, table, others_follow=model is not None)
+    refuse_duplicates(fit(clips), args.max_hash_distance)
+    if model is not None:
+        ask_for_captions(fit(clips), work_dir, model, args.caption_prompt)
 
     # 3. The data set
     errors = {outcome["source"]: outcome["error"] for outcome in outcomes if outcome["error"]}
-    kept = [clip for clip in clips if not clip["refused"]]
+    kept = fit(clips)
     settings = {**asdict(preparation), **asdict(limits), "max_hash_distance": args.max_hash_distance}
     del settings["limits"]
     with write_directory(args.output_dir) as directory:
@@ -87,6 +90,11 @@ def main(args: argparse.Namespace) -> int:
         logger.error("No clip is left to train on.")
         return EXIT_FAILED
     return 0
+
+
+def fit(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that nothing has been found against so far."""
+    return [clip for clip in clips if not clip["refused"]]
 
 
 def find_sources(source_dir: Path) -> list[str]:
