@@ -4,8 +4,10 @@ What differs between them is how they are put together and what their call is na
 """
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from landscape_evaluation.model_sources import (
     pipeline_folder,
 )
 from landscape_evaluation.weights import hash_configs, hash_weights
-from pipeline_landscape_video.embedded_model import choose_sampling
+from pipeline_landscape_video.embedded_model import choose_sampling, default_sampling
 from pipeline_landscape_video.quiet_loading import less_chatter
 
 
@@ -61,7 +63,8 @@ class SystemSpec:
             raise ValueError(f"{self.name}: {self.form} takes no adapter.")
 
     def record(self) -> dict[str, Any]:
-        """Everything that decides the clips, with the hashes of every part's weights and configuration."""
+        """Everything that decides the clips, with the hashes of every part's weights and configuration. A setting that
+        was not given is the default that stands for it: another version of this program may have another."""
         sources = {"model": self.model, "adapter": self.adapter, "lora": self.lora}
         hashes = {}
         with naming(self.name, self.model):
@@ -69,7 +72,10 @@ class SystemSpec:
             paths |= {role: local_source(sources[role]) for role in ("adapter", "lora") if sources[role]}
             for role, path in paths.items():
                 hashes |= {f"{role}_sha256": hash_weights(path), f"{role}_config_sha256": hash_configs(path)}
-        return {"form": self.form, **sources, **hashes, **asdict(self.settings)}
+            defaults = FORMS[self.form].defaults(paths["model"])
+        settings = asdict(self.settings)
+        settings |= {name: value for name, value in defaults.items() if settings.get(name) is None}
+        return {"form": self.form, **sources, **hashes, **settings}
 
 
 class Painter:
@@ -101,6 +107,11 @@ class Painter:
         from diffusers import DiffusionPipeline
 
         return DiffusionPipeline
+
+    @classmethod
+    def defaults(cls, folder: Path) -> dict[str, Any]:
+        """What stands for settings that are not given, for the pipeline in `folder`."""
+        return {"steps": cls.steps, "guidance_scale": cls.guidance_scale}
 
     def parts(self, spec: SystemSpec, dtype: torch.dtype) -> dict[str, Any]:
         """What does not come from the model's folder."""
@@ -165,6 +176,11 @@ class Landscape(Painter):
         from pipeline_landscape_video import LandscapeVideoPipeline
 
         return LandscapeVideoPipeline
+
+    @classmethod
+    def defaults(cls, folder: Path) -> dict[str, Any]:
+        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+        return super().defaults(folder) | default_sampling(config)._asdict()
 
     def parts(self, spec: SystemSpec, dtype: torch.dtype) -> dict[str, Any]:
         return {} if spec.adapter is None else {"motion_adapter": load_adapter(spec.adapter, dtype)}

@@ -19,9 +19,11 @@ from diffusers import (
 )
 from safetensors.torch import save_file
 
+from landscape_evaluation.generated_clips import GeneratedClips
 from landscape_evaluation.model_sources import load_adapter
 from landscape_evaluation.text_to_video import FORMS, Settings, SystemSpec, parse_system
 from motion_adapter.convert import save_animatediff
+from pipeline_landscape_video.embedded_model import Sampling
 from tiny_models import build_components
 
 
@@ -197,6 +199,18 @@ def test_the_record_knows_weights_and_settings(models, modelscope, tmp_path):
     other = replace(spec, adapter=str(tmp_path / "adapter")).record()
     assert other["adapter_sha256"] == record["adapter_sha256"]
     assert other["adapter_config_sha256"] != record["adapter_config_sha256"]
+
+
+def test_the_record_names_the_defaults_in_force(models, modelscope, monkeypatch):
+    tiny = SystemSpec("tiny", "landscape", "shanshui-tiny")
+    record = tiny.record()
+    assert (record["steps"], record["guidance_scale"], record["eta"]) == (25, 2.0, 1.0)
+    assert replace(tiny, settings=Settings(guidance_scale=7)).record()["guidance_scale"] == 7
+    assert system(models, modelscope, "landscape").record()["guidance_scale"] == 8
+    assert system(models, modelscope, "animatelcm", steps=None).record()["steps"] == 6
+    folder = GeneratedClips(tiny, ["mist"], models, 0, 1).folder
+    monkeypatch.setattr("pipeline_landscape_video.embedded_model.EMBEDDED", Sampling(3.0, 1.0))
+    assert GeneratedClips(tiny, ["mist"], models, 0, 1).folder != folder  # as with a version that has another
 
 
 def test_systems_in_one_line():
