@@ -134,7 +134,7 @@ def attach_motion_adapter(unet: UNet2DConditionModel, adapter: MotionAdapter) ->
         ValueError: the two do not fit (which block, which sizes), or the config names an unknown mode.
     """
     check_adapter_fits(unet, adapter)
-    motion_unet = UNetMotionModel.from_unet2d(unet, adapter)
+    motion_unet = UNetMotionModel.from_unet2d(unet, adapter).to(unet.device)  # diffusers leaves it on the CPU
     install_sparse_causal_attention(motion_unet, adapter.config.get("sparse_causal_mode", "full"))
     remove_attentions(motion_unet, adapter.config.get("removed_attentions", ()))
     return motion_unet.train(unet.training)

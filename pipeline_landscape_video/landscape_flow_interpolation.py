@@ -398,7 +398,8 @@ def _splat(values: Tensor, flow: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]
             x, y = corner[:, 0] + dx, corner[:, 1] + dy
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             weight = (1 - dx - fraction[:, 0]).abs() * (1 - dy - fraction[:, 1]).abs() * inside
-            pixel = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long()
+            x, y = x.clamp(0, width - 1).long(), y.clamp(0, height - 1).long()  # floats end at 2**24 pixels
+            pixel = y * width + x
             pixel = rearrange(pixel, "n h w -> n 1 (h w)").expand_as(carried)
             sums.scatter_add_(2, pixel, carried * rearrange(weight, "n h w -> n 1 (h w)"))
     sums = rearrange(sums, "n c (h w) -> n c h w", h=height)

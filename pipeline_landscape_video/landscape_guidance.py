@@ -52,6 +52,8 @@ def stack_pictures(
 def list_stages(prompt: str | list[str] | None, prompts: list[str | list[str]] | None) -> list[str | list[str] | None]:
     """The text of each stage. Raises a `ValueError` for both arguments, or for stages without a text."""
     if prompts is None:
+        if not isinstance(prompt, str | list | None):
+            raise ValueError(f"`prompt` is {prompt!r}, must be a text or a list of them.")
         return [prompt]
     if prompt is not None:
         raise ValueError("there is a `prompt` besides the `prompts` of stages; give one of them.")
@@ -67,6 +69,8 @@ def common_length(
     texts: list[str | list[str] | None], pictures: torch.Tensor | None, negative_prompt: str | list[str] | None
 ) -> int:
     """How many clips are made. Raises a `ValueError` for lists of different lengths, other than 1."""
+    if not isinstance(negative_prompt, str | list | None):
+        raise ValueError(f"`negative_prompt` is {negative_prompt!r}, must be a text or a list of them.")
     lengths = {len(text) for text in (*texts, negative_prompt) if isinstance(text, list)}
     lengths |= set() if pictures is None else {len(pictures)}
     longest = max(lengths, default=1)

@@ -141,8 +141,9 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
                 " fuse LoRA, unload IP-Adapters, disable FreeNoise, and copy then."
             )
         for layer in branch._new_layers():
-            layer.to_empty(device=unet.device).to(unet.dtype)
+            layer.to_empty(device="cpu")  # where a seed means the same for every device
             _draw(layer, generator)
+            layer.to(unet.device, unet.dtype)
         for layer in (branch.image_embedding.conv_out, *branch.zero_convs, branch.zero_conv_mid):
             zero_module(layer)
         if "removed_attentions" in unet.config:

@@ -118,6 +118,15 @@ def check_adapter_fits(unet: UNet2DConditionModel, adapter: MotionAdapter) -> No
             fits = name in known or name in IMAGE_ONLY_ENTRIES or same
         if not fits:
             raise ValueError(f"`unet` has {name}={value!r}, which a motion UNet cannot have.")
+    if unet.config.in_channels != unet.config.out_channels:
+        raise ValueError(
+            f"`unet` takes {unet.config.in_channels} channels and predicts {unet.config.out_channels}, as for"
+            " inpainting: use one that takes as many as it predicts."
+        )
+    if adapter.config.get("conv_in_channels"):
+        raise ValueError(
+            "`motion_adapter` has an input for pictures, as PIA's (`conv_in_channels`): it has no use here."
+        )
     for block_type in (*unet.config.down_block_types, *unet.config.up_block_types):
         if block_type not in IMAGE_BLOCKS:
             raise ValueError(
@@ -147,7 +156,7 @@ def build_motion_unet(
         if adapter is None:
             raise ValueError("`unet` is an image UNet, so `motion_adapter` must be given: nothing moves without.")
         check_adapter_fits(unet, adapter)
-        unet = UNetMotionModel.from_unet2d(unet, adapter)
+        unet = UNetMotionModel.from_unet2d(unet, adapter).to(unet.device)  # diffusers leaves it on the CPU
         install_sparse_causal_attention(unet, adapter.config.get("sparse_causal_mode", "full"))
     elif isinstance(unet, UNetMotionModel):
         warn_about_idle_adapter(unet, adapter)

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -135,6 +136,8 @@ class DISFlowEstimator:
         if not 1 <= patch_stride <= 8:
             raise ValueError(f"`patch_stride` is {patch_stride}, but patches of 8 pixels are 1 to 8 apart.")
         _check_chunk_size(num_threads)
+        if find_spec("cv2") is None:  # said now, and not when a clip is painted
+            raise ImportError("The flow estimator 'dis' needs OpenCV: `pip install opencv-python`.")
         self.finest_scale = finest_scale
         self.patch_stride = patch_stride
         self.num_threads = num_threads or os.cpu_count() or 1
@@ -226,6 +229,9 @@ class FlowEstimatorCache:
 
 
 def _estimator_at_hand() -> str:
+    if find_spec("torchvision") is None:
+        logger.warning("Flow estimator: OpenCV DIS; RAFT needs torchvision.")
+        return "dis"
     from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
 
     downloaded = Path(torch.hub.get_dir()) / "checkpoints"

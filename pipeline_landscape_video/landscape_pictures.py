@@ -99,7 +99,8 @@ def pictures_to_tensor(pictures: Any, height: int, width: int, fit: str = "crop"
     if isinstance(pictures, list | tuple) and pictures and all(isinstance(one, Image.Image) for one in pictures):
         return torch.stack([fit_picture(picture, height, width, fit) for picture in pictures]) * 2 - 1
     if isinstance(pictures, np.ndarray):
-        pictures = torch.from_numpy(pictures).movedim(-1, -3)
+        pictures = torch.from_numpy(pictures)
+        pictures = pictures if pictures.ndim < 3 else pictures.movedim(-1, -3)
     if not isinstance(pictures, torch.Tensor):
         raise TypeError(f"`image` is a {type(pictures).__name__}, must be a PIL image, a list of them, or a tensor.")
     pictures = pictures[None] if pictures.ndim == 3 else pictures
@@ -108,7 +109,7 @@ def pictures_to_tensor(pictures: Any, height: int, width: int, fit: str = "crop"
             f"`image` is a tensor or array of {tuple(pictures.shape)}, must be of (batch, 3, {height}, {width}): only"
             " PIL images are fitted."
         )
-    if not pictures.is_floating_point() or pictures.min() < 0 or pictures.max() > 1:
+    if not (pictures.is_floating_point() and pictures.min() >= 0 and pictures.max() <= 1):  # NaN is neither
         raise ValueError(f"`image` has {pictures.dtype} from {pictures.min()} to {pictures.max()}, must be in [0, 1].")
     return pictures.float() * 2 - 1
 

@@ -45,33 +45,57 @@ class LandscapePipelineParts:
         """The most frames of one clip."""
         return self.unet.config.motion_max_seq_length
 
-    def check_sizes(
+    def check_numbers(
         self,
         prompt: str | list[str] | dict[int, str] | None,
         num_frames: int,
         height: int | None,
         width: int | None,
         num_inference_steps: int,
-        latents: torch.Tensor | None,
+        eta: float,
+        decode_chunk_size: int,
     ) -> None:
-        """Raise a `ValueError` that names the number which cannot work with these models."""
+        """Raise a `ValueError` that names the number which cannot work with these models, or a prompt that is none."""
+        if not isinstance(prompt, str | list | dict | None):
+            raise ValueError(f"`prompt` is {prompt!r}, must be a text or a list of them.")
         if prompt is not None and len(prompt) == 0 and not isinstance(prompt, str):
             raise ValueError("`prompt` is empty, give at least one.")
-        for name, number in (("num_frames", num_frames), ("num_inference_steps", num_inference_steps)):
+        counts = {
+            "num_frames": num_frames,
+            "num_inference_steps": num_inference_steps,
+            "decode_chunk_size": decode_chunk_size,
+        }
+        for name, number in counts.items():
             if not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"`{name}` is {number}, must be a whole number of at least 1.")
+        if not 0 <= eta <= 1:  # DDIM's step would take the root of a negative number
+            raise ValueError(f"`eta` is {eta}, must be between 0 and 1.")
         multiple = math.lcm(8, self.vae_scale_factor)
         for name, size in (("height", height), ("width", width)):
             if size is not None and (size <= 0 or size % multiple != 0):
                 raise ValueError(f"`{name}` is {size}, must be a positive multiple of {multiple}.")
-        if latents is not None and not self.free_noise_enabled and latents.shape[2] != num_frames:
-            raise ValueError(f"`num_frames` is {num_frames}, but `latents` hold {latents.shape[2]} frames.")
         name, frames = "num_frames", num_frames
         if self.free_noise_enabled:  # it samples any number of frames, in windows of so many
             name, frames = "context_length", self._free_noise_context_length
         positions = self.motion_positions
         if frames > positions:
             raise ValueError(f"`{name}` is {frames}, but this motion adapter has positions for at most {positions}.")
+
+    def check_latents(
+        self, latents: torch.Tensor | None, batch_size: int, num_frames: int, height: int | None, width: int | None
+    ) -> None:
+        """Raise a `ValueError` for initial noise of another shape; with FreeNoise, which repeats it, of any length."""
+        if latents is None:
+            return
+        given, sample_size = tuple(latents.shape), self.unet.config.sample_size
+        sides = [sample_size if side is None else side // self.vae_scale_factor for side in (height, width)]
+        frames = given[2] if self.free_noise_enabled and len(given) == 5 else num_frames
+        wanted = (batch_size, self.unet.config.in_channels, frames, *sides)
+        if given != wanted:
+            raise ValueError(
+                f"`latents` are {given}, must be {wanted}: (batch, channels, num_frames, height / "
+                f"{self.vae_scale_factor}, width / {self.vae_scale_factor})."
+            )
 
     def warn_about_cut_text(self, text: str | list[str] | dict[int, str] | None) -> None:
         """Warn with the end of a negative prompt that is too long; the parent warns about the prompt, but not here."""
@@ -98,6 +122,14 @@ class LandscapePipelineParts:
         if callable(flow_estimator):
             return flow_estimator
         return self._flow_estimators.get(flow_estimator, weights, self._execution_device, self.vae.dtype)
+
+    def enable_free_noise(self, context_length: int | None = 16, *args: Any, **kwargs: Any) -> None:
+        """As the parent's, but a motion UNet without an adapter will do; `None` takes all positions that there are."""
+        adapter, self.motion_adapter = self.motion_adapter, self.motion_adapter or self.unet
+        try:
+            super().enable_free_noise(context_length or self.motion_positions, *args, **kwargs)
+        finally:
+            self.motion_adapter = adapter
 
     def disable_free_noise(self) -> None:
         """Disable FreeNoise. (The parent's method fails on a middle block without motion modules, our default.)"""
@@ -127,8 +159,8 @@ def check_keywords(keywords: dict[str, Any], call: Callable) -> None:
 
 
 def check_choices(**choices: tuple[Any, Sequence[str | None]]) -> None:
-    """Raise a `ValueError` for an argument `name=(value, allowed)` that is neither allowed nor a callable."""
+    """Raise a `ValueError` for an argument `name=(value, allowed)` that is not allowed."""
     for name, (value, allowed) in choices.items():
-        if value not in allowed and not callable(value):
+        if value not in allowed:
             words = ", ".join(word for word in allowed if word is not None)
             raise ValueError(f"`{name}` is {value!r}, must be one of {words}.")

@@ -132,6 +132,7 @@ class LandscapeVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline):
         Args:
             num_videos_per_prompt: 1; for more clips of a prompt, repeat it.
             num_frames: frames to sample, at most the positions of the motion adapter (FreeNoise lifts that).
+            eta: how much noise each step of DDIM draws anew, from 0 to 1.
             height: of the frames in pixels, a multiple of 8; the UNet's own size if `None`.
             width: as `height`.
             output_type: `"pil"`, `"np"`, `"pt"` (both in [0, 1]) or `"latent"` (before decoding, not interpolated).
@@ -156,12 +157,14 @@ class LandscapeVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline):
         check_choices(
             output_type=(output_type, OUTPUT_TYPES),
             sofp_mode=(sofp_mode, SOFP_MODES),
-            flow_estimator=(flow_estimator, (None, *FLOW_ESTIMATORS)),
+            flow_estimator=(None if callable(flow_estimator) else flow_estimator, (None, *FLOW_ESTIMATORS)),
         )
         self.unet = with_sparse_causal_attention(self.unet, self.motion_adapter)  # someone may have assigned another
         if num_videos_per_prompt not in (None, 1):  # the parent would make one and say nothing
             raise ValueError(f"`num_videos_per_prompt` is {num_videos_per_prompt}, must be 1: repeat the prompt.")
-        self.check_sizes(prompt, num_frames, height, width, num_inference_steps, latents)
+        self.check_numbers(prompt, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
+        batch_size = len(prompt) if isinstance(prompt, list) else 1 if prompt_embeds is None else len(prompt_embeds)
+        self.check_latents(latents, batch_size, num_frames, height, width)
         check_num_inference_steps(self.scheduler, num_inference_steps)
         warn_about_betas(self.scheduler)
         if guidance_scale > 1:

@@ -21,6 +21,7 @@ from diffusers import (
 )
 from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import retrieve_latents
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames
@@ -186,11 +187,12 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
             guidance_order=(guidance_order, GUIDANCE_ORDERS),
             output_type=(output_type, OUTPUT_TYPES),
             sofp_mode=(sofp_mode, SOFP_MODES),
-            flow_estimator=(flow_estimator, (None, *FLOW_ESTIMATORS)),
+            flow_estimator=(None if callable(flow_estimator) else flow_estimator, (None, *FLOW_ESTIMATORS)),
         )
         self.unet = with_sparse_causal_attention(self.unet, self.motion_adapter)  # someone may have assigned another
         prepare_branch(self.image_retention, self.unet)
         self.check_scales(guidance_scale, image_guidance_scale, retention_scale)
+        callback_on_step_end_tensor_inputs = callback_on_step_end_tensor_inputs or ()
         for name in callback_on_step_end_tensor_inputs:
             if name not in self._callback_tensor_inputs:
                 raise ValueError(
@@ -198,7 +200,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
                 )
         texts = list_stages(prompt, prompts)
         for text in texts:
-            self.check_sizes(text, num_frames, height, width, num_inference_steps, latents)
+            self.check_numbers(text, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
         check_num_inference_steps(self.scheduler, num_inference_steps)
         warn_about_betas(self.scheduler)
         self.check_stages(texts, image, retention_scale, latents, match_stage_colours and output_type == "latent")
@@ -206,6 +208,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
         width = width or self.unet.config.sample_size * self.vae_scale_factor
         pictures = None if image is None else pictures_to_tensor(image, height, width, fit)
         batch_size = common_length(texts, pictures, negative_prompt)
+        self.check_latents(latents, batch_size, num_frames, height, width)
         self.warn_about_cut_text(negative_prompt)
         interpolate = interpolate and output_type != "latent"
         if interpolate:
@@ -345,8 +348,8 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
 
     def encode_pictures(self, pictures: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """The latents of the pictures, as one frame of `sample` each: `(batch, channels, 1, height, width)`."""
-        encoded = self.vae.encode(pictures.to(self._execution_device, self.vae.dtype)).latent_dist.mode()
-        encoded = encoded[:, :, None] * self.vae.config.scaling_factor
+        encoded = self.vae.encode(pictures.to(self._execution_device, self.vae.dtype))
+        encoded = retrieve_latents(encoded, sample_mode="argmax")[:, :, None] * self.vae.config.scaling_factor
         return encoded.to(sample.dtype).expand(len(sample), -1, -1, -1, -1)
 
     def encode_texts(
@@ -399,6 +402,8 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
         """Raise a `ValueError` for arguments that contradict each other."""
         if texts == [None] and image is None:
             raise ValueError("there is neither a `prompt` nor an `image`; give one or both.")
+        if texts == [None] and retention_scale == 0:
+            raise ValueError("`retention_scale` is 0, so that the `image` is not seen, and there is no `prompt`.")
         if len(texts) > 1 and retention_scale == 0:
             raise ValueError("`retention_scale` is 0, so that a stage would not see the end of the one before.")
         if len(texts) > 1 and latents is not None:

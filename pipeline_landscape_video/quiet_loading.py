@@ -10,6 +10,7 @@ def less_chatter() -> Iterator[None]:
     import diffusers
     import transformers
 
+    libraries = [one for one in (diffusers.logging, transformers.logging) if one.is_progress_bar_enabled()]
     verbosity = diffusers.logging.get_verbosity()
     diffusers.logging.disable_progress_bar()
     diffusers.logging.set_verbosity_error()
@@ -18,3 +19,5 @@ def less_chatter() -> Iterator[None]:
         yield
     finally:
         diffusers.logging.set_verbosity(verbosity)
+        for library in libraries:
+            library.enable_progress_bar()

@@ -100,23 +100,29 @@ def as_pixels(frame: Any) -> np.ndarray:
     """A frame as (height, width, 3) uint8 RGB.
 
     Args:
-        frame: a PIL image; an array (height, width, 3), uint8 or floating in [0, 1]; or a tensor (3, height, width),
-            floating in [0, 1].
+        frame: a PIL image; an array (height, width, 3) or a tensor (3, height, width), uint8 or floating in [0, 1]
+            (what stands out a little is cut).
 
     Raises:
-        ValueError: another shape, or values that are not finite.
+        ValueError: another shape or type, or values that are not finite or up to 255.
     """
     if isinstance(frame, Image.Image):
         return np.asarray(frame.convert("RGB"))
     if hasattr(frame, "detach"):  # a tensor, recognised without importing torch
-        frame = frame.detach().float().cpu().numpy().transpose(1, 2, 0)
+        frame = frame.detach().cpu()
+        frame = (frame.float() if frame.is_floating_point() else frame).numpy()
+        frame = frame.transpose(1, 2, 0) if frame.ndim == 3 else frame
     frame = np.asarray(frame)
     if frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"Expected a frame of shape (height, width, 3), got {frame.shape}.")
     if frame.dtype == np.uint8:
         return frame
+    if not np.issubdtype(frame.dtype, np.floating):
+        raise ValueError(f"A frame is {frame.dtype}, must be uint8 or floating in [0, 1].")
     if not np.isfinite(frame).all():
         raise ValueError("A frame holds values that are not finite (NaN or infinity).")
+    if frame.max(initial=0) > 2:
+        raise ValueError(f"A frame is {frame.dtype} with values up to {frame.max():g}, must be in [0, 1], or uint8.")
     return np.rint(frame.clip(0, 1) * 255).astype(np.uint8)
 
 

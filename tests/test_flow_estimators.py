@@ -1,6 +1,7 @@
 """RAFT with shared encoders against torchvision's own forward pass, DIS against known motion, and what loads them."""
 
 import re
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import save_file
 from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights, raft_large, raft_small
 
+from pipeline_landscape_video import landscape_optical_flow
 from pipeline_landscape_video.landscape_optical_flow import (
     FLOW_ESTIMATORS,
     DISFlowEstimator,
@@ -266,6 +268,16 @@ def log(monkeypatch, caplog):
 def test_without_weights_at_hand_dis_is_taken_and_said_to_be(offline, log):
     assert isinstance(load_flow_estimator(), DISFlowEstimator)
     assert "DIS" in log.text and "RAFT" in log.text
+
+
+def test_without_torchvision_dis_is_taken_and_without_opencv_refused(monkeypatch, log):
+    missing = ["torchvision"]
+    monkeypatch.setattr(landscape_optical_flow, "find_spec", lambda name: None if name in missing else find_spec(name))
+    assert isinstance(load_flow_estimator(), DISFlowEstimator)
+    assert "RAFT needs torchvision" in log.text
+    missing.append("cv2")
+    with pytest.raises(ImportError, match="'dis' needs OpenCV: `pip install opencv-python`"):
+        load_flow_estimator()
 
 
 def test_dis_by_name_needs_no_word(offline, log):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from known_motion import KnownFlow, pan, picture, square_clip, square_flow
-from pipeline_landscape_video.landscape_flow_interpolation import SOFP_MODES, interpolate_frames
+from pipeline_landscape_video.landscape_flow_interpolation import SOFP_MODES, _splat, interpolate_frames
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator
 
 
@@ -164,3 +164,10 @@ def test_estimated_flow_places_an_accelerating_object():
     interpolated = interpolate_frames(frames, DISFlowEstimator())
     for index, position in ((3, 24.5), (5, 32.5)):
         assert abs(centre(interpolated[index]) - position) < 0.34
+
+
+def test_no_pixel_of_a_large_frame_is_lost():
+    height, width = 2, 2**23 + 16  # more pixels than float32 can count
+    values = torch.arange(width).remainder(7).expand(1, 1, height, width).float()
+    sums, covered = _splat(values, torch.zeros(1, 2, height, width), torch.ones(1, 1, height, width))
+    assert covered.min() == 1 and torch.allclose(sums[:, :1] / sums[:, 1:], values)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import AutoencoderTiny, DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from PIL import Image
 
 from pipeline_calls import Steps, sample, still
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from pipeline_landscape_video.landscape_guidance import guidance_branches
+from pipeline_landscape_video.landscape_pictures import pictures_to_tensor
 from retention_models import branch_for, build_image_to_video, learnt, painting
 
 
@@ -356,6 +357,18 @@ def test_from_pipe_adds_a_branch(tiny_pipeline):
     assert torch.equal(sample(base), expected)
 
 
+def test_the_first_frame_is_held_with_a_vae_that_has_no_distribution():
+    pipe = build_image_to_video()
+    layers = {"block_out_channels": (8,) * 4, "blocks": (1,) * 4}
+    sizes = {f"{side}_block_out_channels": layers["block_out_channels"] for side in ("encoder", "decoder")}
+    counts = {f"num_{side}_blocks": layers["blocks"] for side in ("encoder", "decoder")}
+    torch.manual_seed(0)
+    pipe.vae = AutoencoderTiny(**sizes, **counts)
+    held, free = (frames_of(pipe, output_type="latent", hold_first_frame=hold) for hold in (True, False))
+    picture = pipe.vae.encode(pictures_to_tensor(painting(), 64, 64)).latents
+    assert torch.allclose(held[0, :, 0], picture[0], atol=1e-5) and not torch.allclose(free, held, atol=0.1)
+
+
 # What is refused
 
 
@@ -382,7 +395,15 @@ def test_from_pipe_adds_a_branch(tiny_pipeline):
         ({"num_frames": 33}, "`num_frames` is 33, .* at most 32"),
         ({"num_inference_steps": 0}, "`num_inference_steps` is 0"),
         ({"height": 60}, "`height` is 60, must be a positive multiple of 8"),
-        ({"latents": torch.zeros(1, 4, 5, 8, 8)}, "`num_frames` is 4, but `latents` hold 5"),
+        ({"latents": torch.zeros(1, 4, 5, 8, 8)}, r"are \(1, 4, 5, 8, 8\), must be \(1, 4, 4, 8, 8\)"),
+        ({"image": [painting()] * 2, "latents": torch.zeros(1, 4, 4, 8, 8)}, r"must be \(2, 4, 4, 8, 8\)"),
+        ({"prompt": None, "retention_scale": 0}, "the `image` is not seen, and there is no `prompt`"),
+        ({"prompt": ("mist", "rain")}, r"`prompt` is \('mist', 'rain'\), must be a text or a list of them"),
+        ({"negative_prompt": ("mist",)}, r"`negative_prompt` is \('mist',\), must be a text or a list of them"),
+        ({"eta": -0.1}, "`eta` is -0.1, must be between 0 and 1"),
+        ({"decode_chunk_size": 0}, "`decode_chunk_size` is 0"),
+        ({"image": np.zeros((64, 64), np.float32)}, r"of \(64, 64\), must be of \(batch, 3, 64, 64\)"),
+        ({"image": torch.full((3, 64, 64), torch.nan)}, "from nan to nan, must be in"),
         ({"callback_on_step_end_tensor_inputs": ["images"]}, "has 'images', allowed are latents, prompt_embeds"),
         ({"image": torch.zeros(3, 32, 32)}, r"of \(1, 3, 32, 32\), must be of \(batch, 3, 64, 64\)"),
     ],

@@ -161,7 +161,7 @@ def test_warm_start_keeps_an_ablation():
 def test_warm_start_refuses_what_it_cannot_take_over():
     with pytest.raises(ValueError, match=r"does not fit `unet`: down_blocks\.1"):
         warm_start_motion_adapter(build_unet2d(), build_motion_adapter(None, block_out_channels=(8, 24)))
-    with pytest.raises(ValueError, match="differ in 2 weights, such as conv_in"):
+    with pytest.raises(ValueError, match="has an input for pictures, as PIA's"):
         warm_start_motion_adapter(build_unet2d(), build_motion_adapter(None, conv_in_channels=9))
 
 

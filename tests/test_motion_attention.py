@@ -263,6 +263,7 @@ def test_other_keys_and_masks_are_refused(name):
         ({"motion_layers_per_block": 2}, r"down_blocks\.0 "),
         ({"block_out_channels": (8, 16, 16)}, r"up_blocks\.1 has layers"),
         ({"use_motion_mid_block": True, "motion_mid_block_layers_per_block": 2}, "mid_block"),
+        ({"conv_in_channels": 9}, "an input for pictures, as PIA's"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(adapter, message):
@@ -277,6 +278,7 @@ def test_an_adapter_that_does_not_fit_is_refused(adapter, message):
         ({"freq_shift": 1}, "freq_shift=1"),
         ({"class_embed_type": "timestep"}, "class_embed_type='timestep'"),
         ({"down_block_types": ("AttnDownBlock2D", "DownBlock2D")}, "AttnDownBlock2D"),
+        ({"in_channels": 9}, "takes 9 channels and predicts 4, as for inpainting"),
     ],
 )
 def test_an_image_unet_that_a_motion_unet_cannot_reproduce_is_refused(unet, message):

@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from diffusers import UNetMotionModel
+from PIL import Image
 
 from pipeline_calls import PIPELINE_LOGGER, Steps, said, sample
 from tiny_models import build_unet2d
@@ -33,7 +34,16 @@ from tiny_models import build_unet2d
         ({"sofp_mode": "cubic"}, ValueError, "`sofp_mode` is 'cubic', must be one of quadratic, projection, linear"),
         ({"sofp_mode": "cubic", "interpolate": False}, ValueError, "`sofp_mode` is 'cubic'"),
         ({"flow_estimator": "farneback"}, ValueError, "`flow_estimator` is 'farneback', must be one of raft"),
-        ({"latents": torch.zeros(1, 4, 5, 8, 8)}, ValueError, "`num_frames` is 4, but `latents` hold 5"),
+        ({"latents": torch.zeros(1, 4, 5, 8, 8)}, ValueError, r"are \(1, 4, 5, 8, 8\), must be \(1, 4, 4, 8, 8\)"),
+        ({"latents": torch.zeros(1, 4, 4, 8, 9)}, ValueError, r"are \(1, 4, 4, 8, 9\), must be \(1, 4, 4, 8, 8\)"),
+        ({"latents": torch.zeros(4, 4, 8, 8)}, ValueError, r"are \(4, 4, 8, 8\), must be \(1, 4, 4, 8, 8\)"),
+        ({"prompt": ["mist"] * 2, "latents": torch.zeros(1, 4, 4, 8, 8)}, ValueError, r"must be \(2, 4, 4, 8, 8\)"),
+        ({"prompt": 5}, ValueError, "`prompt` is 5, must be a text or a list of them"),
+        ({"eta": 1.05}, ValueError, "`eta` is 1.05, must be between 0 and 1"),
+        ({"eta": float("nan")}, ValueError, "`eta` is nan"),
+        ({"decode_chunk_size": None}, ValueError, "`decode_chunk_size` is None, must be a whole number"),
+        ({"decode_chunk_size": 0}, ValueError, "`decode_chunk_size` is 0"),
+        ({"output_type": Image.Image}, ValueError, "`output_type` is <class"),
         ({"interpolat": False}, TypeError, "unknown keyword `interpolat`, did you mean `interpolate`?"),
         ({"video_length": 8}, TypeError, "unknown keyword `video_length`"),
     ],

@@ -85,6 +85,18 @@ def test_motion_unet_needs_no_adapter(tiny_components):
     assert torch.equal(sample(pipe), sample(AnimateDiffPipeline(**components)))
 
 
+def test_free_noise_of_a_motion_unet_needs_no_adapter(tiny_components):
+    components = tiny_components()
+    bare = LandscapeVideoPipeline(**components | {"unet": motion_unet(components), "motion_adapter": None})
+    stock = AnimateDiffPipeline(**components)
+    for pipe in (bare, stock):
+        pipe.enable_free_noise(context_length=2, context_stride=1)
+    assert torch.equal(sample(bare), sample(stock))
+    assert bare.motion_adapter is None
+    bare.enable_free_noise(context_length=None)
+    assert bare._free_noise_context_length == bare.motion_positions
+
+
 def test_installed_unet_is_taken_as_it_is(tiny_components):
     components = tiny_components()
     unet = LandscapeVideoPipeline(**components).unet

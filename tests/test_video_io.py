@@ -295,13 +295,21 @@ def test_pictures_arrays_and_tensors_are_the_same_frame():
 
     pixels = quadrants()
     tensor = torch.from_numpy(pixels).permute(2, 0, 1) / 255
-    for frame in (Image.fromarray(pixels), pixels / 255, tensor, tensor.double()):
+    whole = torch.from_numpy(pixels).permute(2, 0, 1)
+    for frame in (Image.fromarray(pixels), pixels, pixels / 255, tensor, tensor.double(), whole):
         np.testing.assert_array_equal(as_pixels(frame), pixels)
     np.testing.assert_array_equal(as_pixels(np.full((2, 2, 3), 1.2)), np.full((2, 2, 3), 255))
     with pytest.raises(ValueError, match="not finite"):
         as_pixels(np.full((2, 2, 3), np.nan))
     with pytest.raises(ValueError, match=r"got \(3, 4, 5\)"):
         as_pixels(np.zeros((3, 4, 5), np.uint8))
+    with pytest.raises(ValueError, match=r"got \(4, 5\)"):
+        as_pixels(torch.zeros(4, 5))
+    for frame in (pixels.astype(np.int64), whole.long()):
+        with pytest.raises(ValueError, match=r"is int64, must be uint8 or floating in \[0, 1\]"):
+            as_pixels(frame)
+    with pytest.raises(ValueError, match="float32 with values up to 235"):
+        as_pixels(whole.float())
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "clip.webp", "clip"])
