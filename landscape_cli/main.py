@@ -53,7 +53,11 @@ class OneLineErrors(TyperGroup):
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
                 raise
-            _fail("the memory of the GPU is too small: try --offload model, a smaller picture, or fewer frames.", 1)
+            _fail(
+                "the memory of the GPU is too small. A smaller picture or fewer frames take less, so does --offload"
+                " model where a command has it; --device cpu takes none.",
+                1,
+            )
         if code == 130:
             _fail("interrupted.", 130)
         sys.exit(code)

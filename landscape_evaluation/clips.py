@@ -116,14 +116,14 @@ def list_clips(folder: str | Path, num_frames: int, stride: int, images: str | P
 
 def _text_beside(path: Path) -> str | None:
     text = path.with_suffix(".txt")
-    return text.read_text(encoding="utf-8-sig").strip() or None if text.is_file() else None
+    return _read_text(text).strip() or None if text.is_file() else None
 
 
 def _texts_of_table(table: Path) -> dict[str, str]:
     if not table.is_file():
         return {}
     texts = {}
-    for number, line in enumerate(_lines(table), start=1):
+    for number, line in enumerate(_read_text(table).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -134,11 +134,11 @@ def _texts_of_table(table: Path) -> dict[str, str]:
     return texts
 
 
-def _lines(table: Path) -> list[str]:
+def _read_text(path: Path) -> str:
     try:
-        return table.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{table}: is not UTF-8 text.") from error
+        raise ValueError(f"{path}: is not UTF-8 text.") from error
 
 
 def _pictures(images: str | Path | None) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from landscape_evaluation.model_sources import (
 )
 from landscape_evaluation.weights import hash_configs, hash_weights
 from pipeline_landscape_video.embedded_model import choose_sampling, default_sampling
+from pipeline_landscape_video.landscape_optical_flow import estimator_at_hand
 from pipeline_landscape_video.quiet_loading import less_chatter
 
 
@@ -75,6 +76,8 @@ class SystemSpec:
             defaults = FORMS[self.form].defaults(paths["model"])
         settings = asdict(self.settings)
         settings |= {name: value for name, value in defaults.items() if settings.get(name) is None}
+        if self.settings.interpolate:
+            settings["flow_estimator"] = estimator_at_hand()
         return {"form": self.form, **sources, **hashes, **settings}
 
 

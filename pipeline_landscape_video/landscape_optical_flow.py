@@ -204,7 +204,7 @@ def load_flow_estimator(
         raise ValueError(f"The flow estimator 'dis' takes no weights, but `weights` is {str(weights)!r}.")
     _check_chunk_size(chunk_size)
     if name is None and weights is None:
-        name = _estimator_at_hand()
+        name = estimator_at_hand()
     if name == "dis":
         return DISFlowEstimator(num_threads=chunk_size)
     model = _load_raft(name, weights)
@@ -228,7 +228,8 @@ class FlowEstimatorCache:
         return self._estimators[key]
 
 
-def _estimator_at_hand() -> str:
+def estimator_at_hand() -> str:
+    """The name of the flow estimator that is taken where none is asked for, with a line in the log."""
     if find_spec("torchvision") is None:
         logger.warning("Flow estimator: OpenCV DIS; RAFT needs torchvision.")
         return "dis"

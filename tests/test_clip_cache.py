@@ -1,7 +1,9 @@
 """Latents and text states on disk: what did not change is read, what changed is encoded again, alone."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +12,13 @@ import clip_cache
 import text_states
 from clip_cache import cache_clips
 from clip_sampling import ClipRequest
+from motion_batches import encode_once
 from motion_models import encode_frames
 from pipeline_landscape_video.video_io import write_video
 from tensor_store import TensorStore
 from text_states import TextStates
 from tiny_models import build_text_encoder, build_tokenizer, build_vae
-from training_runs import WEIGHTS, digest, log_of
+from training_runs import WEIGHTS, digest, log_of, status_of
 from video_dataset import VideoDataset
 
 
@@ -103,6 +106,23 @@ def test_processes_share_the_work(folder, tmp_path, encoded):
         assert {name for name in first.names if name in store} >= set(first.names) - set(share)
     first.store.refresh()
     assert all(name in first.store for name in first.names)
+
+
+def test_machines_with_folders_of_their_own_are_told(folder, tmp_path, encoded):
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    states = TextStates(tokenizer, build_text_encoder(tokenizer))
+    second_of_two = SimpleNamespace(process_index=1, num_processes=2, main_process_first=nullcontext)
+    args = SimpleNamespace(cache_dir=tmp_path / "own")
+    with pytest.raises(ValueError, match=r"own lacks 2 clips .* one folder for all of them"):
+        encode_once(args, VideoDataset(folder, 32), build_vae(), states, second_of_two)
+
+
+def test_what_does_not_fit_is_found_before_anything_is_encoded(train, folder, tmp_path, encoded):
+    cache = ("--cache_dir", str(tmp_path / "cache"), "--resolution", "64")
+    code, output = train("long", "--num_frames_range", "6", "--motion_max_seq_length", "4", *cache, data=folder)
+    assert code == 1 and "has 4 positions" in status_of(output)["reason"]
+    assert not encoded
 
 
 def test_a_damaged_shard_is_written_again(tmp_path, caplog):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from known_motion import moving_noise
+from landscape_evaluation.clips import list_clips
 from landscape_evaluation.distribution_metrics import frechet_distance
 from landscape_evaluation.evaluate import Plan, evaluate, start_processes
 from landscape_evaluation.generated_clips import clip_seed
@@ -188,6 +189,13 @@ def test_clips_without_prompts_are_measured_and_said(measurers, clips, tmp_path)
     results = evaluate(plan_for(tmp_path / "out", clips, folders={"silent": silent}, reference=None), measurers)
     assert "CLIP-text[shanshui-clip]" not in results.systems[0].metrics
     assert results.protocol["CLIP-text"] == "not of silent, still: not every clip comes with a prompt"
+
+
+def test_a_caption_that_is_no_utf_8_is_named(tmp_path):
+    write_video(tmp_path / "0.mp4", moving_noise(1)[:FRAMES, :64, :64], 8)
+    (tmp_path / "0.txt").write_bytes("雾".encode("gbk"))
+    with pytest.raises(ValueError, match=r"0\.txt: is not UTF-8 text"):
+        list_clips(tmp_path, FRAMES, 1)
 
 
 def test_stride_takes_other_frames_of_folders(measurers, clips, tmp_path):

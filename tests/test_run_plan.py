@@ -4,6 +4,7 @@ import re
 
 import torch
 from diffusers import DDPMScheduler
+from diffusers.models.unets.unet_motion_model import UNetMotionOutput
 
 import run_plan
 from motion_adapter.build import attach_motion_adapter, freeze_image_layers
@@ -65,6 +66,20 @@ def test_a_step_is_counted_without_being_computed(monkeypatch):
     checkpoint_layers(unet, "all")
     thrifty = count_step(unet, DDPMScheduler(), *shapes)
     assert thrifty.kept_bytes < 0.4 * plain.kept_bytes and 1.2 < thrifty.flop / plain.flop < 1.5
+
+
+class Echo(torch.nn.Module):
+    """Predicts what it sees: without weights, it is on every device."""
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor):
+        return UNetMotionOutput(sample=sample)
+
+
+def test_counting_on_a_gpu_leaves_the_noise_schedule_usable():
+    """Nothing is computed, so none is needed; the schedule moves its table to the device of what it is given."""
+    scheduler = DDPMScheduler()
+    count_step(Echo(), scheduler, (2, 4, 6, 8, 8), (2, 77, 16), device="cuda", forward_only=True)
+    assert type(scheduler.alphas_cumprod) is torch.Tensor and scheduler.alphas_cumprod.device.type == "cpu"
 
 
 def test_the_time_of_a_step_leaves_out_the_first(monkeypatch, caplog):

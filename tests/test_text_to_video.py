@@ -24,6 +24,7 @@ from landscape_evaluation.model_sources import load_adapter
 from landscape_evaluation.text_to_video import FORMS, Settings, SystemSpec, parse_system
 from motion_adapter.convert import save_animatediff
 from pipeline_landscape_video.embedded_model import Sampling
+from pipeline_landscape_video.landscape_optical_flow import estimator_at_hand
 from tiny_models import build_components
 
 
@@ -208,6 +209,8 @@ def test_the_record_names_the_defaults_in_force(models, modelscope, monkeypatch)
     assert replace(tiny, settings=Settings(guidance_scale=7)).record()["guidance_scale"] == 7
     assert system(models, modelscope, "landscape").record()["guidance_scale"] == 8
     assert system(models, modelscope, "animatelcm", steps=None).record()["steps"] == 6
+    assert "flow_estimator" not in record
+    assert replace(tiny, settings=Settings(interpolate=True)).record()["flow_estimator"] == estimator_at_hand()
     folder = GeneratedClips(tiny, ["mist"], models, 0, 1).folder
     monkeypatch.setattr("pipeline_landscape_video.embedded_model.EMBEDDED", Sampling(3.0, 1.0))
     assert GeneratedClips(tiny, ["mist"], models, 0, 1).folder != folder  # as with a version that has another

@@ -5,11 +5,14 @@ import sys
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 import motion_models
 from latent_cache import write_shard
-from optimization import MuonAdamW, learning_rate_at
+from optimization import MuonAdamW, learning_rate_at, make_optimizer
 from pipeline_landscape_video import SHANSHUI_TINY
 from train_motion_args import PRESETS, parse_args
 from training_layers import checkpoint_layers
@@ -217,3 +220,19 @@ def test_8_bit_adam_needs_bitsandbytes(train, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)  # as if it were not there
     code, output = train("run", "--use_8bit_adam")
     assert code == 1 and "pip install bitsandbytes" in status_of(output)["reason"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_overflow_in_float16_is_a_step_that_is_known_to_be_skipped(optimizer):
+    required = ("--pretrained_model_name_or_path", "model", "--train_data_dir", "clips", "--output_dir", "run")
+    args = parse_args([*required, "--mixed_precision", "fp16", "--optimizer", optimizer])
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    Accelerator(cpu=True)  # whose state the optimizer asks
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    prepared = AcceleratedOptimizer(make_optimizer([weight], args), scaler=torch.amp.GradScaler("cpu"))
+    for factor, skipped in ((1.0, False), (torch.inf, True)):
+        prepared.scaler.scale(weight.sum() * factor).backward()
+        prepared.step()
+        prepared.zero_grad()
+        assert prepared.step_was_skipped is skipped and weight.isfinite().all()

@@ -4,6 +4,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from motion_objective import motion_losses
 from motion_unets import inputs, moving_unet
 from pipeline_landscape_video import ImageRetention
 from pipeline_landscape_video.video_io import iterate_video
-from retaining_unet import RetainingUNet, image_channels_for, load_branch
+from retaining_unet import RetainingUNet, build_retaining_unet, image_channels_for, load_branch
 from retention_runs import run_retention, write_cache_with_first_frames, write_motion_adapter
 from tiny_models import build_motion_adapter, build_scheduler
 from training_runs import WEIGHTS, digest, log_of, status_of, write_latent_cache
@@ -114,12 +115,32 @@ def test_clips_are_slowed_down_around_their_first_frame(train, monkeypatch):
     assert asked[1]["pace_anchor"] == 0
 
 
-def test_a_branch_can_begin_with_single_frames_and_go_on_with_clips(train):
+def test_a_branch_can_begin_with_single_frames_and_go_on_with_clips(train, caplog):
     flags = ("--max_train_steps", "1", "--freeze_motion")
-    code, frames = train("frames", *flags, "--num_frames_range", "1")
+    validation = ("--validation_steps", "1", "--validation_inference_steps", "1")
+    code, frames = train("frames", *flags, "--num_frames_range", "1", *validation)
     assert code == 0
+    (row,) = [json.loads(line) for line in (frames / "validation.jsonl").read_text().splitlines()]
+    assert "fff_ssim" in row and "dynamic_degree" not in row and "stands still" not in caplog.text
     begins_with = ("--image_retention_name_or_path", str(frames / "image_retention"))
     assert train("clips", *flags, *begins_with)[0] == 0
+
+
+def test_all_that_trains_lies_on_the_device(image_model, adapter):
+    args = SimpleNamespace(
+        pretrained_model_name_or_path=str(image_model),
+        revision=None,
+        motion_adapter_name_or_path=str(adapter),
+        image_retention_name_or_path=None,
+        freeze_motion=True,
+        num_frames_range=(6, 8),
+        gradient_checkpointing=None,
+        torch_compile=False,
+    )
+    device = torch.device("meta")  # another than the CPU, and everywhere to be had
+    model, trainable = build_retaining_unet(args, (4, 8, 8), (64, 64), torch.float32, device)
+    assert {tensor.device for tensor in (*model.parameters(), *model.buffers())} == {device}
+    assert all(parameter.device == device for _, parameter in trainable)
 
 
 def test_the_branch_learns_to_follow_the_picture(image_model, adapter, tmp_path):

@@ -232,7 +232,7 @@ def run(argv: list[str] | None = None) -> int:
         )
         vae = load_vae(args.pretrained_model_name_or_path, args.revision, device)
         encode_videos(videos, vae, args.output_dir, args.num_frames, args.sample_stride, args.first_frames)
-    except (ValueError, OSError, SafetensorError) as error:
+    except (ValueError, OSError, SafetensorError, torch.OutOfMemoryError) as error:
         logger.error("%s", error)
         return 1
     logger.info("Encoded %d clips into %s.", len(videos), args.output_dir)

@@ -67,11 +67,20 @@ def encode_once(
     text_states: TextStates,
     accelerator: Accelerator,
 ) -> CachedClips:
-    """The clips as latents, and their captions, from --cache_dir; what it lacks is encoded, by all processes."""
+    """The clips as latents, and their captions, from --cache_dir; what it lacks is encoded, by all processes.
+
+    Raises:
+        ValueError: the processes do not see the same folder.
+    """
     clips = cache_clips(dataset, vae, args.cache_dir, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():  # the others find what it has encoded
         text_states.store(["", *(text for texts in clips.captions for text in texts)], args.cache_dir)
     clips.store.refresh()
+    if missing := sum(name not in clips.store for name in clips.names):
+        raise ValueError(
+            f"--cache_dir {args.cache_dir} lacks {missing} clips that other processes have encoded: with several "
+            "machines, it has to be one folder for all of them."
+        )
     return clips
 
 

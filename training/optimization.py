@@ -59,7 +59,7 @@ def launched_precision(args: argparse.Namespace) -> str | None:
 
 
 def make_optimizer(parameters: list[nn.Parameter], args: argparse.Namespace) -> torch.optim.Optimizer:
-    """The optimizer that the flags say: AdamW in one fused kernel, with --use_8bit_adam in a byte a moment, or Muon.
+    """The optimizer that the flags say: AdamW, with --use_8bit_adam in a byte a moment, or Muon.
 
     Raises:
         ValueError: bitsandbytes is not installed.
@@ -73,7 +73,8 @@ def make_optimizer(parameters: list[nn.Parameter], args: argparse.Namespace) -> 
     if args.optimizer == "muon":
         return MuonAdamW(parameters, **settings)
     if not args.use_8bit_adam:
-        return torch.optim.AdamW(parameters, **settings, fused=True)
+        # A fused step skips what has overflowed by itself, and accelerate, who has to know, does not hear of it.
+        return torch.optim.AdamW(parameters, **settings, fused=launched_precision(args) != "fp16")
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:

@@ -85,7 +85,7 @@ def build_retaining_unet(
         use_fast_attention(network, device, frozen_dtype)
         if args.gradient_checkpointing is not None:
             checkpoint_layers(network, args.gradient_checkpointing)
-    model = RetainingUNet(unet, branch)
+    model = RetainingUNet(unet, branch).to(device)
     if args.torch_compile:
         compile_unet(model)
     return model, [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]

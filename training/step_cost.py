@@ -6,6 +6,7 @@ The step runs on fake tensors, which have shapes and no data, so that Stable Dif
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
@@ -90,6 +91,7 @@ def count_step(
         forward_only: count only that: half the time, and all of `kept_bytes`.
         mode: in which the fake parameters of `unet` were made, if they are fake.
     """
+    scheduler = deepcopy(scheduler)  # it moves its table to the device of what it is given, which is fake here
     with ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(mode or FakeTensorMode(allow_non_fake_inputs=True))

@@ -65,8 +65,6 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
     videos = None if vae is None else dataset
     noise_scheduler = load_noise_scheduler(model, revision)
     text_states = load_text_states(model, revision, frozen_dtype, device)
-    if vae is not None and not args.no_cache:
-        dataset, vae = encode_once(args, dataset, vae, text_states, accelerator), None
     dataset = WithFirstFrames(dataset, videos, args.image_dropout_prob)
 
     # 2. What trains
@@ -76,9 +74,11 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
     if noise_adapter is not None:
         trainable = trainable + [(f"noise_adapter.{name}", p) for name, p in noise_adapter.named_parameters()]
     cost = count_longest_step(args, retaining_unet, noise_scheduler, text_states.text_encoder, latent_shape)
-
-    # 3. The optimizer, the moving average, the processes
     optimizer = make_optimizer([parameter for _, parameter in trainable], args)
+
+    # 3. The clips as latents, which may take hours: by now, models and flags are known to fit. The processes
+    if vae is not None and not args.no_cache:
+        dataset.dataset, vae = encode_once(args, dataset.dataset, vae, text_states, accelerator), None
     networks = [network.train() for network in (retaining_unet, noise_adapter) if network is not None]
     *prepared, prepared_optimizer = accelerator.prepare(*networks, optimizer)
     prepared_unet, prepared_noise_adapter = prepared if noise_adapter is not None else (*prepared, None)

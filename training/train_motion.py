@@ -2,8 +2,8 @@
 
 Only the motion modules and the noise adapter learn. OUTPUT_DIR gets `motion_adapter/` (a plain `MotionAdapter`, the
 averaged weights with --use_ema), `noise_adapter/`, `checkpoint-STEP/`, `log.jsonl`, `status.json` and the clips of
---validation_steps. A run that was stopped goes on with `--resume_from_checkpoint latest` and ends with the weights it
-would have had without the stop.
+--validation_steps. A run that was stopped goes on with `--resume_from_checkpoint latest` and ends, on a CPU to
+the bit, with the weights it would have had without the stop.
 """
 
 import argparse
@@ -67,17 +67,17 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
         dataset, vae, latent_shape = load_clips(args, device)
     noise_scheduler = load_noise_scheduler(model, revision)
     text_states = load_text_states(model, revision, frozen_dtype, device)
-    if vae is not None and not args.no_cache:
-        dataset, vae = encode_once(args, dataset, vae, text_states, accelerator), None
 
     # 2. What trains
     unet = build_motion_unet(args, latent_shape, frozen_dtype, device)
     noise_adapter = build_noise_adapter(args, latent_shape)
     objective = MotionObjective(unet, noise_adapter, noise_scheduler, **objective_settings(args)).to(device).train()
     cost = count_longest_step(args, unet, noise_scheduler, text_states.text_encoder, latent_shape)
-
-    # 3. The optimizer, the moving average, the processes
     optimizer = make_optimizer([parameter for _, parameter in objective.trainable()], args)
+
+    # 3. The clips as latents, which may take hours: by now, models and flags are known to fit. The processes
+    if vae is not None and not args.no_cache:
+        dataset, vae = encode_once(args, dataset, vae, text_states, accelerator), None
     prepared_objective, prepared_optimizer = accelerator.prepare(objective, optimizer)
     trainable = objective.trainable()  # with FSDP, other parameters than before
     motion_parameters = [parameter for name, parameter in trainable if not name.startswith("noise_adapter.")]

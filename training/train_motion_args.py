@@ -161,7 +161,7 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
         type=Path,
         default=Path(os.environ.get("LANDSCAPE_VIDEO_CACHE", Path.home() / ".cache" / "landscape-video")),
         help="videos and captions are encoded once, into this folder, and again where they or the models change; "
-        "%(default)s",
+        "several machines need one that they share; %(default)s",
     )
     group.add_argument("--no_cache", action="store_true", help="decode and encode the videos in every step instead")
 

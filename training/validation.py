@@ -80,17 +80,20 @@ class Validation:
             path = self.args.output_dir / "validation" / name
             path.parent.mkdir(exist_ok=True)
             write_video(path, clip, fps=SAMPLED_FPS)
-        degree = float(np.mean([dynamic_degree(clip) for clip in clips]))
+        degree = None  # of clips that are one picture
+        if self.args.num_frames_range[1] > 1:
+            degree = float(np.mean([dynamic_degree(clip) for clip in clips]))
         loss = torch.stack(self._losses).mean().item() if self._losses else None
-        values = {"dynamic_degree": degree, **self.measure(clips)}
-        values |= {} if loss is None else {"mean_diffusion_loss": loss}
+        values = {"dynamic_degree": degree, "mean_diffusion_loss": loss, **self.measure(clips)}
+        values = {name: value for name, value in values.items() if value is not None}
         with (self.args.output_dir / VALIDATIONS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values, "prompts": self.prompts}, ensure_ascii=False) + "\n")
         self.accelerator.log(values, step=step)
         log_frames(self.accelerator, dict(zip(self.prompts, clips, strict=True)), step)
 
-        logger.info("Step %d: dynamic degree %.2f pixels a frame (%d clips).", step, degree, len(clips))
-        for warning in describe_trouble(degree / self.width, loss, self._lowest_loss):
+        if degree is not None:
+            logger.info("Step %d: dynamic degree %.2f pixels a frame (%d clips).", step, degree, len(clips))
+        for warning in describe_trouble(degree and degree / self.width, loss, self._lowest_loss):
             logger.warning("Step %d: %s", step, warning)
         if loss is not None:
             self._lowest_loss = min(loss, self._lowest_loss or loss)
@@ -135,15 +138,15 @@ class Validation:
         return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy()
 
 
-def describe_trouble(widths_a_frame: float, loss: float | None, lowest_loss: float | None) -> list[str]:
+def describe_trouble(widths_a_frame: float | None, loss: float | None, lowest_loss: float | None) -> list[str]:
     """What to say of a validation, nothing if all is well.
 
     Args:
-        widths_a_frame: the dynamic degree, in picture widths.
+        widths_a_frame: the dynamic degree, in picture widths; None for single pictures.
         loss: the mean diffusion loss since the last validation; `lowest_loss` the lowest such mean before.
     """
     warnings = []
-    if widths_a_frame < STILL_BELOW:
+    if widths_a_frame is not None and widths_a_frame < STILL_BELOW:
         warnings.append(
             "the clip stands still. A new adapter does so at first; if it goes on, train longer or with a higher "
             "--learning_rate, and look whether the training clips move at this --sample_stride."
