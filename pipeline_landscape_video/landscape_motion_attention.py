@@ -71,6 +71,12 @@ def install_sparse_causal_attention(unet: UNetMotionModel, mode: str) -> None:
     _register_mode(unet, mode)
 
 
+def installed_modes(model: nn.Module) -> set[str]:
+    """How the motion modules of a UNet or a branch attend."""
+    motion_modules = [module for module in model.modules() if isinstance(module, AnimateDiffTransformer3D)]
+    return {getattr(module.transformer_blocks, "sparse_causal_mode", "full") for module in motion_modules}
+
+
 def sparse_causal_mask(mode: str, num_frames: int, device: torch.device | str | None = None) -> torch.Tensor:
     """
     The definition of the modes: a bool tensor `(num_frames, num_frames)`, True where the frame of that row (query)
@@ -190,9 +196,7 @@ def with_sparse_causal_attention(unet: nn.Module | None, adapter: MotionAdapter 
         raise ValueError("`pipe.unet` is an image UNet; assign a `UNetMotionModel`, or make a new pipeline with it.")
     configs = [component.config for component in (unet, adapter) if component is not None]
     mode = next((config["sparse_causal_mode"] for config in configs if "sparse_causal_mode" in config), "full")
-    motion_modules = [module for module in unet.modules() if isinstance(module, AnimateDiffTransformer3D)]
-    installed = {getattr(module.transformer_blocks, "sparse_causal_mode", "full") for module in motion_modules}
-    if installed == {mode}:
+    if installed_modes(unet) == {mode}:
         return unet
     if isinstance(unet, UNetMotionModel):
         shared = {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())}

@@ -38,6 +38,7 @@ from .landscape_image_retention import ImageRetention
 from .landscape_motion_attention import (
     build_motion_unet,
     install_sparse_causal_attention,
+    installed_modes,
     with_sparse_causal_attention,
 )
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
@@ -417,4 +418,6 @@ def prepare_branch(branch: ImageRetention | None, unet: UNetMotionModel | None) 
     if branch is None or unet is None:
         return
     branch.check_fits(unet)
-    install_sparse_causal_attention(branch, branch.config.sparse_causal_mode)
+    mode = branch.config.sparse_causal_mode
+    if installed_modes(branch) != {mode}:  # again and again, a compiled branch would be compiled anew
+        install_sparse_causal_attention(branch, mode)
