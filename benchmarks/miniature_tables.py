@@ -68,10 +68,16 @@ def figures_of(study: Study) -> list[Figure]:
     listed = [Figure(label, lambda one, label=label: one.metrics[label]) for label in reference.metrics]
     if len(reference.features) > 1:
         frechet = partial(frechet_distance, reference=reference.features, ddof=extractor.ddof)
-        kernel = partial(polynomial_mmd, reference=reference.features)
-        for name, statistic in (("FVD", frechet), ("KVD", kernel)):
-            listed.append(Figure(f"{name}{NUM_FRAMES}[{extractor.name}]", lambda one: one.features, statistic))
+        label = f"VD{NUM_FRAMES}[{extractor.name}]"
+        listed.append(Figure(f"F{label}", lambda one: one.features, frechet))
+        # Clip and true clip show the same scene, and are drawn together.
+        listed.append(Figure(f"K{label}", lambda one: np.stack([one.features, reference.features], 1), paired_kernel))
     return [*listed, Figure(LOSS, lambda one: one.losses)]
+
+
+def paired_kernel(pairs: np.ndarray) -> float:
+    """KVD of features and those of the true clips of the same scenes, (clips, 2, dim)."""
+    return polynomial_mmd(pairs[:, 0], pairs[:, 1], paired=True)
 
 
 def compare_all(study: Study, figures: Sequence[Figure]) -> dict[Row, dict[str, Comparison]]:
@@ -108,10 +114,14 @@ def results_of(study: Study, figures: Sequence[Figure]) -> Results:
     for name, kind in ((STILL, "still"), (RENDERED, "reference")):
         if study.file(name).exists():
             found = {0: read_measured(study.file(name))}
-            own = [one for one in figures if one.label != LOSS and not (kind == "reference" and "VD" in one.label)]
-            metrics = {one.label: _metric(one, found) for one in own}
+            metrics = {one.label: _metric(one, found) for one in figures if _is_measured(one, name)}
             systems.append(System(name, kind, metrics, _clips(study, name, found[0])))
     return Results(protocol(study), tuple(systems))
+
+
+def _is_measured(figure: Figure, name: str) -> bool:
+    """Whether the rendered clips or stills, which have no loss, have that figure; a distance is from others."""
+    return figure.label != LOSS and not (name == RENDERED and "VD" in figure.label)
 
 
 def _metric(figure: Figure, found: Mapping[int, Measured]) -> Metric:
@@ -154,7 +164,8 @@ def protocol(study: Study) -> dict[str, str]:
         f"for every row, {study.sampling_steps} steps, guidance {GUIDANCE_SCALE:g}, no interpolation",
         LOSS: f"on {study.held_out_clips} held-out clips at {NOISES} steps of the schedule each, the same noise for "
         "every row",
-        "reference": f"the {len(study.prompts)} rendered clips of the same scenes",
+        "reference": f"the {len(study.prompts)} rendered clips of the same scenes; KVD leaves out the pairs of one "
+        "scene, which are not independent",
         CAMERA: "the share of clips whose camera, fitted to optical flow, goes where the prompt says; a still picture "
         "is right where the camera is to rest",
         "spread": "95 % over prompts, of the mean over training seeds",
@@ -220,7 +231,7 @@ def _figures_table(study: Study, figures: Sequence[Figure]) -> str:
     for name in (STILL, RENDERED):
         if study.file(name).exists():
             own = read_measured(study.file(name))
-            cells = ["-" if one.label == LOSS else f"{one.statistic(one.values(own)):#.4g}" for one in figures]
+            cells = [f"{one.statistic(one.values(own)):#.4g}" if _is_measured(one, name) else "-" for one in figures]
             rows.append([name, *cells, "-"])
     return table(rows)
 

@@ -36,20 +36,29 @@ def frechet_distance(features: np.ndarray, reference: np.ndarray, ddof: int = 1)
     return float(max(distance, 0))  # equal features give a rounding error around 0
 
 
-def polynomial_mmd(features: np.ndarray, reference: np.ndarray) -> float:
+def polynomial_mmd(features: np.ndarray, reference: np.ndarray, paired: bool = False) -> float:
     """Squared maximum mean discrepancy under the kernel `(x y / dim + 1)^3`, unbiased; KVD with I3D's logits.
 
     As the kernel video distance of Unterthiner et al. (2018) and KID (Binkowski et al., "Demystifying MMD GANs",
     2018), over all clips at once. Near 0 it may be negative.
 
+    Args:
+        features: of the clips to judge, (clips, dim), at least two.
+        reference: of the true ones, at least two.
+        paired: row i of both sides shows the same scene: not independent, such pairs are left out, as each clip
+            beside itself is within a side (Gretton et al., "A Kernel Two-Sample Test", 2012, Lemma 6). Otherwise a
+            perfect copy would score far below 0.
+
     Raises:
-        ValueError: fewer than two clips on a side.
+        ValueError: fewer than two clips on a side; pairs without a partner.
     """
     _check(features, reference)
+    if paired and len(features) != len(reference):
+        raise ValueError(f"pairs need as many clips on both sides, not {len(features)} and {len(reference)}.")
     features, reference = np.asarray(features, np.float64), np.asarray(reference, np.float64)
-    within = [_kernel(side, side) for side in (features, reference)]
-    means = [(kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1)) for kernel in within]
-    return float(sum(means) - 2 * _kernel(features, reference).mean())
+    within = sum(_mean_beside_diagonal(_kernel(side, side)) for side in (features, reference))
+    across = _kernel(features, reference)
+    return float(within - 2 * (_mean_beside_diagonal(across) if paired else across.mean()))
 
 
 def inception_score(logits: np.ndarray, splits: int = 10) -> float:
@@ -81,6 +90,10 @@ def inception_score(logits: np.ndarray, splits: int = 10) -> float:
 
 def _kernel(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return (rows @ columns.T / rows.shape[1] + 1) ** 3
+
+
+def _mean_beside_diagonal(kernel: np.ndarray) -> float:
+    return (kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1))
 
 
 def _check(features: np.ndarray, reference: np.ndarray) -> None:

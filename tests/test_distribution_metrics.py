@@ -131,6 +131,21 @@ def test_inception_score_reaches_from_one_to_the_number_of_classes():
     assert inception_score(certain) == pytest.approx(4)
 
 
+def test_polynomial_mmd_of_pairs_is_unbiased_where_they_are_alike():
+    def pairs(seed: int, noise: float) -> np.ndarray:
+        scenes, *own = np.random.default_rng(seed).normal(size=(3, 12, 6))
+        return [scenes + noise * one for one in own]
+
+    for noise in (0.0, 0.3):  # the same clips, and other ones of the same scenes
+        values, unpaired = (
+            [polynomial_mmd(*pairs(seed, noise), paired=paired) for seed in range(300)] for paired in (True, False)
+        )
+        assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(300) + 1e-9
+        assert np.mean(unpaired) < -0.5
+    with pytest.raises(ValueError, match="as many clips on both sides, not 3 and 2"):
+        polynomial_mmd(np.ones((3, 2)), np.ones((2, 2)), paired=True)
+
+
 @pytest.mark.parametrize("metric", [frechet_distance, polynomial_mmd])
 def test_one_clip_has_no_spread(metric):
     with pytest.raises(ValueError, match="needs two clips a side, but there are 1 and 60"):
