@@ -82,9 +82,11 @@ def check_run_dir(run_dir: Path) -> None:
                 )
 
 
-def training_command(run: Run, run_dir: Path, output: Path, settings: Settings, logging_steps: int = 5) -> list[str]:
-    """`train_motion.py` as `train_tiny.py` calls it, but for slow motion, for one run of the study."""
+def training_command(run: Run, run_dir: Path, output: Path, settings: Settings, is_timed: bool = False) -> list[str]:
+    """`train_motion.py` as `train_tiny.py` calls it, but for slow motion, for one run of the study, or to time it."""
     steps = settings.steps
+    logging_steps = 1 if is_timed else 5
+    checkpointing_steps = steps if is_timed else max(1, steps // SAVES)  # a save is no part of a step
     return [
         sys.executable, str(TRAINING / "train_motion.py"),
         "--pretrained_model_name_or_path", str(run_dir / "base"), "--train_data_dir", str(run_dir / "latents"),
@@ -92,7 +94,7 @@ def training_command(run: Run, run_dir: Path, output: Path, settings: Settings, 
         "--train_batch_size", str(settings.batch_size), "--max_train_steps", str(steps),
         "--lr_warmup_steps", str(min(100, steps // 10)),
         "--mixed_precision", settings.mixed_precision, "--logging_steps", str(logging_steps),
-        "--checkpointing_steps", str(max(1, steps // SAVES)), "--checkpoints_total_limit", "1",
+        "--checkpointing_steps", str(checkpointing_steps), "--checkpoints_total_limit", "1",
         "--resume_from_checkpoint", "latest", *(["--torch_compile"] if settings.compile else []), *run.row.flags,
     ]  # fmt: skip
 
@@ -152,7 +154,7 @@ def time_steps(run_dir: Path, settings: Settings, workers: int) -> float:
         folders = [Path(name) / str(worker) for worker in range(workers)]
         jobs = []
         for folder in folders:
-            command = training_command(Run(ROWS[0], 0), run_dir, folder, settings, logging_steps=1)
+            command = training_command(Run(ROWS[0], 0), run_dir, folder, settings, is_timed=True)
             progress = lambda log=folder / "log.jsonl": last_step(log)  # noqa: E731
             jobs.append(Job("timing", command, folder.with_suffix(".log"), progress, settings.steps))
         run_jobs(jobs, workers, settings.device, "timing", "step")
@@ -222,7 +224,7 @@ def find_settings(path: Path, args: argparse.Namespace, made_of: dict[str, str])
     if not path.exists():
         minutes = args.minutes or MINUTES
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        precision = args.mixed_precision or ("bf16" if computes_bfloat16_fast() else "no")
+        precision = args.mixed_precision or ("bf16" if computes_bfloat16_fast(device) else "no")
         size, compiles = args.batch_size or BATCH_SIZE, bool(args.compile)
         box = Settings(TIMED_STEPS, minutes, 0.0, size, precision, device, compiles, made_of)
         seconds = time_steps(args.run_dir, box, args.workers)

@@ -1,8 +1,8 @@
 """How close interpolated frames come to true ones: `python benchmarks/sofp.py --output benchmarks/results/sofp.json`.
 
 Rendered clips are drawn at any instant, so that their half-time frames are true ones; of two natural clips every
-second frame is held out. Each motif is rendered at each speed under one of the five camera moves, in turn;
-`--rounds 5` renders it under all, in five times the time. Each clip is written to the output as soon as it is
+second frame is held out. Each motif is rendered at each speed under each of the five camera moves; `--rounds 1` takes
+one of them, in turn, in a fifth of the time. Each clip is written to the output as soon as it is
 measured, so that a run that was stopped, or one of fewer rounds, is gone on with. The tables beside the output (`.md`)
 are made from it; `--table-only` makes nothing else. `python benchmarks/assets.py` fetches others' weights and clips
 first.

@@ -1,7 +1,7 @@
 """Why SOFP's defaults are what they are: `python benchmarks/sofp_choices.py` writes `results/sofp_choices.md`.
 
 Quadratic SOFP with one default changed at a time (the window; how fine DIS searches), on rendered clips like those of
-`sofp.py`, but of another seed: defaults are chosen here, and judged there.
+`sofp.py`, but of another seed and of 256 x 256: defaults are chosen here, and judged there.
 """
 
 import argparse

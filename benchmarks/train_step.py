@@ -5,7 +5,7 @@
 The straightforward loop encodes its clip and its caption in every step, keeps all weights in float32 under autocast,
 trains every weight of the motion modules, with stock attention, stock processors and an AdamW that is not fused. Both
 get clips that are in memory; decoding a video comes on top. `train_costs.py` counts the same at the size of SD 1.5.
-With --torch_compile a third loop takes its turn: ours, compiled.
+With --torch_compile a third loop takes its turn: ours, compiled. On a CPU, all run on one thread, and its time counts.
 """
 
 import argparse
@@ -147,6 +147,8 @@ def main() -> None:
     args = parse_args()
     torch.manual_seed(0)
     loops = Loops(args)
+    if loops.device.type == "cpu":
+        torch.set_num_threads(1)  # the time of several would be added up
     steps = {"straightforward": loops.straightforward(), "ours": loops.ours()}
     if args.torch_compile:
         steps["ours, compiled"] = loops.ours(compiled=True)

@@ -20,7 +20,7 @@ from landscape_evaluation.intervals import (
     ratio_of_means,
     ratio_of_medians,
 )
-from measure import main, parse_args, read_clips
+from measure import main, parse_args
 from measure_controls import motif_caption
 from measure_report import (
     LanguageResults,
@@ -334,5 +334,6 @@ def test_wrong_input(tmp_path, capsys):
     assert "has no README.md" in capsys.readouterr().err
     counts = [parse_args(["--prompts", str(prompts)]).control_prompts for prompts in (200, 20, 3)]
     assert counts == [33, 4, 3]
-    with pytest.raises(FileNotFoundError, match="train_tiny.py --stages render"):
-        read_clips(tmp_path / "clips.npy")
+    with pytest.raises(SystemExit, match="train_tiny.py --stages render"):
+        main(["--run_dir", str(tmp_path), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

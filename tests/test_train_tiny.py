@@ -1,7 +1,12 @@
 """All of shanshui-tiny from nothing, with next to no training: every stage, what it leaves, and its resumption."""
 
 import json
+import os
+import re
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +86,12 @@ RESUMED = (1500, 2700, 300, 360)  # seconds, from zero again where it went on: 4
 )
 def test_a_script_that_goes_on_gets_the_minutes_that_are_left(tmp_path, seconds, status, minutes, left):
     lines = [json.dumps({"step": 10 * (n + 1), "seconds": time}) for n, time in enumerate(seconds)]
-    (tmp_path / "log.jsonl").write_text("".join(line + "\n" for line in lines))
+    (tmp_path / "log.jsonl").write_text("".join(line + "\n" for line in lines) + '{"step": 99, "sec')  # a full disk
     (tmp_path / "status.json").write_text(json.dumps({"status": status}))
     (tmp_path / "checkpoint-20").mkdir()
     write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(' '.join(sys.argv[2:]))"
-    train_tiny.run_script([sys.executable, "-c", write, str(tmp_path / "arguments")], tmp_path, minutes)
+    command = [sys.executable, "-c", write, str(tmp_path / "arguments")]
+    train_tiny.run_script(command, tmp_path, minutes, torch.device("cpu"))
     if left is None:
         assert not (tmp_path / "arguments").exists()
     else:
@@ -93,6 +99,80 @@ def test_a_script_that_goes_on_gets_the_minutes_that_are_left(tmp_path, seconds,
         assert arguments == f"--max_train_minutes {left} --resume_from_checkpoint latest"
 
 
-def test_a_run_without_the_text_stage_is_told_which_one(tmp_path):
-    with pytest.raises(SystemExit, match="text/model is not there; `--stages text` makes it"):
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ("--stages", "motion"),
+            "motion needs .*clip/model, .* `--stages clip text vae latents unet motion`",
+        ),
+        (("--stages", "vae", "latents", "unet"), "the stage unet needs .*clip/model"),
+        (("--stages", "render", "--export_dir", "."), "--export_dir . is there, and is no pipeline"),
+        (("--stages", "retention"), "the stage retention needs scikit-image"),
+    ],
+)
+def test_what_is_missing_is_said_before_the_first_stage(tmp_path, monkeypatch, capsys, flags, message):
+    if "scikit-image" in message:
+        for result in train_tiny.RESULTS.values():
+            (tmp_path / "run" / result).mkdir(parents=True)
+        monkeypatch.setattr(train_tiny, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as error:
+        build(tmp_path, *flags)
+    assert error.value.code == 2 and re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run" / "clips.npy").exists()
+
+
+def test_other_clips_than_before_are_refused_in_one_line(built):
+    with pytest.raises(SystemExit, match="clips with other settings"):
+        build(built, "--clips", "5", "--stages", "render")
+
+
+# Stopping
+
+
+SAVES = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def save(*_):
+    time.sleep(1)  # longer than Python waits for a child at Ctrl-C
+    (folder / "saved").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+(folder / "began").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_script_is_told_to_stop_and_saves(tmp_path, monkeypatch, sent):
+    command = [sys.executable, "-c", SAVES, str(tmp_path)]
+    run = lambda family: train_tiny.run_script(command, tmp_path, 5, torch.device("cpu"))  # noqa: E731
+    monkeypatch.setattr(train_tiny.TinyFamily, "motion", run)
+    monkeypatch.setattr(train_tiny, "check_stages", lambda *_: None)
+
+    def stop() -> None:
+        while not (tmp_path / "began").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), sent)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(SystemExit) as error:
         build(tmp_path, "--stages", "motion")
+    thread.join()
+    assert error.value.code == 75 and (tmp_path / "saved").exists()
+
+
+def test_a_script_that_is_killed_is_told_of(tmp_path):
+    command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    with pytest.raises(SystemExit, match="killed by signal 9, perhaps for its memory"):
+        train_tiny.run_script(command, tmp_path, 5, torch.device("cpu"))
+
+
+def test_scripts_get_the_device(monkeypatch):
+    assert train_tiny.environment_for(torch.device("cpu")) == {"ACCELERATE_USE_CPU": "true"}
+    assert train_tiny.environment_for(torch.device("cuda")) == {}
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert train_tiny.environment_for(torch.device("cuda:1")) == {"CUDA_VISIBLE_DEVICES": "1"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert train_tiny.environment_for(torch.device("cuda:1")) == {"CUDA_VISIBLE_DEVICES": "5"}

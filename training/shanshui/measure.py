@@ -66,17 +66,23 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     args = parse_args(arguments)
     cv2.setNumThreads(1)  # frames are small: starting threads takes longer than what they do
+    clips = args.run_dir / "clips.npy"
+    if not clips.exists():
+        raise SystemExit(f"measure: {clips} is not there; `train_tiny.py --stages render` renders the training clips.")
     args.output.mkdir(parents=True, exist_ok=True)
     maker = ClipMaker.from_args(args)
-    held_out, scenes = render_dataset(
-        args.run_dir / "held_out.npy",
-        args.held_out_clips,
-        HELD_OUT_SEED,
-        fps=FPS,
-        size=maker.size,
-        fine_motifs=False,
-        workers=args.workers,
-    )
+    try:
+        held_out, scenes = render_dataset(
+            args.run_dir / "held_out.npy",
+            args.held_out_clips,
+            HELD_OUT_SEED,
+            fps=FPS,
+            size=maker.size,
+            fine_motifs=False,
+            workers=args.workers,
+        )
+    except ValueError as error:  # another number of clips
+        raise SystemExit(f"measure: {error}") from None
     classifier = get_classifier(args, maker.pipe.vae)
     measurers = check_measurers(classifier, maker.pipe.vae, held_out, scenes)
     for name in (*HEADS, "camera"):
@@ -127,8 +133,6 @@ def weights_hash(model: torch.nn.Module) -> str:
 
 def read_clips(path: Path) -> tuple[np.ndarray, list[Scene]]:
     """Clips rendered so far by `clip_files.render_dataset`, and their scenes."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; `train_tiny.py --stages render` renders the training clips.")
     lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
     return np.load(path, mmap_mode="r"), [Scene(**json.loads(line)["scene"]) for line in lines]
 

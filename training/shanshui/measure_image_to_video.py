@@ -268,7 +268,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.seed in USED_SEEDS:
         parser.error(f"--seed {args.seed} is the seed of clips that models, measurers or settings were chosen with")
-    for name, least in (("pictures", 2), ("pairs", 1), ("num_frames", 2), ("stage_frames", 2)):
+    for name, least in (("pictures", 2), ("pairs", 1), ("num_frames", 3), ("stage_frames", 2)):
         if getattr(args, name) < least:
             parser.error(f"--{name} is {getattr(args, name)}, but has to be at least {least}")
     args.pairs = min(args.pairs, args.pictures)

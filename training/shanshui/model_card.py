@@ -89,12 +89,25 @@ def weights_row(part: str, file: Path) -> str:
 
 
 def training_row(run_dir: Path, stage: str) -> str:
-    log = [json.loads(line) for line in (run_dir / stage / "log.jsonl").read_text().splitlines()]
+    log = read_log(run_dir / stage / "log.jsonl")
+    if not log:
+        return f"| {stage} | - | - | - |"
     last = log[-1]
     minutes = last["minutes"] if "minutes" in last else resumed_seconds(log) / 60
     figures = {name: value for name, value in last.items() if name not in ("step", "minutes", "seconds")}
     text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, int | float))
     return f"| {stage} | {last['step']} | {minutes:.1f} | {text} |"
+
+
+def read_log(path: Path) -> list[dict]:
+    """The lines of a log, but for one that a full disk or a crash has cut off; none where there is no log."""
+    log = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            log.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return log
 
 
 def resumed_seconds(log: list[dict]) -> float:

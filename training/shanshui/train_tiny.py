@@ -2,18 +2,22 @@
 
     python training/shanshui/train_tiny.py --run_dir runs/shanshui
 
-does everything, one stage after the other. Stop it whenever you like: the same command goes on where it was. Each
-stage trains for its minutes (`--minutes vae=40 unet=60`); asking for more minutes later trains that stage further.
+does everything, one stage after the other, and leaves the family in `RUN_DIR/shanshui_tiny`. Stop it whenever you
+like: the same command goes on where it was. Each stage trains for its minutes (`--minutes vae=40 unet=60`); asking for
+more minutes later trains that stage further. What stands on it learnt from its former weights, though: after more
+minutes of `vae`, for one, remove RUN_DIR/unet, motion, pictures and retention, and they are trained anew.
 """
 
 import argparse
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +32,13 @@ TRAINING = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(TRAINING)]
 
 from captions import words_of  # noqa: E402
+from checkpoints import write_directory  # noqa: E402
 from clip_files import FPS, render_dataset, scene_of  # noqa: E402
 from family_models import SIZE, build_scheduler  # noqa: E402
 from latent_cache import write_first_frames, write_shard  # noqa: E402
-from model_card import resumed_seconds, write_model_card  # noqa: E402
+from model_card import read_log, resumed_seconds, write_model_card  # noqa: E402
 from painting import render_clip  # noqa: E402
-from run_control import LOG, STATUS  # noqa: E402
+from run_control import EXIT_STOPPED, LOG, STATUS  # noqa: E402
 from scene import Scene  # noqa: E402
 from train_clip import LANGUAGES, attribute_labels, draw_caption, motion_caption, train_clip, train_tokenizer  # noqa: E402
 from train_image_unet import train_image_unet  # noqa: E402
@@ -82,15 +87,18 @@ class TinyFamily:
 
     def clips(self) -> tuple[np.ndarray, list[Scene]]:
         """The training clips, uint8 (clips, 16, 128, 128, 3), and their scenes; rendered where they are missing."""
-        return render_dataset(
-            self.run_dir / "clips.npy",
-            self.args.clips,
-            seed=TRAINING_SEED,
-            fps=FPS,
-            size=SIZE,
-            fine_motifs=False,
-            workers=self.args.workers,
-        )
+        try:
+            return render_dataset(
+                self.run_dir / "clips.npy",
+                self.args.clips,
+                seed=TRAINING_SEED,
+                fps=FPS,
+                size=SIZE,
+                fine_motifs=False,
+                workers=self.args.workers,
+            )
+        except ValueError as error:  # another number of clips
+            raise SystemExit(f"train_tiny: {error}") from None
 
     def captions(self, scenes: list[Scene]) -> list[list[str]]:
         """Captions of each clip, half of them English, half Chinese. (Stream 0 is the scene's own.)"""
@@ -141,12 +149,6 @@ class TinyFamily:
         )
         text_model.save_pretrained(self.run_dir / "text" / "model")
 
-    def text_folder(self) -> Path:
-        folder = self.run_dir / "text" / "model"
-        if not folder.exists():  # a run of before there was such a stage
-            raise SystemExit(f"train_tiny: {folder} is not there; `--stages text` makes it.")
-        return folder
-
     def vae(self) -> None:
         frames, _ = self.clips()
         vae = train_vae(
@@ -183,7 +185,7 @@ class TinyFamily:
         _, scenes = self.clips()
         latents = load_file(self.run_dir / "latents" / "latents-00000.safetensors")["latents"]
         texts = [[row["text"], *row["texts"]] for row in read_lines(self.run_dir / "latents" / "captions.jsonl")]
-        encode = text_encoder(self.text_folder(), self.run_dir / "clip" / "model", self.device)
+        encode = text_encoder(self.run_dir / "text" / "model", self.run_dir / "clip" / "model", self.device)
         states = torch.stack([encode(wordings).half().cpu() for wordings in texts])
 
         def draw_texts(clips: list[int], seed: int) -> torch.Tensor:
@@ -218,7 +220,7 @@ class TinyFamily:
         ]  # fmt: skip
         if self.args.compile:
             command += ["--torch_compile"]
-        run_script(command, output, self.minutes["motion"])
+        run_script(command, output, self.minutes["motion"], self.device)
 
     def pictures(self) -> None:
         """A branch that knows a picture again in a single frame: with a clip for every frame of a batch it is found in
@@ -257,7 +259,7 @@ class TinyFamily:
         ]  # fmt: skip
         if self.args.compile:
             command += ["--torch_compile"]
-        run_script(command, output, self.minutes[stage])
+        run_script(command, output, self.minutes[stage], self.device)
 
     def moving_pictures(self) -> Path:
         """The clips again, half of whose captions say what moves and leave to the picture what it shows."""
@@ -298,7 +300,7 @@ class TinyFamily:
 
     def save_base(self, base: Path) -> None:
         """The image model as a folder in Stable Diffusion's layout, which the motion stage trains on."""
-        CLIPTextModel.from_pretrained(self.text_folder()).save_pretrained(base / "text_encoder")
+        CLIPTextModel.from_pretrained(self.run_dir / "text" / "model").save_pretrained(base / "text_encoder")
         CLIPTokenizer.from_pretrained(self.run_dir / "clip" / "model").save_pretrained(base / "tokenizer")
         AutoencoderKL.from_pretrained(self.run_dir / "vae" / "model").save_pretrained(base / "vae")
         UNet2DConditionModel.from_pretrained(self.run_dir / "unet" / "model").save_pretrained(base / "unet")
@@ -313,21 +315,12 @@ class TinyFamily:
 
         pipe = LandscapeVideoPipeline(
             vae=AutoencoderKL.from_pretrained(self.run_dir / "vae" / "model"),
-            text_encoder=CLIPTextModel.from_pretrained(self.text_folder()),
+            text_encoder=CLIPTextModel.from_pretrained(self.run_dir / "text" / "model"),
             tokenizer=CLIPTokenizer.from_pretrained(self.run_dir / "clip" / "model"),
             unet=UNet2DConditionModel.from_pretrained(self.run_dir / "unet" / "model"),
             motion_adapter=MotionAdapter.from_pretrained(self.run_dir / "motion" / "motion_adapter"),
             scheduler=build_scheduler(),
         )
-        target = self.args.export_dir
-        export_pipeline(pipe, target, dtype=torch.float16, include_code=False, overwrite=True)
-        clip_folder = self.run_dir / "clip" / "model"
-        clip = CLIPModel.from_pretrained(clip_folder).half()
-        clip.save_pretrained(target / "clip")
-        config = json.loads((target / "clip" / "config.json").read_text())
-        (target / "clip" / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
-        CLIPTokenizer.from_pretrained(clip_folder).save_pretrained(target / "clip")
-        CLIPImageProcessorPil.from_pretrained(clip_folder).save_pretrained(target / "clip")
         _, scenes = self.clips()
         words = sorted(
             {
@@ -338,34 +331,83 @@ class TinyFamily:
                 if word.isalpha()
             }
         )
-        (target / "words.json").write_text(json.dumps(words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-        branch = self.run_dir / "retention" / "image_retention"
-        if branch.is_dir():
-            (target / "image_retention").mkdir()
-            save_component(ImageRetention.from_pretrained(branch), target / "image_retention", torch.float16)
-        write_model_card(target, self.run_dir, self.args.clips, TRAINING_SEED, self.device)
-        weights = sum(file.stat().st_size for file in target.rglob("*.safetensors"))
-        logger.info("all weights: %.1f MB", weights / 1e6)
+        clip_folder, branch = self.run_dir / "clip" / "model", self.run_dir / "retention" / "image_retention"
+        with write_directory(self.args.export_dir) as target:
+            export_pipeline(pipe, target, dtype=torch.float16, include_code=False, overwrite=True)
+            clip = CLIPModel.from_pretrained(clip_folder).half()
+            clip.save_pretrained(target / "clip")
+            config = json.loads((target / "clip" / "config.json").read_text())
+            (target / "clip" / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+            CLIPTokenizer.from_pretrained(clip_folder).save_pretrained(target / "clip")
+            CLIPImageProcessorPil.from_pretrained(clip_folder).save_pretrained(target / "clip")
+            listed = json.dumps(words, ensure_ascii=False, indent=0) + "\n"
+            (target / "words.json").write_text(listed, encoding="utf-8")
+            if branch.is_dir():
+                (target / "image_retention").mkdir()
+                save_component(ImageRetention.from_pretrained(branch), target / "image_retention", torch.float16)
+            write_model_card(target, self.run_dir, self.args.clips, TRAINING_SEED, self.device)
+        weights = sum(file.stat().st_size for file in self.args.export_dir.rglob("*.safetensors"))
+        logger.info("%s: all weights %.1f MB", self.args.export_dir, weights / 1e6)
 
 
 STAGES = ("render", "clip", "text", "vae", "latents", "unet", "motion", "pictures", "retention", "export")
+# Where each leaves what others read, and what those are.
+RESULTS = {
+    "clip": "clip/model",
+    "text": "text/model",
+    "vae": "vae/model",
+    "latents": "latents/made_of.json",
+    "unet": "unet/model",
+    "motion": "motion/motion_adapter",
+    "pictures": "pictures/image_retention",
+}
+NEEDS = {
+    "text": ("clip",),
+    "latents": ("vae",),
+    "unet": ("clip", "text", "latents"),
+    "motion": ("clip", "text", "vae", "latents", "unet"),
+    "pictures": ("clip", "text", "vae", "latents", "unet", "motion"),
+    "retention": ("latents", "motion", "pictures"),
+    "export": ("clip", "text", "vae", "unet", "motion"),
+}
 SET_UP = 5.0  # minutes that a script may take before its first step: they are its own, but not in its log
 
 
-def run_script(command: list[str], output: Path, minutes: float) -> None:
-    """Run a training script until it has had its minutes, from its last checkpoint in `output` if there is one."""
+def run_script(command: list[str], output: Path, minutes: float, device: torch.device) -> None:
+    """Run a training script until it has had its minutes, from its last checkpoint in `output` if there is one.
+
+    When this process is to stop, the script is told so once, and saves a checkpoint. It is in a session of its own,
+    because a Ctrl-C that reaches it as well would be the second signal, which does not wait.
+    """
     log, status = output / LOG, output / STATUS
     if log.exists():
-        minutes -= resumed_seconds(read_lines(log)) / 60
+        minutes -= resumed_seconds(read_log(log)) / 60
     if minutes <= SET_UP and status.exists() and json.loads(status.read_text())["status"] == "time_over":
         logger.info("%s has had its minutes", output)
         return
     command = [*command, "--max_train_minutes", str(max(minutes, 0.01))]
     if any(output.glob("checkpoint-*")):
         command += ["--resume_from_checkpoint", "latest"]
-    code = subprocess.run(command).returncode
+    process = subprocess.Popen(command, env=os.environ | environment_for(device), start_new_session=True)
+    try:
+        code = process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+    if code < 0:
+        raise SystemExit(f"train_tiny: {Path(command[1]).name} was killed by signal {-code}, perhaps for its memory.")
     if code != 0:
         raise SystemExit(code)  # it has said why
+
+
+def environment_for(device: torch.device) -> dict[str, str]:
+    """What makes accelerate take that device."""
+    if device.type == "cpu":
+        return {"ACCELERATE_USE_CPU": "true"}
+    if device.index is None:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[device.index] if visible else str(device.index)}
 
 
 def text_encoder(folder: Path, tokenizer_folder: Path, device: torch.device) -> Callable[[list[str]], torch.Tensor]:
@@ -403,13 +445,25 @@ def parse_minutes(text: str) -> tuple[str, float]:
     return stage, float(minutes)
 
 
-def computes_bfloat16_fast() -> bool:
-    return torch.cuda.is_available() or torch.cpu.get_capabilities().get("amx_bf16", False)
+def computes_bfloat16_fast(device: str) -> bool:
+    return device.startswith("cuda") or torch.cpu.get_capabilities().get("amx_bf16", False)
+
+
+def check_stages(run_dir: Path, stages: Sequence[str]) -> None:
+    """Raise a ValueError for a stage that lacks what another would make, or a package."""
+    for stage in stages:
+        missing = [one for one in NEEDS.get(stage, ()) if one not in stages and not (run_dir / RESULTS[one]).exists()]
+        if missing:
+            raise ValueError(
+                f"the stage {stage} needs {run_dir / RESULTS[missing[0]]}, which is not there: `--stages "
+                f"{' '.join([*missing, *stages])}` makes it."
+            )
+    if "retention" in stages and find_spec("skimage") is None:
+        raise ValueError("the stage retention needs scikit-image, which `pip install '.[train]'` brings.")
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    package = TRAINING.parent / "pipeline_landscape_video" / "shanshui_tiny"
     parser.add_argument("--run_dir", type=Path, default=Path("runs/shanshui"), help="clips, logs and checkpoints")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=" ".join(STAGES))
     defaults = " ".join(f"{stage}={minutes:g}" for stage, minutes in MINUTES.items())
@@ -427,7 +481,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--mixed_precision",
         choices=("no", "bf16"),
-        default="bf16" if computes_bfloat16_fast() else "no",
         help="of training; bf16 where a GPU or a CPU with AMX units is found",
     )
     parser.add_argument(
@@ -436,9 +489,17 @@ def parse_args() -> argparse.Namespace:
         help="UNets and branch: some minutes once, then a quarter more steps",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--export_dir", type=Path, default=package, help="where the finished family goes")
+    parser.add_argument("--export_dir", type=Path, help="where the finished family goes; RUN_DIR/shanshui_tiny")
     args = parser.parse_args()
     args.minutes = dict(args.minutes)
+    args.export_dir = args.export_dir or args.run_dir / "shanshui_tiny"
+    args.mixed_precision = args.mixed_precision or ("bf16" if computes_bfloat16_fast(args.device) else "no")
+    if args.export_dir.exists() and not (args.export_dir / "model_index.json").is_file():
+        parser.error(f"--export_dir {args.export_dir} is there, and is no pipeline that could be replaced")
+    try:
+        check_stages(args.run_dir, [stage for stage in STAGES if stage in args.stages])
+    except ValueError as error:
+        parser.error(str(error))
     return args
 
 
@@ -447,10 +508,17 @@ def main() -> None:
     args = parse_args()
     args.run_dir.mkdir(parents=True, exist_ok=True)
     family = TinyFamily(args)
-    for stage in STAGES:
-        if stage in args.stages:
-            logger.info("stage %s", stage)
-            getattr(family, stage)()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as Ctrl-C does: a script is told
+    try:
+        for stage in STAGES:
+            if stage in args.stages:
+                logger.info("stage %s", stage)
+                getattr(family, stage)()
+    except KeyboardInterrupt:
+        logger.warning("stopped; the same command goes on where it was")
+        sys.exit(EXIT_STOPPED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
