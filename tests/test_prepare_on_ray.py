@@ -24,6 +24,7 @@ def test_two_workers_of_ray_one_killed_make_the_same_manifests(tmp_path):
         write_video(raw / f"{number}.mp4", np.concatenate(scenes), fps=10)
         (raw / f"{number}.txt").write_text(f"ink {number}")
     write_video(raw / "copy of 1.mp4", painted_pan(3, 26, speed=1, blot=3) // 4 * 4, fps=10)
+    (raw / "copy of 1.txt").write_text("ink")
     half_of(raw / "0.mp4")
     alone, together = tmp_path / "alone", tmp_path / "together"
     flags = [str(raw), "--min_size", "90", "--workers"]
