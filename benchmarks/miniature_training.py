@@ -26,6 +26,7 @@ from miniature_rows import ROWS, Run
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 sys.path[:0] = [str(TRAINING / "shanshui"), str(TRAINING)]
 
+from model_card import read_log  # noqa: E402
 from train_tiny import MOTION_FLAGS, computes_bfloat16_fast  # noqa: E402
 
 
@@ -128,13 +129,6 @@ def train(runs: Sequence[Run], run_dir: Path, output: Path, settings: Settings, 
 def last_step(log: Path) -> int:
     lines = read_log(log)
     return lines[-1]["step"] if lines else 0
-
-
-def read_log(log: Path) -> list[dict]:
-    """The lines of a run's log, without one that is being written."""
-    if not log.exists():
-        return []
-    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def training_minutes(folder: Path, batch_size: int) -> float:

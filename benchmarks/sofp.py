@@ -2,10 +2,9 @@
 
 Rendered clips are drawn at any instant, so that their half-time frames are true ones; of two natural clips every
 second frame is held out. Each motif is rendered at each speed under each of the five camera moves; `--rounds 1` takes
-one of them, in turn, in a fifth of the time. Each clip is written to the output as soon as it is
-measured, so that a run that was stopped, or one of fewer rounds, is gone on with. The tables beside the output (`.md`)
-are made from it; `--table-only` makes nothing else. `python benchmarks/assets.py` fetches others' weights and clips
-first.
+one of them, in turn, in a fifth of the time. Each clip is written to the output as soon as it is measured, so that a
+run that was stopped, or one of fewer rounds, is gone on with. The tables beside the output (`.md`) are made from it;
+`--table-only` makes nothing else. `python benchmarks/assets.py` fetches others' weights and clips first.
 """
 
 import argparse

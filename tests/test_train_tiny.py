@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import CLIPModel, CLIPProcessor, CLIPTextModel
 
+import stage_scripts
 import train_tiny
 from motion_adapter.weights_files import stored_dtype
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
@@ -91,7 +92,7 @@ def test_a_script_that_goes_on_gets_the_minutes_that_are_left(tmp_path, seconds,
     (tmp_path / "checkpoint-20").mkdir()
     write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(' '.join(sys.argv[2:]))"
     command = [sys.executable, "-c", write, str(tmp_path / "arguments")]
-    train_tiny.run_script(command, tmp_path, minutes, torch.device("cpu"))
+    stage_scripts.run_script(command, tmp_path, minutes, torch.device("cpu"))
     if left is None:
         assert not (tmp_path / "arguments").exists()
     else:
@@ -146,7 +147,7 @@ time.sleep(60)
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_script_is_told_to_stop_and_saves(tmp_path, monkeypatch, sent):
     command = [sys.executable, "-c", SAVES, str(tmp_path)]
-    run = lambda family: train_tiny.run_script(command, tmp_path, 5, torch.device("cpu"))  # noqa: E731
+    run = lambda family: stage_scripts.run_script(command, tmp_path, 5, torch.device("cpu"))  # noqa: E731
     monkeypatch.setattr(train_tiny.TinyFamily, "motion", run)
     monkeypatch.setattr(train_tiny, "check_stages", lambda *_: None)
 
@@ -166,13 +167,13 @@ def test_a_script_is_told_to_stop_and_saves(tmp_path, monkeypatch, sent):
 def test_a_script_that_is_killed_is_told_of(tmp_path):
     command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     with pytest.raises(SystemExit, match="killed by signal 9, perhaps for its memory"):
-        train_tiny.run_script(command, tmp_path, 5, torch.device("cpu"))
+        stage_scripts.run_script(command, tmp_path, 5, torch.device("cpu"))
 
 
 def test_scripts_get_the_device(monkeypatch):
-    assert train_tiny.environment_for(torch.device("cpu")) == {"ACCELERATE_USE_CPU": "true"}
-    assert train_tiny.environment_for(torch.device("cuda")) == {}
+    assert stage_scripts.environment_for(torch.device("cpu")) == {"ACCELERATE_USE_CPU": "true"}
+    assert stage_scripts.environment_for(torch.device("cuda")) == {}
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert train_tiny.environment_for(torch.device("cuda:1")) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert stage_scripts.environment_for(torch.device("cuda:1")) == {"CUDA_VISIBLE_DEVICES": "1"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert train_tiny.environment_for(torch.device("cuda:1")) == {"CUDA_VISIBLE_DEVICES": "5"}
+    assert stage_scripts.environment_for(torch.device("cuda:1")) == {"CUDA_VISIBLE_DEVICES": "5"}

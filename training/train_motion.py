@@ -2,8 +2,8 @@
 
 Only the motion modules and the noise adapter learn. OUTPUT_DIR gets `motion_adapter/` (a plain `MotionAdapter`, the
 averaged weights with --use_ema), `noise_adapter/`, `checkpoint-STEP/`, `log.jsonl`, `status.json` and the clips of
---validation_steps. A run that was stopped goes on with `--resume_from_checkpoint latest` and ends, on a CPU to
-the bit, with the weights it would have had without the stop.
+--validation_steps. A run that was stopped goes on with `--resume_from_checkpoint latest` and ends, on a CPU
+to the bit, with the weights it would have had without the stop.
 """
 
 import argparse

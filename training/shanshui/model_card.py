@@ -100,7 +100,7 @@ def training_row(run_dir: Path, stage: str) -> str:
 
 
 def read_log(path: Path) -> list[dict]:
-    """The lines of a log, but for one that a full disk or a crash has cut off; none where there is no log."""
+    """The lines of a log, but for one that is being written, or was cut off; none where there is no log."""
     log = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -36,10 +35,11 @@ from checkpoints import write_directory  # noqa: E402
 from clip_files import FPS, render_dataset, scene_of  # noqa: E402
 from family_models import SIZE, build_scheduler  # noqa: E402
 from latent_cache import write_first_frames, write_shard  # noqa: E402
-from model_card import read_log, resumed_seconds, write_model_card  # noqa: E402
+from model_card import write_model_card  # noqa: E402
 from painting import render_clip  # noqa: E402
-from run_control import EXIT_STOPPED, LOG, STATUS  # noqa: E402
+from run_control import EXIT_STOPPED  # noqa: E402
 from scene import Scene  # noqa: E402
+from stage_scripts import run_script  # noqa: E402
 from train_clip import LANGUAGES, attribute_labels, draw_caption, motion_caption, train_clip, train_tokenizer  # noqa: E402
 from train_image_unet import train_image_unet  # noqa: E402
 from train_text import train_text  # noqa: E402
@@ -370,44 +370,6 @@ NEEDS = {
     "retention": ("latents", "motion", "pictures"),
     "export": ("clip", "text", "vae", "unet", "motion"),
 }
-SET_UP = 5.0  # minutes that a script may take before its first step: they are its own, but not in its log
-
-
-def run_script(command: list[str], output: Path, minutes: float, device: torch.device) -> None:
-    """Run a training script until it has had its minutes, from its last checkpoint in `output` if there is one.
-
-    When this process is to stop, the script is told so once, and saves a checkpoint. It is in a session of its own,
-    because a Ctrl-C that reaches it as well would be the second signal, which does not wait.
-    """
-    log, status = output / LOG, output / STATUS
-    if log.exists():
-        minutes -= resumed_seconds(read_log(log)) / 60
-    if minutes <= SET_UP and status.exists() and json.loads(status.read_text())["status"] == "time_over":
-        logger.info("%s has had its minutes", output)
-        return
-    command = [*command, "--max_train_minutes", str(max(minutes, 0.01))]
-    if any(output.glob("checkpoint-*")):
-        command += ["--resume_from_checkpoint", "latest"]
-    process = subprocess.Popen(command, env=os.environ | environment_for(device), start_new_session=True)
-    try:
-        code = process.wait()
-    finally:
-        process.terminate()
-        process.wait()
-    if code < 0:
-        raise SystemExit(f"train_tiny: {Path(command[1]).name} was killed by signal {-code}, perhaps for its memory.")
-    if code != 0:
-        raise SystemExit(code)  # it has said why
-
-
-def environment_for(device: torch.device) -> dict[str, str]:
-    """What makes accelerate take that device."""
-    if device.type == "cpu":
-        return {"ACCELERATE_USE_CPU": "true"}
-    if device.index is None:
-        return {}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[device.index] if visible else str(device.index)}
 
 
 def text_encoder(folder: Path, tokenizer_folder: Path, device: torch.device) -> Callable[[list[str]], torch.Tensor]:
