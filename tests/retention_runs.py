@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from latent_cache import write_first_frames
 from tiny_models import build_motion_adapter
 from train_image_retention import run
-from training_runs import write_latent_cache
+from training_runs import forget_accelerators, write_latent_cache
 
 
 STARTS = 3  # frames that a clip can begin with
@@ -33,8 +32,7 @@ def write_motion_adapter(directory: Path) -> Path:
 
 def run_retention(model: Path, adapter: Path, data: Path, output_dir: Path, *flags: str) -> int:
     """The exit code of the trainer with small defaults, which `flags` may override."""
-    for state in (AcceleratorState, GradientState, PartialState):  # as a new process would find it
-        state._reset_state()
+    forget_accelerators()
     required = ["--pretrained_model_name_or_path", str(model), "--motion_adapter_name_or_path", str(adapter)]
     required += ["--train_data_dir", str(data)]
     defaults = ["--num_frames_range", "6", "8", "--train_batch_size", "2", "--learning_rate", "1e-3"]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from diffusers import StableDiffusionPipeline
 from huggingface_hub import ModelCard
 
@@ -15,6 +14,7 @@ from pipeline_landscape_video import SHANSHUI_TINY
 from tiny_models import build_components
 from train_motion import run
 from train_motion_args import parse_args
+from training_runs import forget_accelerators
 
 
 @pytest.fixture
@@ -37,8 +37,7 @@ def train(hub, base, tmp_path):
     (tmp_path / "cache" / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def train(*flags: str) -> tuple[int, Path]:
-        for state in (AcceleratorState, GradientState, PartialState):  # as a new process would find it
-            state._reset_state()
+        forget_accelerators()
         arguments = ["--pretrained_model_name_or_path", str(base), "--train_data_dir", str(tmp_path / "cache")]
         arguments += ["--num_frames_range", "6", "--max_train_steps", "2", "--checkpointing_steps", "1"]
         arguments += ["--push_to_hub", "--hub_model_id", "me/motion", "--hub_license", "mit"]

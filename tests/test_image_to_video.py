@@ -369,6 +369,13 @@ def test_the_first_frame_is_held_with_a_vae_that_has_no_distribution():
     assert torch.allclose(held[0, :, 0], picture[0], atol=1e-5) and not torch.allclose(free, held, atol=0.1)
 
 
+def test_a_branch_that_attends_as_it_should_is_not_touched():
+    pipe = build_image_to_video()
+    config = pipe.image_retention.config
+    frames_of(pipe)
+    assert pipe.image_retention.config is config  # `torch.compile` would begin anew with another
+
+
 # What is refused
 
 

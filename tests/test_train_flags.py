@@ -7,7 +7,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 import motion_models
@@ -16,7 +15,7 @@ from optimization import MuonAdamW, learning_rate_at, make_optimizer
 from pipeline_landscape_video import SHANSHUI_TINY
 from train_motion_args import PRESETS, parse_args
 from training_layers import checkpoint_layers
-from training_runs import WEIGHTS, digest, status_of
+from training_runs import WEIGHTS, digest, forget_accelerators, status_of
 
 
 @pytest.fixture(scope="module")
@@ -226,8 +225,7 @@ def test_8_bit_adam_needs_bitsandbytes(train, monkeypatch):
 def test_an_overflow_in_float16_is_a_step_that_is_known_to_be_skipped(optimizer):
     required = ("--pretrained_model_name_or_path", "model", "--train_data_dir", "clips", "--output_dir", "run")
     args = parse_args([*required, "--mixed_precision", "fp16", "--optimizer", optimizer])
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+    forget_accelerators()
     Accelerator(cpu=True)  # whose state the optimizer asks
     weight = torch.nn.Parameter(torch.ones(2, 2))
     prepared = AcceleratedOptimizer(make_optimizer([weight], args), scaler=torch.amp.GradScaler("cpu"))

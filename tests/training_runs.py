@@ -35,10 +35,15 @@ def write_latent_cache(directory: Path) -> Path:
     return directory
 
 
+def forget_accelerators() -> None:
+    """Leave accelerate as a new process would find it."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
 def run_trainer(model: Path, data: Path, output_dir: Path, *flags: str) -> int:
     """The exit code of the trainer with small defaults, which `flags` may override."""
-    for state in (AcceleratorState, GradientState, PartialState):  # as a new process would find it
-        state._reset_state()
+    forget_accelerators()
     required = ["--pretrained_model_name_or_path", str(model), "--train_data_dir", str(data)]
     defaults = ["--num_frames_range", "6", "8", "--train_batch_size", "2", "--learning_rate", "1e-3"]
     return run([*required, *defaults, "--output_dir", str(output_dir), *flags])
