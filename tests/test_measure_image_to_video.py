@@ -26,6 +26,7 @@ from measure_image_to_video import another_camera, main, parse_args
 from pipeline_landscape_video import ImageRetention, LandscapeVideoPipeline
 from scene import CAMERAS, Scene
 from test_measure import model, save_tiny_clip  # noqa: F401
+from train_tiny import PICTURES_SEED
 
 
 def grey_clip(*levels: int) -> np.ndarray:
@@ -144,6 +145,7 @@ def test_a_whole_run_and_its_resumption(model, tmp_path, tiny_components):  # no
 def test_wrong_input(tmp_path, capsys):
     for arguments, message in (
         (["--seed", "3"], "--seed 3 is the seed of clips"),
+        (["--seed", str(PICTURES_SEED)], f"--seed {PICTURES_SEED} is the seed of clips"),
         (["--pictures", "1"], "--pictures is 1, but has to be at least 2"),
         (["--model", str(tmp_path)], "has no model_index.json"),
     ):

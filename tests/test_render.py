@@ -11,9 +11,10 @@ import pytest
 
 from captions import parse_caption
 from clip_files import FPS, render_dataset, scene_of, write_video_folder
+from clip_motion import camera_direction
 from pipeline_landscape_video.video_io import read_video
 from render import main, render_clip
-from scene import ATTRIBUTES, CAMERAS, LAYERS, PALETTES, Scene, sample_scene
+from scene import ATTRIBUTES, CAMERAS, LAYERS, PALETTES, Scene, sample_beginning, sample_scene
 
 
 FULL = Scene(
@@ -115,6 +116,45 @@ def test_what_travels_goes_to_the_named_side_under_every_camera(name: str, camer
         assert (centre_x(last) - centre_x(first)) * sign > 5
 
 
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_a_clip_that_begins_like_another_goes_its_own_way(camera: str) -> None:
+    going = dict(camera=camera, boat="left", birds="right")
+    scene = Scene("ink", 4, water="lake", seed=8, **going)
+    for other in CAMERAS:
+        begins_like = dataclasses.replace(scene, camera=other, boat="right")
+        clip = render_clip(scene, [0.0, 0.2, 1.8], begins_like=begins_like)
+        assert np.array_equal(clip[0], render_clip(begins_like, [0.0])[0]), other
+        # It moves as it does without: the same scene, somewhere else.
+        own, elsewhere = (camera_direction(render_clip(scene, np.arange(8) / 4, begins_like=one))
+                          for one in (None, begins_like))  # fmt: skip
+        assert own == elsewhere == camera, other
+        dark = clip[1:, 85:110].max(-1) < 75
+        assert centre_x(dark[1]) < centre_x(dark[0]) - 3, other
+
+
+def test_a_boat_at_anchor_begins_anywhere() -> None:
+    scene = Scene("snow", water="lake", boat="still", seed=8)
+    clips = {boat: render_clip(scene, [0.0, 1.8], begins_like=dataclasses.replace(scene, boat=boat))[:, 85:110]
+             for boat in ("left", "still", "right")}  # fmt: skip
+    centres = {boat: [centre_x(frame.max(-1) < 75) for frame in clip] for boat, clip in clips.items()}
+    assert centres["left"][0] > centres["still"][0] + 8 and centres["right"][0] < centres["still"][0] - 8
+    assert all(abs(last - first) < 2 for first, last in centres.values())
+
+
+def test_where_a_clip_begins_tells_nothing_of_where_it_goes() -> None:
+    scenes = [scene_of(index, 7, False) for index in range(2000)]
+    beginnings = [sample_beginning(scene, np.random.default_rng((7, index, 9))) for index, scene in enumerate(scenes)]
+    for name in ("camera", "boat", "birds"):
+        pairs = [(getattr(one, name), getattr(other, name)) for one, other in zip(scenes, beginnings, strict=True)]
+        ways = sorted({way for way, _ in pairs} - {"none"})
+        assert all(other == "none" for way, other in pairs if way == "none")
+        counts = np.array([[pairs.count((way, other)) for other in ways] for way in ways])
+        shares = counts / counts.sum(1, keepdims=True)
+        assert counts.min() > 0 and np.abs(shares - 1 / len(ways)).max() < 0.08, (name, counts)
+    assert all(dataclasses.replace(other, camera=scene.camera, boat=scene.boat, birds=scene.birds) == scene
+               for scene, other in zip(scenes, beginnings, strict=True))  # fmt: skip
+
+
 def test_palettes_are_told_apart_by_their_mean_colour() -> None:
     rng = np.random.default_rng(0)
     scenes = [dataclasses.replace(sample_scene(rng, False), palette=palette) for palette in PALETTES for _ in range(4)]
@@ -183,6 +223,18 @@ def test_dataset_is_parallel_restartable_and_deterministic(tmp_path: Path) -> No
     assert np.array_equal(resumed, parallel) and (tmp_path / "serial.jsonl").read_text() == lines
     with pytest.raises(ValueError, match="other settings"):
         render_dataset(tmp_path / "serial.npy", workers=0, **{**settings, "seed": 8})
+    with pytest.raises(ValueError, match="other settings"):
+        render_dataset(tmp_path / "serial.npy", workers=0, any_beginning=True, **settings)
+
+
+def test_a_dataset_of_clips_that_begin_like_others(tmp_path: Path) -> None:
+    clips, scenes = render_dataset(tmp_path / "clips.npy", 4, 7, frames=2, size=64, workers=0, any_beginning=True)
+    rows = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text("utf-8").splitlines()]
+    beginnings = [Scene(**row["begins_like"]) for row in rows]
+    assert scenes == [scene_of(index, 7) for index in range(4)] == [Scene(**row["scene"]) for row in rows]
+    assert sum(one != other for one, other in zip(scenes, beginnings, strict=True)) >= 2
+    for clip, scene, beginning in zip(clips, scenes, beginnings, strict=True):
+        assert np.array_equal(clip, render_clip(scene, [0, 1 / FPS], 64, 64, beginning))
 
 
 def test_video_folder_holds_clips_captions_and_attributes(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def test_one_command_builds_the_family(built):
 
 def test_the_same_command_goes_on_where_it_was(built):
     card = (built / "tiny" / "README.md").read_text(encoding="utf-8")
-    names = ("clips.npy", "latents/latents-00000.safetensors", "latents/first_frames-00000.safetensors")
+    shards = "latents/latents-00000", "moving_pictures/latents-00000", "moving_pictures/first_frames-00000"
+    names = ("clips.npy", "picture_clips.npy", *(f"{shard}.safetensors" for shard in shards))
     kept = [built / "run" / name for name in names]
     times = [path.stat().st_mtime_ns for path in kept]
     stages = "render", "clip", "text", "latents", "motion", "pictures", "retention", "export"

@@ -21,13 +21,14 @@ import numpy as np
 from tqdm import tqdm
 
 from painting import render_clip
-from scene import Scene, sample_scene
+from scene import Scene, sample_beginning, sample_scene
 
 
 logger = logging.getLogger(__name__)
 
 FPS = 4  # in 16 frames a camera goes far enough to be seen, and learnt
 LANGUAGES = ("en", "zh", "both")
+BEGINNING = 9  # stream of a clip's randomness; its captions draw from the lower ones
 
 
 def scene_of(index: int, seed: int = 0, fine_motifs: bool = True) -> Scene:
@@ -44,6 +45,7 @@ def render_dataset(
     size: int = 128,
     fine_motifs: bool = True,
     workers: int | None = None,
+    any_beginning: bool = False,
 ) -> tuple[np.memmap, list[Scene]]:
     """Render clips into one array on disk, and their scenes into a `.jsonl` file of the same name beside it.
 
@@ -56,6 +58,7 @@ def render_dataset(
         size: height and width, pixels.
         fine_motifs: False leaves out what 128 x 128 pixels behind an 8x autoencoder cannot carry.
         workers: processes; None for one per core, 0 to render in this one.
+        any_beginning: each clip begins like one that goes a way of its own (see `sample_beginning`).
 
     Returns:
         The clips, uint8 (count, frames, size, size, 3), read-only, and their scenes.
@@ -65,13 +68,19 @@ def render_dataset(
     """
     path = Path(path)
     settings = {"fps": fps, "seed": seed, "shape": [count, frames, size, size, 3]}
-    rows = [{"scene": asdict(scene_of(index, seed, fine_motifs)), **settings} for index in range(count)]
+    scenes = [scene_of(index, seed, fine_motifs) for index in range(count)]
+    rows = [{"scene": asdict(scene), **settings} for scene in scenes]
+    beginnings: list[Scene | None] = [None] * count
+    if any_beginning:
+        for index, scene in enumerate(scenes):
+            beginnings[index] = sample_beginning(scene, np.random.default_rng((seed, index, BEGINNING)))
+            rows[index]["begins_like"] = asdict(beginnings[index])
     with _unfinished(path.with_suffix(".jsonl"), rows) as (start, done):
         if start == 0:
             np.lib.format.open_memmap(path, "w+", np.uint8, tuple(settings["shape"])).flush()
         job = partial(_render_into, path, [step / fps for step in range(frames)])
-        scenes = [Scene(**row["scene"]) for row in rows]
-        for _ in _in_order(job, list(enumerate(scenes))[start:], workers, start, count):
+        jobs = list(zip(range(count), scenes, beginnings, strict=True))
+        for _ in _in_order(job, jobs[start:], workers, start, count):
             done()
     return np.load(path, mmap_mode="r"), scenes
 
@@ -121,10 +130,10 @@ def captions_of(scene: Scene, index: int, seed: int, language: str) -> list[str]
     return [caption(scene, rng, name) for _ in range(2) for name in languages]
 
 
-def _render_into(path: Path, times: Sequence[float], job: tuple[int, Scene]) -> None:
-    index, scene = job
+def _render_into(path: Path, times: Sequence[float], job: tuple[int, Scene, Scene | None]) -> None:
+    index, scene, begins_like = job
     array = np.lib.format.open_memmap(path, "r+")
-    array[index] = render_clip(scene, times, *array.shape[2:4])
+    array[index] = render_clip(scene, times, *array.shape[2:4], begins_like)
     array.flush()
 
 

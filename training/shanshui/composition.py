@@ -12,6 +12,10 @@ MIDDLE = 1.0  # seconds; the instant at which the composition stands as laid out
 PAN = 0.115  # picture widths (of the smaller side) a second, for what is nearest
 ZOOM = 1.115  # magnification in a second, for what is nearest
 DRIFT = 0.085  # units a second: boats, mist and birds across the picture
+# In a second, by the words for it: the near ground to the right, its magnification, and what drifts.
+PANS = {"left": PAN, "right": -PAN}
+ZOOMS = {"closer": math.log(ZOOM), "away": -math.log(ZOOM)}
+DRIFTS = {"left": -DRIFT, "still": 0.0, "right": DRIFT}
 
 
 def depth_share(depth: float) -> float:
@@ -22,10 +26,12 @@ def depth_share(depth: float) -> float:
 class Layout:
     """Places, (x, y) in picture pixels, of a scene at `MIDDLE`: asymmetric, the weight on one side, trees and light on
     the other, nothing in front of anything that the scene names. Half the scenes are mirrored.
+
+    What moves stands at time 0 where it does in the scene `begins_like`, the scene itself by default.
     """
 
-    def __init__(self, view: View, scene: Scene) -> None:
-        self.view, self.scene = view, scene
+    def __init__(self, view: View, scene: Scene, begins_like: Scene | None = None) -> None:
+        self.view, self.scene, self.begins_like = view, scene, begins_like or scene
         rng = generator(scene.seed, "layout")
         self.mirrored = rng.random() < 0.5
         shores = {"none": 0.86, "lake": (0.64, 0.70), "river": (0.58, 0.63)}[scene.water]
@@ -52,10 +58,11 @@ class Layout:
 
     def camera(self, time: float) -> tuple[float, float]:
         """How far near things have moved to the right, in pixels, and how much they are magnified."""
-        elapsed = time - MIDDLE
-        pan = {"left": PAN, "right": -PAN}.get(self.scene.camera, 0.0)
-        zoom = {"closer": math.log(ZOOM), "away": -math.log(ZOOM)}.get(self.scene.camera, 0.0)
-        return pan * elapsed * self.view.unit, math.exp(zoom * elapsed)
+        pan, zoom = (
+            speeds.get(self.scene.camera, 0.0) * time - speeds.get(self.begins_like.camera, 0.0) * MIDDLE
+            for speeds in (PANS, ZOOMS)
+        )
+        return pan * self.view.unit, math.exp(zoom)
 
     def ground_depth(self, y: float) -> float:
         """Depth of the ground or water at the height `y`, as `inverse(0.55, time, foot=1.0)` moves it."""
@@ -68,12 +75,16 @@ class Layout:
         centre = self.view.width / 2
         return centre + (x - centre) * size + pan * depth, self.horizon + (y - self.horizon) * size, size
 
-    def drifting(self, start: float, direction: str, speed: float, time: float) -> float:
-        """x of something that moves to that side of the picture whatever the camera does; it comes round again."""
-        travel = {"left": -speed, "right": speed}[direction] * (time - MIDDLE) * self.view.unit
+    def travelled(self, motif: str, time: float) -> float:
+        """How far the boat or the birds have come to the right, in pixels."""
+        way, before = (DRIFTS[getattr(scene, motif)] for scene in (self.scene, self.begins_like))
+        return (way * time - before * MIDDLE) * self.view.unit
+
+    def drifting(self, start: float, motif: str, time: float) -> float:
+        """x of something that moves to a side of the picture whatever the camera does; it comes round again."""
         margin = 0.4 * self.view.unit
         across = self.view.width + 2 * margin
-        return (start + travel + 0.25 * self.camera(time)[0] + margin) % across - margin
+        return (start + self.travelled(motif, time) + 0.25 * self.camera(time)[0] + margin) % across - margin
 
     def inverse(self, depth: float, time: float, foot: float | None = None) -> np.ndarray:
         """(2, 3) affine map from the picture to a canvas at `depth`.

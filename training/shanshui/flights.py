@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from brushwork import generator, tint
-from composition import DRIFT, Layout
+from composition import Layout
 from palettes import Palette, rgb
 
 
@@ -44,7 +44,7 @@ class Birds:
 
     def lay(self, picture: np.ndarray, time: float) -> None:
         view, layout = self.layout.view, self.layout
-        x = layout.drifting(layout.birds[0], layout.scene.birds, DRIFT, time)
+        x = layout.drifting(layout.birds[0], "birds", time)
         left, top = int(x - 0.24 * view.unit), max(int(layout.birds[1] - 0.16 * view.unit), 0)
         right, bottom = int(x + 0.24 * view.unit) + 1, int(layout.birds[1] + 0.20 * view.unit)
         shapes = []

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from brushwork import Canvas, View, generator, lay_over, mix, noise, premultiplied, smoothstep
-from composition import DRIFT, Layout
+from composition import DRIFTS, Layout
 from flights import Birds, Weather
 from motifs import (
     bamboo_sprite,
@@ -28,9 +28,9 @@ from waters import Lake, River, Waterfall, mist_canvas
 class Painting:
     """A scene, painted once; `frame` shows it at an instant."""
 
-    def __init__(self, scene: Scene, height: int, width: int) -> None:
+    def __init__(self, scene: Scene, height: int, width: int, begins_like: Scene | None = None) -> None:
         self.scene, self.view = scene, View(height, width)
-        self.layout = Layout(self.view, scene)
+        self.layout = Layout(self.view, scene, begins_like)
         self.colours = PALETTES[scene.palette]
         self.paint_paper()
         self.paint_mountains()
@@ -142,8 +142,7 @@ class Painting:
 
     def wind(self, time: float) -> float:
         """Pixels that mist has come to the right."""
-        speed = {"left": -DRIFT, "right": DRIFT}[self.scene.mist]
-        return speed * self.view.unit * time + 0.25 * self.layout.camera(time)[0]
+        return DRIFTS[self.scene.mist] * self.view.unit * time + 0.25 * self.layout.camera(time)[0]
 
     def place_pavilion(self, picture: np.ndarray, time: float) -> None:
         if self.pavilion:
@@ -157,9 +156,9 @@ class Painting:
         if self.scene.water == "river":
             x = float(self.water.course(y)[0])
         start = x
-        x, y, size = layout.seen(x, y, layout.ground_depth(y), time)
+        x, y, size = layout.seen(x + layout.travelled("boat", time), y, layout.ground_depth(y), time)
         if direction != "still":
-            x = layout.drifting(start, direction, DRIFT, time)
+            x = layout.drifting(start, "boat", time)
         bob = 0.006 * self.view.unit * math.sin(2 * math.pi * 0.5 * time)
         self.boat.place(picture, x, y + bob, size, angle=0.03 * math.sin(2 * math.pi * 0.4 * time + 1))
 
@@ -175,7 +174,9 @@ class Painting:
         self.rock.place(picture, x, y, size)
 
 
-def render_clip(scene: Scene, times: Sequence[float], height: int = 128, width: int = 128) -> np.ndarray:
+def render_clip(
+    scene: Scene, times: Sequence[float], height: int = 128, width: int = 128, begins_like: Scene | None = None
+) -> np.ndarray:
     """Render a scene at the given instants.
 
     Args:
@@ -183,9 +184,10 @@ def render_clip(scene: Scene, times: Sequence[float], height: int = 128, width: 
         times: seconds, any real values; a frame depends on its own instant only.
         height: of the frames, in pixels.
         width: of the frames, in pixels.
+        begins_like: at time 0, camera, boat and birds stand where they do in this scene (see `sample_beginning`).
 
     Returns:
         (len(times), height, width, 3) uint8 RGB.
     """
-    painting = Painting(scene, height, width)
+    painting = Painting(scene, height, width, begins_like)
     return np.stack([painting.frame(time) for time in times])

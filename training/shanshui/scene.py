@@ -2,7 +2,7 @@
 the measurements share.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -65,6 +65,22 @@ CHOICES = {
 }
 # What a viewer can name, seed left out: two scenes that agree here have the same caption.
 ATTRIBUTES = tuple(field.name for field in fields(Scene) if field.name != "seed")
+
+
+def sample_beginning(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same landscape whose camera, boat and birds go any way, for `render_clip`'s `begins_like`.
+
+    Where things stand in the first frame of a rendered clip tells which way they are going: they pass the middle of
+    their way when the composition stands as laid out. Beginning like another, a clip's first frame tells nothing.
+    """
+
+    def any_of(name: str, options: tuple) -> str:
+        drawn = options[rng.integers(len(options))]
+        return drawn if getattr(scene, name) != "none" else "none"
+
+    return replace(
+        scene, camera=any_of("camera", CAMERAS), boat=any_of("boat", BOATS[1:]), birds=any_of("birds", DIRECTIONS[1:])
+    )
 
 
 def sample_scene(rng: np.random.Generator, fine_motifs: bool = True) -> Scene:

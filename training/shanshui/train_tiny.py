@@ -11,7 +11,6 @@ minutes of `vae`, for one, remove RUN_DIR/unet, motion, pictures and retention, 
 import argparse
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -51,7 +50,7 @@ logger = logging.getLogger("train_tiny")
 MINUTES = {
     "clip": 10.0, "text": 15.0, "vae": 40.0, "unet": 60.0, "motion": 140.0, "pictures": 15.0, "retention": 220.0,
 }  # fmt: skip
-TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the rendered scenes
+TRAINING_SEED, HELD_OUT_SEED, PICTURES_SEED = 1, 2, 6  # of the rendered scenes
 CAPTIONS_PER_CLIP = 4
 VALIDATION_PICTURES = 3
 # How the adapter is trained, in `train_motion.py`'s words, and but for `SLOW_MOTION` the rows of
@@ -87,24 +86,33 @@ class TinyFamily:
 
     def clips(self) -> tuple[np.ndarray, list[Scene]]:
         """The training clips, uint8 (clips, 16, 128, 128, 3), and their scenes; rendered where they are missing."""
+        return self.rendered("clips.npy", TRAINING_SEED)
+
+    def picture_clips(self) -> tuple[np.ndarray, list[Scene]]:
+        """Clips whose first frame does not tell where camera, boat and birds will go: a branch that learns from others
+        reads it there, and does not do what a text wants of another picture."""
+        return self.rendered("picture_clips.npy", PICTURES_SEED, any_beginning=True)
+
+    def rendered(self, name: str, seed: int, any_beginning: bool = False) -> tuple[np.ndarray, list[Scene]]:
         try:
             return render_dataset(
-                self.run_dir / "clips.npy",
+                self.run_dir / name,
                 self.args.clips,
-                seed=TRAINING_SEED,
+                seed=seed,
                 fps=FPS,
                 size=SIZE,
                 fine_motifs=False,
                 workers=self.args.workers,
+                any_beginning=any_beginning,
             )
         except ValueError as error:  # another number of clips
             raise SystemExit(f"train_tiny: {error}") from None
 
-    def captions(self, scenes: list[Scene]) -> list[list[str]]:
+    def captions(self, scenes: list[Scene], seed: int = TRAINING_SEED) -> list[list[str]]:
         """Captions of each clip, half of them English, half Chinese. (Stream 0 is the scene's own.)"""
         return [
             [
-                draw_caption(scene, np.random.default_rng((TRAINING_SEED, index, 1 + k)), LANGUAGES[k % 2])
+                draw_caption(scene, np.random.default_rng((seed, index, 1 + k)), LANGUAGES[k % 2])
                 for k in range(CAPTIONS_PER_CLIP)
             ]
             for index, scene in enumerate(scenes)
@@ -164,20 +172,47 @@ class TinyFamily:
     def latents(self) -> None:
         """Encode every clip for the two UNet stages, unless that was done with the same autoencoder and clips."""
         frames, scenes = self.clips()
-        folder, vae_folder = self.run_dir / "latents", self.run_dir / "vae" / "model"
+        self.encode(self.run_dir / "latents", frames, self.run_dir / "clips.jsonl", self.captions(scenes))
+
+    def moving_pictures(self) -> Path:
+        """The latents of `picture_clips`, half of whose captions say what moves and leave to the picture what it
+        shows, with the pixels of the first frames beside them."""
+        folder = self.run_dir / "moving_pictures"
+        frames, scenes = self.picture_clips()
+        texts = []
+        for index, (whole, scene) in enumerate(zip(self.captions(scenes, PICTURES_SEED), scenes, strict=True)):
+            rng = np.random.default_rng((PICTURES_SEED, index, 1 + CAPTIONS_PER_CLIP))
+            texts.append(whole[: len(LANGUAGES)] + [motion_caption(scene, rng, language) for language in LANGUAGES])
+        first_frames = torch.from_numpy(frames[:, 0].copy()).permute(0, 3, 1, 2)[:, None]  # channels first
+        self.encode(folder, frames, self.run_dir / "picture_clips.jsonl", texts, first_frames)
+        return folder
+
+    def encode(
+        self,
+        folder: Path,
+        frames: np.ndarray,
+        scenes_file: Path,
+        texts: list[list[str]],
+        first_frames: torch.Tensor | None = None,
+    ) -> None:
+        """Clips and captions as a latent cache, unless it is there, of the same autoencoder and clips."""
+        vae_folder, made_of = self.run_dir / "vae" / "model", folder / "made_of.json"
         vae_hash = file_hash(vae_folder / "diffusion_pytorch_model.safetensors")
-        key = {"vae": vae_hash, "clips": file_hash(self.run_dir / "clips.jsonl")}
-        if (folder / "made_of.json").exists() and json.loads((folder / "made_of.json").read_text()) == key:
+        key = {"vae": vae_hash, "clips": file_hash(scenes_file)}
+        if made_of.exists() and json.loads(made_of.read_text()) == key:
             return
         folder.mkdir(exist_ok=True)
+        made_of.unlink(missing_ok=True)
         vae = AutoencoderKL.from_pretrained(vae_folder).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.mixed_precision == "bf16"):
-            encoded = [encode_clip(vae, clip) for clip in tqdm(frames, desc="latents", unit="clip")]
-        write_shard(folder, 0, torch.stack(encoded))
+            encoded = [encode_clip(vae, clip) for clip in tqdm(frames, desc=folder.name, unit="clip")]
+        shard = write_shard(folder, 0, torch.stack(encoded))
+        if first_frames is not None:
+            write_first_frames(shard, first_frames)
         with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
-            for texts in self.captions(scenes):
-                file.write(json.dumps({"text": texts[0], "texts": texts[1:]}, ensure_ascii=False) + "\n")
-        (folder / "made_of.json").write_text(json.dumps(key))
+            for wordings in texts:
+                file.write(json.dumps({"text": wordings[0], "texts": wordings[1:]}, ensure_ascii=False) + "\n")
+        made_of.write_text(json.dumps(key))
 
     def unet(self) -> None:
         from safetensors.torch import load_file
@@ -226,7 +261,6 @@ class TinyFamily:
         """A branch that knows a picture again in a single frame: with a clip for every frame of a batch it is found in
         minutes, while 800 steps of whole clips did not find it (each has 4 clips, and as many steps of noise)."""
         self.save_base(self.run_dir / "base")
-        self.first_frames()
         self.train_branch(
             "pictures", "--num_frames_range", "1", "--train_batch_size", str(self.args.batch_scale * 32),
             "--lr_scheduler", "constant_with_warmup", "--lr_warmup_steps", "50", *NOISY_TIMESTEPS,
@@ -260,34 +294,6 @@ class TinyFamily:
         if self.args.compile:
             command += ["--torch_compile"]
         run_script(command, output, self.minutes[stage], self.device)
-
-    def moving_pictures(self) -> Path:
-        """The clips again, half of whose captions say what moves and leave to the picture what it shows."""
-        folder, latents = self.run_dir / "moving_pictures", self.run_dir / "latents"
-        folder.mkdir(exist_ok=True)
-        for shard in latents.glob("*.safetensors"):
-            link = folder / shard.name
-            link.unlink(missing_ok=True)
-            os.link(shard, link)
-        _, scenes = self.clips()
-        with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
-            for index, (texts, scene) in enumerate(zip(self.captions(scenes), scenes, strict=True)):
-                rng = np.random.default_rng((TRAINING_SEED, index, 1 + CAPTIONS_PER_CLIP))
-                moving = [motion_caption(scene, rng, language) for language in LANGUAGES]
-                line = {"text": texts[0], "texts": [texts[1], *moving]}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        return folder
-
-    def first_frames(self) -> None:
-        """The pixels of each clip's first frame beside its latents, unless they are there already."""
-        frames, _ = self.clips()
-        shard, key = self.run_dir / "latents" / "latents-00000.safetensors", file_hash(self.run_dir / "clips.jsonl")
-        made_of = shard.with_name("first_frames_made_of.json")
-        if made_of.exists() and json.loads(made_of.read_text()) == key:
-            return
-        pictures = torch.from_numpy(frames[:, 0].copy()).permute(0, 3, 1, 2)  # channels first
-        write_first_frames(shard, pictures[:, None])
-        made_of.write_text(json.dumps(key))
 
     def held_out_pictures(self, folder: Path) -> tuple[list[Path], list[str]]:
         """First frames of scenes that nothing is trained on, as files, and a caption of each."""
@@ -366,8 +372,8 @@ NEEDS = {
     "latents": ("vae",),
     "unet": ("clip", "text", "latents"),
     "motion": ("clip", "text", "vae", "latents", "unet"),
-    "pictures": ("clip", "text", "vae", "latents", "unet", "motion"),
-    "retention": ("latents", "motion", "pictures"),
+    "pictures": ("clip", "text", "vae", "unet", "motion"),
+    "retention": ("vae", "motion", "pictures"),
     "export": ("clip", "text", "vae", "unet", "motion"),
 }
 
