@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, MotionAdapter
@@ -18,11 +19,12 @@ from motion_models import load_motion_unet, load_noise_scheduler
 from motion_objective import motion_losses
 from motion_unets import inputs, moving_unet
 from pipeline_landscape_video import ImageRetention
-from pipeline_landscape_video.video_io import iterate_video
+from pipeline_landscape_video.video_io import iterate_video, write_video
 from retaining_unet import RetainingUNet, build_retaining_unet, image_channels_for, load_branch
 from retention_runs import run_retention, write_cache_with_first_frames, write_motion_adapter
 from tiny_models import build_motion_adapter, build_scheduler
 from training_runs import WEIGHTS, digest, log_of, status_of, write_latent_cache
+from video_files import moving_frames
 
 
 @pytest.fixture(scope="module")
@@ -236,11 +238,21 @@ def test_validation_animates_pictures_and_says_how_like_they_are(train, tmp_path
     frames = [frame.pixels for frame in iterate_video(output / "validation" / "step-000002-2.mp4")]
     assert len(frames) == 8 and frames[0].shape == (64, 64, 3)
 
-    broken = tmp_path / "broken.png"
+
+def test_pictures_that_cannot_be_read_end_it_before_videos_are_encoded(train, tmp_path):
+    broken, videos = tmp_path / "broken.png", tmp_path / "videos"
     broken.write_bytes(b"no picture")
+    videos.mkdir()
+    write_video(videos / "0.mp4", np.stack(moving_frames(8, 64, 64)), fps=8)
+    (videos / "metadata.jsonl").write_text('{"file_name": "0.mp4", "text": "mist"}\n')
     flags = ("--validation_steps", "1", "--validation_images", str(broken), "--validation_prompts", "mist")
-    code, output = train("broken", "--max_train_steps", "1", *flags)
+    flags += ("--max_train_steps", "1", "--resolution", "64", "--sample_stride", "1")
+    code, output = train("broken", *flags, "--cache_dir", str(tmp_path / "cache"), data=videos)
     assert code == 1 and "broken.png: cannot identify image file" in status_of(output)["reason"]
+    assert not list(tmp_path.glob("cache/latents-*"))
+    Image.new("L", (64, 64), 90).save(broken)
+    code, _ = train("mended", *flags, "--cache_dir", str(tmp_path / "cache"), data=videos)
+    assert code == 0 and list(tmp_path.glob("cache/latents-*"))
 
 
 def test_what_does_not_fit_ends_with_one_line(train, tmp_path):

@@ -24,13 +24,10 @@ logger = logging.getLogger("validation")
 
 
 class RetentionValidation(Validation):
-    """Animates --validation_images every --validation_steps steps, or else the first training clip's first frame.
+    """Animates `pictures` of `read_pictures` every --validation_steps steps, or else the first clip's first frame.
 
     As `Validation`, with FFF-SSIM besides: how like its picture the first frame is, 1 if it is the same. What the
     autoencoder makes of the picture is as like as a first frame can become, and is logged once.
-
-    Raises:
-        ValueError: a picture that cannot be used, naming its file.
     """
 
     def __init__(
@@ -43,6 +40,7 @@ class RetentionValidation(Validation):
         dataset: WithFirstFrames,
         latent_shape: tuple[int, int, int],
         accelerator: Accelerator,
+        pictures: torch.Tensor | None = None,
     ) -> None:
         default_prompt = dataset.captions[0][0]
         super().__init__(
@@ -53,11 +51,9 @@ class RetentionValidation(Validation):
             **self.pipe.components, image_retention=retaining_unet.image_retention
         )
         self.pipe.set_progress_bar_config(desc="Validating", leave=False)
-        if args.validation_images is None:
+        if pictures is None:
             logger.info("Without --validation_images, a clip that is trained on has to do: %s.", dataset.name(0))
             pictures = dataset.read(0, 0).expand(len(self.prompts), -1, -1, -1)
-        else:
-            pictures = torch.cat([read_picture(file, self.height, self.width) for file in args.validation_images])
         self.pictures = pictures / 2 + 0.5  # (prompts, 3, height, width) in [0, 1]
         self.targets = (self.pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         rebuilt = self.decode(encode_frames(vae, pictures))
@@ -79,8 +75,16 @@ class RetentionValidation(Validation):
         return float(np.mean([fff_ssim(clip, target) for clip, target in zip(clips, self.targets, strict=True)]))
 
 
+def read_pictures(files: list[str] | None, size: tuple[int, int]) -> torch.Tensor | None:
+    """--validation_images of any size as `(pictures, 3, height, width)` in [-1, 1], if there are any.
+
+    Raises:
+        ValueError: a picture that cannot be used, naming its file.
+    """
+    return None if files is None else torch.cat([read_picture(file, *size) for file in files])
+
+
 def read_picture(file: str, height: int, width: int) -> torch.Tensor:
-    """A picture of any size as `(1, 3, height, width)` in [-1, 1]. Raises a ValueError that names the file."""
     try:
         with Image.open(file) as picture:
             return pictures_to_tensor(picture, height, width)

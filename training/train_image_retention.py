@@ -32,7 +32,7 @@ from optimization import averaged, make_optimizer, moment_bytes
 from resuming import find_checkpoint, resume, settings_of
 from retaining_unet import RetainingUNet, build_retaining_unet
 from retention_publishing import push_model
-from retention_validation import RetentionValidation
+from retention_validation import RetentionValidation, read_pictures
 from run_control import StopSignals, check_trackers
 from run_plan import count_groups, count_longest_step, describe_epochs, describe_memory, millions
 from step_cost import StepCost
@@ -66,6 +66,7 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
     noise_scheduler = load_noise_scheduler(model, revision)
     text_states = load_text_states(model, revision, frozen_dtype, device)
     dataset = WithFirstFrames(dataset, videos, args.image_dropout_prob)
+    validation_pictures = read_pictures(args.validation_images, dataset.image_size)
 
     # 2. What trains
     retaining_unet, trainable = build_retaining_unet(args, latent_shape, dataset.image_size, frozen_dtype, device)
@@ -98,8 +99,9 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
         if args.validation_steps is not None:
             vae_to_see = vae or load_vae(model, revision, device)
             validation = RetentionValidation(
-                args, retaining_unet, noise_scheduler, vae_to_see, text_states, dataset, latent_shape, accelerator
-            )
+                args, retaining_unet, noise_scheduler, vae_to_see, text_states, dataset, latent_shape, accelerator,
+                validation_pictures,
+            )  # fmt: skip
             frozen = [text_states.text_encoder, vae_to_see]
         describe(args, networks, frozen, trainable, cost)
         clips_per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
