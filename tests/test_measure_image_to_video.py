@@ -123,7 +123,6 @@ def test_a_whole_run_and_its_resumption(model, tmp_path, tiny_components):  # no
         (tmp_path / stage / "log.jsonl").write_text(f'{{"step": {steps}, "diffusion_loss": 0.5, "seconds": 120}}\n')
     results = main([*arguments, "--card"])
     assert results.figures.keys() == {"pictured", "free", "text_only", "rendered"} and len(results.checks) == 12
-    # An untrained branch changes nothing: with and without the picture the clips are the same but for the guidance.
     assert results.figures["rendered"]["FFF-SSIM"].value == pytest.approx(1)  # they begin with the pictures
     card = (model / "README.md").read_text(encoding="utf-8")
     assert "## Measured\n\nearlier\n\n## Image to video\n" in card and "| image_retention | " in card

@@ -24,7 +24,7 @@ logger = logging.getLogger("validation")
 
 
 class RetentionValidation(Validation):
-    """Animates `pictures` of `read_pictures` every --validation_steps steps, or else the first clip's first frame.
+    """Animates `pictures` (see `read_pictures`) every --validation_steps steps, or else the first clip's first frame.
 
     As `Validation`, with FFF-SSIM besides: how like its picture the first frame is, 1 if it is the same. What the
     autoencoder makes of the picture is as like as a first frame can become, and is logged once.
@@ -85,6 +85,7 @@ def read_pictures(files: list[str] | None, size: tuple[int, int]) -> torch.Tenso
 
 
 def read_picture(file: str, height: int, width: int) -> torch.Tensor:
+    """One of `read_pictures`, (1, 3, height, width)."""
     try:
         with Image.open(file) as picture:
             return pictures_to_tensor(picture, height, width)

@@ -138,11 +138,14 @@ class Canvas:
     def __init__(self, paint: np.ndarray, view: View) -> None:
         painted = np.flatnonzero(paint[..., 3].max(1) > 1e-3)
         self.first, self.last = (int(painted[0]), int(painted[-1]) + 1) if len(painted) else (0, 1)
-        # A canvas painted down to its lower edge goes on below it; one that ends in the air does not.
-        self.endless = self.last == paint.shape[0]
         self.columns = paint.shape[1]
-        beyond = np.arange(self.columns + math.ceil(1.3 * view.width * view.oversample) + 8) % self.columns
+        beyond = np.arange(self.columns + math.ceil(1.8 * view.width * view.oversample) + 8) % self.columns
         self.paint = np.take(paint[self.first : self.last], beyond, axis=1)
+        # A canvas painted down to its lower edge goes on below it, mirrored; one that ends in the air does not.
+        self.endless = self.last == paint.shape[0]
+        if self.endless:
+            further = min(math.ceil(0.2 * view.height * view.oversample), len(self.paint) - 1)
+            self.paint = np.pad(self.paint, ((0, further), (0, 0), (0, 0)), "reflect")
 
     def sample(self, inverse: np.ndarray, shape: tuple[int, int]) -> tuple[int, np.ndarray]:
         """Look the canvas up at the pixels of a picture of `shape`, from the first row that it reaches.

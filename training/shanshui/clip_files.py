@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 FPS = 4  # in 16 frames a camera goes far enough to be seen, and learnt
 LANGUAGES = ("en", "zh", "both")
-BEGINNING = 9  # stream of a clip's randomness; its captions draw from the lower ones
+BEGINNING = 9  # stream of a clip's randomness; its captions draw from lower ones
 
 
 def scene_of(index: int, seed: int = 0, fine_motifs: bool = True) -> Scene:
@@ -45,7 +45,7 @@ def render_dataset(
     size: int = 128,
     fine_motifs: bool = True,
     workers: int | None = None,
-    any_beginning: bool = False,
+    begin_anywhere: bool = False,
 ) -> tuple[np.memmap, list[Scene]]:
     """Render clips into one array on disk, and their scenes into a `.jsonl` file of the same name beside it.
 
@@ -58,7 +58,7 @@ def render_dataset(
         size: height and width, pixels.
         fine_motifs: False leaves out what 128 x 128 pixels behind an 8x autoencoder cannot carry.
         workers: processes; None for one per core, 0 to render in this one.
-        any_beginning: each clip begins like one that goes a way of its own (see `sample_beginning`).
+        begin_anywhere: each clip begins like one that goes a way of its own (see `sample_beginning`).
 
     Returns:
         The clips, uint8 (count, frames, size, size, 3), read-only, and their scenes.
@@ -70,16 +70,13 @@ def render_dataset(
     settings = {"fps": fps, "seed": seed, "shape": [count, frames, size, size, 3]}
     scenes = [scene_of(index, seed, fine_motifs) for index in range(count)]
     rows = [{"scene": asdict(scene), **settings} for scene in scenes]
-    beginnings: list[Scene | None] = [None] * count
-    if any_beginning:
-        for index, scene in enumerate(scenes):
-            beginnings[index] = sample_beginning(scene, np.random.default_rng((seed, index, BEGINNING)))
-            rows[index]["begins_like"] = asdict(beginnings[index])
+    for index, scene in enumerate(scenes if begin_anywhere else ()):
+        rows[index]["begins_like"] = ways_to_begin(scene, index, seed)
     with _unfinished(path.with_suffix(".jsonl"), rows) as (start, done):
         if start == 0:
             np.lib.format.open_memmap(path, "w+", np.uint8, tuple(settings["shape"])).flush()
         job = partial(_render_into, path, [step / fps for step in range(frames)])
-        jobs = list(zip(range(count), scenes, beginnings, strict=True))
+        jobs = list(zip(range(count), scenes, map(_beginning, scenes, rows), strict=True))
         for _ in _in_order(job, jobs[start:], workers, start, count):
             done()
     return np.load(path, mmap_mode="r"), scenes
@@ -96,6 +93,7 @@ def write_video_folder(
     fine_motifs: bool = True,
     language: str = "both",
     workers: int | None = None,
+    begin_anywhere: bool = False,
 ) -> None:
     """Write clips as `clip_000000.mp4`, ... with a `metadata.jsonl` (Hugging Face's VideoFolder layout).
 
@@ -116,6 +114,8 @@ def write_video_folder(
         scene = scene_of(index, seed, fine_motifs)
         text, *texts = captions_of(scene, index, seed, language)
         rows.append({"file_name": f"clip_{index:06d}.mp4", "text": text, "texts": texts, **asdict(scene), **settings})
+        if begin_anywhere:
+            rows[-1]["begins_like"] = ways_to_begin(scene, index, seed)
     with _unfinished(directory / "metadata.jsonl", rows) as (start, done):
         for _ in _in_order(partial(_write_clip, directory), rows[start:], workers, start, count):
             done()
@@ -130,6 +130,16 @@ def captions_of(scene: Scene, index: int, seed: int, language: str) -> list[str]
     return [caption(scene, rng, name) for _ in range(2) for name in languages]
 
 
+def ways_to_begin(scene: Scene, index: int, seed: int) -> dict[str, str]:
+    """The ways of the scene that a clip of `begin_anywhere` begins like."""
+    beginning = sample_beginning(scene, np.random.default_rng((seed, index, BEGINNING)))
+    return {name: getattr(beginning, name) for name in ("camera", "boat", "birds")}
+
+
+def _beginning(scene: Scene, row: dict[str, Any]) -> Scene | None:
+    return replace(scene, **row["begins_like"]) if "begins_like" in row else None
+
+
 def _render_into(path: Path, times: Sequence[float], job: tuple[int, Scene, Scene | None]) -> None:
     index, scene, begins_like = job
     array = np.lib.format.open_memmap(path, "r+")
@@ -141,7 +151,8 @@ def _write_clip(directory: Path, row: dict[str, Any]) -> None:
     from pipeline_landscape_video.video_io import write_video
 
     scene = Scene(**{name: row[name] for name in Scene.__dataclass_fields__})
-    clip = render_clip(scene, [step / row["fps"] for step in range(row["num_frames"])], row["height"], row["width"])
+    times = [step / row["fps"] for step in range(row["num_frames"])]
+    clip = render_clip(scene, times, row["height"], row["width"], _beginning(scene, row))
     metadata = {"scene": asdict(scene), "text": row["text"]}
     write_video(directory / row["file_name"], clip, fps=row["fps"], metadata=metadata)
 

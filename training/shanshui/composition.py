@@ -1,6 +1,7 @@
 """Where everything stands in a scene, and how the camera and the things in it move over time."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,11 +9,11 @@ from brushwork import View, generator
 from scene import Scene
 
 
-MIDDLE = 1.0  # seconds; the instant at which the composition stands as laid out, the middle of a 2 second clip
+MIDDLE = 1.0  # seconds; the instant at which the composition stands as laid out
 PAN = 0.115  # picture widths (of the smaller side) a second, for what is nearest
 ZOOM = 1.115  # magnification in a second, for what is nearest
 DRIFT = 0.085  # units a second: boats, mist and birds across the picture
-# In a second, by the words for it: the near ground to the right, its magnification, and what drifts.
+# In a second, by the words for it: the near ground to the right, the logarithm of its magnification, and what drifts.
 PANS = {"left": PAN, "right": -PAN}
 ZOOMS = {"closer": math.log(ZOOM), "away": -math.log(ZOOM)}
 DRIFTS = {"left": -DRIFT, "still": 0.0, "right": DRIFT}
@@ -27,11 +28,16 @@ class Layout:
     """Places, (x, y) in picture pixels, of a scene at `MIDDLE`: asymmetric, the weight on one side, trees and light on
     the other, nothing in front of anything that the scene names. Half the scenes are mirrored.
 
-    What moves stands at time 0 where it does in the scene `begins_like`, the scene itself by default.
+    With another scene as `begins_like`, camera, boat and birds stand at time 0 where they do there, and go the scene's
+    own way from then on; boats and birds more often leave the picture so.
+
+    Raises:
+        ValueError: `begins_like` differs in more than the ways of camera, boat and birds.
     """
 
     def __init__(self, view: View, scene: Scene, begins_like: Scene | None = None) -> None:
         self.view, self.scene, self.begins_like = view, scene, begins_like or scene
+        self.check_beginning()
         rng = generator(scene.seed, "layout")
         self.mirrored = rng.random() < 0.5
         shores = {"none": 0.86, "lake": (0.64, 0.70), "river": (0.58, 0.63)}[scene.water]
@@ -50,6 +56,12 @@ class Layout:
         self.waterfall = place((0.19, 0.25) if scene.pavilion else (0.24, 0.34))
         self.seal = place((0.075, 0.085))
         self.river = place((0.39, 0.45))
+
+    def check_beginning(self) -> None:
+        scene, other = self.scene, self.begins_like
+        seen = [(one.boat != "none", one.birds != "none") for one in (scene, other)]
+        if replace(other, camera=scene.camera, boat=scene.boat, birds=scene.birds) != scene or seen[0] != seen[1]:
+            raise ValueError(f"`begins_like` is another landscape: {other}, must differ from {scene} in ways only.")
 
     def fall(self) -> tuple[float, float]:
         """y of the upper and the lower end of the waterfall."""
@@ -79,6 +91,20 @@ class Layout:
         """How far the boat or the birds have come to the right, in pixels."""
         way, before = (DRIFTS[getattr(scene, motif)] for scene in (self.scene, self.begins_like))
         return (way * time - before * MIDDLE) * self.view.unit
+
+    def boat_seen(self, x: float, y: float, time: float) -> tuple[float, float, float]:
+        """`seen` for a boat laid out at (x, y): at anchor it moves as the water does, else across the picture."""
+        depth, anchored = self.ground_depth(y), self.scene.boat == "still"
+        if anchored != (self.begins_like.boat == "still"):  # it sets sail, or casts anchor, where the other one is
+            pan, zoom = self.camera(0.0)
+            if anchored:
+                centre = self.view.width / 2
+                x += self.travelled("boat", 0.0) + (0.25 - depth) * pan
+                x = centre + (x - centre) / zoom ** depth_share(depth)
+            else:
+                x = self.seen(x, y, depth, 0.0)[0] - 0.25 * pan
+        seen = self.seen(x, y, depth, time)
+        return seen if anchored else (self.drifting(x, "boat", time), *seen[1:])
 
     def drifting(self, start: float, motif: str, time: float) -> float:
         """x of something that moves to a side of the picture whatever the camera does; it comes round again."""

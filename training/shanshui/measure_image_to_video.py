@@ -108,8 +108,10 @@ def measure(args: argparse.Namespace, maker: AnimationMaker, shown: Sequence[Sce
     cameras = np.array([scene.camera for scene in wanted])
     prompts = prompts_of(wanted, args.seed, args.language)
     seconds = [frame / FPS for frame in range(args.num_frames)]
-    pairs = zip(wanted, tqdm(shown, desc="rendered clips"), strict=True)
-    rendered = [render_clip(scene, seconds, maker.size, maker.size, begins_like=first) for scene, first in pairs]
+    rendered = [
+        render_clip(scene, seconds, maker.size, maker.size, begins_like=picture)
+        for scene, picture in zip(tqdm(wanted, desc="rendered clips"), shown, strict=True)
+    ]
 
     variant = Animation(
         args.guidance_scale,
@@ -224,8 +226,9 @@ def card_section(args: argparse.Namespace, results: Results) -> str:
     weights = args.model / BRANCH / "diffusion_pytorch_model.safetensors"
     lines = [
         "An image retention branch (DreamVideo) in `image_retention/`, trained by `training/shanshui/train_tiny.py"
-        " --stages pictures retention` on the rendered clips, first on single frames, then on whole clips, while all"
-        " else stayed as it is, brings a picture to life:"
+        " --stages pictures retention` on rendered clips of its own (seed 6), whose first frames do not tell where"
+        " camera and boat go, first on single frames, then on whole clips, while all else stayed as it is, brings a"
+        " picture to life:"
         ' `landscape-video animate painting.png "mist drifting right"`.',
         "",
         *table(("part", "parameters", "sha256"), []),

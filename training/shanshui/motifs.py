@@ -217,11 +217,11 @@ def bank(x: np.ndarray | float, side: int) -> np.ndarray | float:
 
 def rock_sprite(view: View, colours: Palette, rng: np.random.Generator, side: int) -> Sprite:
     """The dark bank in a lower corner that trees stand on; anchor on its crest, `side` 1 in the right corner."""
-    sheet = Sheet(view, -0.50, -0.10, 0.50, 0.26)
-    x = np.linspace(-0.50, 0.50, 61)
+    sheet = Sheet(view, -0.75, -0.10, 0.75, 0.56)  # as far as a camera sees that draws away
+    x = np.linspace(-0.75, 0.75, 91)
     crest = bank(x, side) + 0.007 * np.sin(29 * x + rng.uniform(0, 6)) + 0.004 * np.sin(61 * x + rng.uniform(0, 6))
     earth = colours.line * 0.75 + colours.slope * 0.25
-    sheet.fill(np.concatenate([np.stack([x, crest], 1), [(0.50, 0.26), (-0.50, 0.26)]]), earth)
+    sheet.fill(np.concatenate([np.stack([x, crest], 1), [(0.75, 0.56), (-0.75, 0.56)]]), earth)
     y = (np.arange(sheet.paint.shape[0], dtype=np.float32)[:, None] + 0.5 - sheet.anchor[1]) / sheet.pixels
     across = (np.arange(sheet.paint.shape[1], dtype=np.float32)[None] + 0.5 - sheet.anchor[0]) / sheet.pixels
     depth = (y - np.interp(across[0], x, crest)[None]).astype(np.float32)

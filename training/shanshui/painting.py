@@ -151,14 +151,10 @@ class Painting:
     def place_boat(self, picture: np.ndarray, time: float) -> None:
         if self.boat is None:
             return
-        layout, direction = self.layout, self.scene.boat
-        x, y = layout.boat
+        x, y = self.layout.boat
         if self.scene.water == "river":
             x = float(self.water.course(y)[0])
-        start = x
-        x, y, size = layout.seen(x + layout.travelled("boat", time), y, layout.ground_depth(y), time)
-        if direction != "still":
-            x = layout.drifting(start, "boat", time)
+        x, y, size = self.layout.boat_seen(x, y, time)
         bob = 0.006 * self.view.unit * math.sin(2 * math.pi * 0.5 * time)
         self.boat.place(picture, x, y + bob, size, angle=0.03 * math.sin(2 * math.pi * 0.4 * time + 1))
 
@@ -184,10 +180,14 @@ def render_clip(
         times: seconds, any real values; a frame depends on its own instant only.
         height: of the frames, in pixels.
         width: of the frames, in pixels.
-        begins_like: at time 0, camera, boat and birds stand where they do in this scene (see `sample_beginning`).
+        begins_like: at time 0, camera, boat and birds stand where they do in this scene (see `sample_beginning`);
+            birds face their own way.
 
     Returns:
         (len(times), height, width, 3) uint8 RGB.
+
+    Raises:
+        ValueError: `begins_like` differs in more than the ways of camera, boat and birds.
     """
     painting = Painting(scene, height, width, begins_like)
     return np.stack([painting.frame(time) for time in times])

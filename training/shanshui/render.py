@@ -30,6 +30,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "--fine-motifs", action=argparse.BooleanOptionalAction, default=True,
         help="rain, snowfall, petals and bamboo, which a 128 x 128 model can hardly carry",
     )  # fmt: skip
+    parser.add_argument(
+        "--begin-anywhere", action="store_true",
+        help="let no first frame tell where camera and boat go: for training what animates pictures",
+    )  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -50,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
             fine_motifs=args.fine_motifs,
             language=args.language,
             workers=args.workers,
+            begin_anywhere=args.begin_anywhere,
         )
     except ValueError as error:
         sys.exit(str(error))

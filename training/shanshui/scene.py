@@ -70,8 +70,8 @@ ATTRIBUTES = tuple(field.name for field in fields(Scene) if field.name != "seed"
 def sample_beginning(scene: Scene, rng: np.random.Generator) -> Scene:
     """The same landscape whose camera, boat and birds go any way, for `render_clip`'s `begins_like`.
 
-    Where things stand in the first frame of a rendered clip tells which way they are going: they pass the middle of
-    their way when the composition stands as laid out. Beginning like another, a clip's first frame tells nothing.
+    Where things stand in the first frame of a rendered clip tells which way they are going: the composition stands as
+    laid out a second later. In a clip that begins like another, only the birds tell: they face their way.
     """
 
     def any_of(name: str, options: tuple) -> str:

@@ -89,11 +89,12 @@ class TinyFamily:
         return self.rendered("clips.npy", TRAINING_SEED)
 
     def picture_clips(self) -> tuple[np.ndarray, list[Scene]]:
-        """Clips whose first frame does not tell where camera, boat and birds will go: a branch that learns from others
-        reads it there, and does not do what a text wants of another picture."""
-        return self.rendered("picture_clips.npy", PICTURES_SEED, any_beginning=True)
+        """Clips whose first frame does not tell where camera and boat will go: a branch that learns from others reads
+        it there, and does not do what a text wants of another picture."""
+        return self.rendered("picture_clips.npy", PICTURES_SEED, begin_anywhere=True)
 
-    def rendered(self, name: str, seed: int, any_beginning: bool = False) -> tuple[np.ndarray, list[Scene]]:
+    def rendered(self, name: str, seed: int, begin_anywhere: bool = False) -> tuple[np.ndarray, list[Scene]]:
+        """As many clips as `--clips` says in the file `name`, and their scenes; what is missing is rendered."""
         try:
             return render_dataset(
                 self.run_dir / name,
@@ -103,7 +104,7 @@ class TinyFamily:
                 size=SIZE,
                 fine_motifs=False,
                 workers=self.args.workers,
-                any_beginning=any_beginning,
+                begin_anywhere=begin_anywhere,
             )
         except ValueError as error:  # another number of clips
             raise SystemExit(f"train_tiny: {error}") from None
@@ -172,33 +173,36 @@ class TinyFamily:
     def latents(self) -> None:
         """Encode every clip for the two UNet stages, unless that was done with the same autoencoder and clips."""
         frames, scenes = self.clips()
-        self.encode(self.run_dir / "latents", frames, self.run_dir / "clips.jsonl", self.captions(scenes))
+        self.write_cache(self.run_dir / "latents", frames, "clips.jsonl", lambda: self.captions(scenes))
 
     def moving_pictures(self) -> Path:
         """The latents of `picture_clips`, half of whose captions say what moves and leave to the picture what it
         shows, with the pixels of the first frames beside them."""
         folder = self.run_dir / "moving_pictures"
         frames, scenes = self.picture_clips()
-        texts = []
-        for index, (whole, scene) in enumerate(zip(self.captions(scenes, PICTURES_SEED), scenes, strict=True)):
-            rng = np.random.default_rng((PICTURES_SEED, index, 1 + CAPTIONS_PER_CLIP))
-            texts.append(whole[: len(LANGUAGES)] + [motion_caption(scene, rng, language) for language in LANGUAGES])
-        first_frames = torch.from_numpy(frames[:, 0].copy()).permute(0, 3, 1, 2)[:, None]  # channels first
-        self.encode(folder, frames, self.run_dir / "picture_clips.jsonl", texts, first_frames)
+
+        def texts() -> list[list[str]]:
+            wordings = self.captions(scenes, PICTURES_SEED)
+            for index, scene in enumerate(scenes):
+                rng = np.random.default_rng((PICTURES_SEED, index, 1 + CAPTIONS_PER_CLIP))
+                wordings[index][len(LANGUAGES) :] = [motion_caption(scene, rng, language) for language in LANGUAGES]
+            return wordings
+
+        self.write_cache(folder, frames, "picture_clips.jsonl", texts, with_first_frames=True)
         return folder
 
-    def encode(
+    def write_cache(
         self,
         folder: Path,
         frames: np.ndarray,
-        scenes_file: Path,
-        texts: list[list[str]],
-        first_frames: torch.Tensor | None = None,
+        scenes_file: str,
+        texts: Callable[[], list[list[str]]],
+        with_first_frames: bool = False,
     ) -> None:
         """Clips and captions as a latent cache, unless it is there, of the same autoencoder and clips."""
         vae_folder, made_of = self.run_dir / "vae" / "model", folder / "made_of.json"
         vae_hash = file_hash(vae_folder / "diffusion_pytorch_model.safetensors")
-        key = {"vae": vae_hash, "clips": file_hash(scenes_file)}
+        key = {"vae": vae_hash, "clips": file_hash(self.run_dir / scenes_file)}
         if made_of.exists() and json.loads(made_of.read_text()) == key:
             return
         folder.mkdir(exist_ok=True)
@@ -207,10 +211,11 @@ class TinyFamily:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.mixed_precision == "bf16"):
             encoded = [encode_clip(vae, clip) for clip in tqdm(frames, desc=folder.name, unit="clip")]
         shard = write_shard(folder, 0, torch.stack(encoded))
-        if first_frames is not None:
-            write_first_frames(shard, first_frames)
+        if with_first_frames:
+            first_frames = torch.from_numpy(frames[:, :1].copy())
+            write_first_frames(shard, first_frames.permute(0, 1, 4, 2, 3))  # channels before height
         with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
-            for wordings in texts:
+            for wordings in texts():
                 file.write(json.dumps({"text": wordings[0], "texts": wordings[1:]}, ensure_ascii=False) + "\n")
         made_of.write_text(json.dumps(key))
 
@@ -436,7 +441,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=" ".join(STAGES))
     defaults = " ".join(f"{stage}={minutes:g}" for stage, minutes in MINUTES.items())
     parser.add_argument("--minutes", nargs="+", type=parse_minutes, default=[], metavar="STAGE=N", help=defaults)
-    parser.add_argument("--clips", type=int, default=3600, help="rendered for training")
+    parser.add_argument(
+        "--clips", type=int, default=3600, help="rendered for training, and as many again for the branch"
+    )
     parser.add_argument("--workers", type=int, help="rendering processes; one per core")
     parser.add_argument(
         "--motion_steps", type=int, default=6000, help="over which the adapter's learning rate falls to zero; its last"
