@@ -21,12 +21,12 @@ from animation_figures import (
     stages_check,
     text_check,
 )
+from clip_files import PICTURES_SEED
 from clip_motion import ClipMotion
 from measure_image_to_video import another_camera, main, parse_args
 from pipeline_landscape_video import ImageRetention, LandscapeVideoPipeline
 from scene import CAMERAS, Scene
 from test_measure import model, save_tiny_clip  # noqa: F401
-from train_tiny import PICTURES_SEED
 
 
 def grey_clip(*levels: int) -> np.ndarray:

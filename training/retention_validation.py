@@ -40,7 +40,7 @@ class RetentionValidation(Validation):
         dataset: WithFirstFrames,
         latent_shape: tuple[int, int, int],
         accelerator: Accelerator,
-        pictures: torch.Tensor | None = None,
+        pictures: torch.Tensor | None,
     ) -> None:
         default_prompt = dataset.captions[0][0]
         super().__init__(

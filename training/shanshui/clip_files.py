@@ -21,13 +21,16 @@ import numpy as np
 from tqdm import tqdm
 
 from painting import render_clip
-from scene import Scene, sample_beginning, sample_scene
+from scene import WAYS, Scene, sample_beginning, sample_scene
 
 
 logger = logging.getLogger(__name__)
 
 FPS = 4  # in 16 frames a camera goes far enough to be seen, and learnt
 LANGUAGES = ("en", "zh", "both")
+# Seeds of scenes: what the models learn from, what they are held against, whose prompts `measure.py` paints, and what
+# the image retention branch learns from.
+TRAINING_SEED, HELD_OUT_SEED, PROMPTS_SEED, PICTURES_SEED = 1, 2, 3, 6
 BEGINNING = 9  # stream of a clip's randomness; its captions draw from lower ones
 
 
@@ -133,7 +136,7 @@ def captions_of(scene: Scene, index: int, seed: int, language: str) -> list[str]
 def ways_to_begin(scene: Scene, index: int, seed: int) -> dict[str, str]:
     """The ways of the scene that a clip of `begin_anywhere` begins like."""
     beginning = sample_beginning(scene, np.random.default_rng((seed, index, BEGINNING)))
-    return {name: getattr(beginning, name) for name in ("camera", "boat", "birds")}
+    return {name: getattr(beginning, name) for name in WAYS}
 
 
 def _beginning(scene: Scene, row: dict[str, Any]) -> Scene | None:

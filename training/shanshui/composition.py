@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 
 from brushwork import View, generator
-from scene import Scene
+from scene import WAYS, Scene
 
 
 MIDDLE = 1.0  # seconds; the instant at which the composition stands as laid out
 PAN = 0.115  # picture widths (of the smaller side) a second, for what is nearest
 ZOOM = 1.115  # magnification in a second, for what is nearest
 DRIFT = 0.085  # units a second: boats, mist and birds across the picture
+FOLLOWED = 0.25  # share of the near ground's pan that those go along with
 # In a second, by the words for it: the near ground to the right, the logarithm of its magnification, and what drifts.
 PANS = {"left": PAN, "right": -PAN}
 ZOOMS = {"closer": math.log(ZOOM), "away": -math.log(ZOOM)}
@@ -59,8 +60,8 @@ class Layout:
 
     def check_beginning(self) -> None:
         scene, other = self.scene, self.begins_like
-        seen = [(one.boat != "none", one.birds != "none") for one in (scene, other)]
-        if replace(other, camera=scene.camera, boat=scene.boat, birds=scene.birds) != scene or seen[0] != seen[1]:
+        seen = [[getattr(one, name) != "none" for name in WAYS] for one in (scene, other)]
+        if replace(other, **{name: getattr(scene, name) for name in WAYS}) != scene or seen[0] != seen[1]:
             raise ValueError(f"`begins_like` is another landscape: {other}, must differ from {scene} in ways only.")
 
     def fall(self) -> tuple[float, float]:
@@ -99,10 +100,10 @@ class Layout:
             pan, zoom = self.camera(0.0)
             if anchored:
                 centre = self.view.width / 2
-                x += self.travelled("boat", 0.0) + (0.25 - depth) * pan
+                x += self.travelled("boat", 0.0) + (FOLLOWED - depth) * pan
                 x = centre + (x - centre) / zoom ** depth_share(depth)
             else:
-                x = self.seen(x, y, depth, 0.0)[0] - 0.25 * pan
+                x = self.seen(x, y, depth, 0.0)[0] - FOLLOWED * pan
         seen = self.seen(x, y, depth, time)
         return seen if anchored else (self.drifting(x, "boat", time), *seen[1:])
 
@@ -110,7 +111,7 @@ class Layout:
         """x of something that moves to a side of the picture whatever the camera does; it comes round again."""
         margin = 0.4 * self.view.unit
         across = self.view.width + 2 * margin
-        return (start + self.travelled(motif, time) + 0.25 * self.camera(time)[0] + margin) % across - margin
+        return (start + self.travelled(motif, time) + FOLLOWED * self.camera(time)[0] + margin) % across - margin
 
     def inverse(self, depth: float, time: float, foot: float | None = None) -> np.ndarray:
         """(2, 3) affine map from the picture to a canvas at `depth`.

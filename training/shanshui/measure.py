@@ -30,7 +30,7 @@ from diffusers import AutoencoderKL
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
 
 from clip_figures import Truth, camera_counts, clip_figures, figures_beside, judge, still_clips
-from clip_files import FPS, render_dataset
+from clip_files import FPS, HELD_OUT_SEED, PROMPTS_SEED, TRAINING_SEED, render_dataset
 from clip_motion import camera_direction, measure_motion
 from landscape_evaluation.clip_metrics import ClipScorer
 from landscape_evaluation.intervals import Interval, balanced_accuracy, bootstrap, mean, ratio_of_means
@@ -57,7 +57,6 @@ from scene_classifiers import (
 logger = logging.getLogger("measure")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HELD_OUT_SEED = 2
 RECONSTRUCTED_FOR_TRAINING, RECONSTRUCTED_FOR_VALIDITY, RECONSTRUCTED_WHOLE = 600, 80, 24  # clips
 PACKAGES = ("torch", "diffusers", "transformers", "opencv-python", "scikit-image", "numpy")
 
@@ -245,7 +244,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--run_dir", type=Path, default=Path("runs/shanshui"), help="of train_tiny.py: rendered clips")
     parser.add_argument("--prompts", type=int, default=200, help="held-out scenes; one caption of each a language")
     parser.add_argument("--control_prompts", type=int, help="of them, to check arguments; a sixth, 0 for none")
-    parser.add_argument("--seed", type=int, default=3, help="of scenes, words and noise; not 1 or 2")
+    parser.add_argument("--seed", type=int, default=PROMPTS_SEED, help="of scenes, words and noise; not 1 or 2")
     parser.add_argument("--language", choices=(*LANGUAGES, "both"), default="both")
     parser.add_argument("--batch", type=int, default=1, help="prompts in one call of the pipeline; 16 on a GPU")
     parser.add_argument("--steps", type=int, default=25)
@@ -261,7 +260,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     wanted = max(4, args.prompts // 6) if args.control_prompts is None else args.control_prompts
     args.control_prompts = min(args.prompts, wanted)
     args.workers = os.cpu_count() if args.workers is None else args.workers
-    if args.seed in (1, HELD_OUT_SEED):
+    if args.seed in (TRAINING_SEED, HELD_OUT_SEED):
         parser.error(f"--seed {args.seed} is the seed of clips that models and measurers were made with")
     for file in ("model_index.json", *(["README.md"] if args.card else [])):
         if not (args.model / file).exists():

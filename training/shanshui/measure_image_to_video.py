@@ -42,7 +42,7 @@ from animation_figures import (
     stages_check,
     text_check,
 )
-from clip_files import FPS, scene_of
+from clip_files import FPS, HELD_OUT_SEED, PICTURES_SEED, PROMPTS_SEED, TRAINING_SEED, scene_of
 from clip_motion import camera_direction
 from landscape_evaluation.clip_metrics import ClipScorer, fff_ssim
 from landscape_evaluation.distribution_metrics import polynomial_mmd
@@ -65,7 +65,7 @@ logger = logging.getLogger("measure_image_to_video")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPPOSITE = {"left": "right", "right": "left", "closer": "away", "away": "closer", "still": "left"}
-USED_SEEDS = (1, 2, 3, 6)  # of training clips, held-out ones, prompts of `measure.py`, clips of the branch
+USED_SEEDS = (TRAINING_SEED, HELD_OUT_SEED, PROMPTS_SEED, PICTURES_SEED)
 ROWS = {
     "pictured": "text and picture",
     "free": "nothing held",
@@ -226,9 +226,9 @@ def card_section(args: argparse.Namespace, results: Results) -> str:
     weights = args.model / BRANCH / "diffusion_pytorch_model.safetensors"
     lines = [
         "An image retention branch (DreamVideo) in `image_retention/`, trained by `training/shanshui/train_tiny.py"
-        " --stages pictures retention` on rendered clips of its own (seed 6), whose first frames do not tell where"
-        " camera and boat go, first on single frames, then on whole clips, while all else stayed as it is, brings a"
-        " picture to life:"
+        f" --stages pictures retention` on rendered clips of its own (seed {PICTURES_SEED}), whose first frames do not"
+        " tell where camera and boat go, first on single frames, then on whole clips, while all else stayed as it is,"
+        " brings a picture to life:"
         ' `landscape-video animate painting.png "mist drifting right"`.',
         "",
         *table(("part", "parameters", "sha256"), []),
@@ -249,7 +249,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--run_dir", type=Path, default=Path("runs/shanshui"), help="of train_tiny.py, for --card")
     parser.add_argument("--pictures", type=int, default=100, help="held-out first frames; one text of each")
     parser.add_argument("--pairs", type=int, default=40, help="of them, for what takes more clips of each picture")
-    parser.add_argument("--seed", type=int, default=4, help="of scenes, words and noise; not 1, 2, 3 or 6")
+    used = ", ".join(map(str, USED_SEEDS))
+    parser.add_argument("--seed", type=int, default=4, help=f"of scenes, words and noise; none of {used}")
     parser.add_argument("--language", choices=LANGUAGES, default="en")
     parser.add_argument("--num_frames", type=int, default=16)
     parser.add_argument("--stage_frames", type=int, default=8, help="of each of two stages")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from brushwork import Canvas, View, generator, lay_over, mix, noise, premultiplied, smoothstep
-from composition import DRIFTS, Layout
+from composition import DRIFTS, FOLLOWED, Layout
 from flights import Birds, Weather
 from motifs import (
     bamboo_sprite,
@@ -142,7 +142,7 @@ class Painting:
 
     def wind(self, time: float) -> float:
         """Pixels that mist has come to the right."""
-        return DRIFTS[self.scene.mist] * self.view.unit * time + 0.25 * self.layout.camera(time)[0]
+        return DRIFTS[self.scene.mist] * self.view.unit * time + FOLLOWED * self.layout.camera(time)[0]
 
     def place_pavilion(self, picture: np.ndarray, time: float) -> None:
         if self.pavilion:

@@ -31,7 +31,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(TRAINING)]
 
 from captions import words_of  # noqa: E402
 from checkpoints import write_directory  # noqa: E402
-from clip_files import FPS, render_dataset, scene_of  # noqa: E402
+from clip_files import FPS, HELD_OUT_SEED, PICTURES_SEED, TRAINING_SEED, render_dataset, scene_of  # noqa: E402
 from family_models import SIZE, build_scheduler  # noqa: E402
 from latent_cache import write_first_frames, write_shard  # noqa: E402
 from model_card import write_model_card  # noqa: E402
@@ -50,7 +50,6 @@ logger = logging.getLogger("train_tiny")
 MINUTES = {
     "clip": 10.0, "text": 15.0, "vae": 40.0, "unet": 60.0, "motion": 140.0, "pictures": 15.0, "retention": 220.0,
 }  # fmt: skip
-TRAINING_SEED, HELD_OUT_SEED, PICTURES_SEED = 1, 2, 6  # of the rendered scenes
 CAPTIONS_PER_CLIP = 4
 VALIDATION_PICTURES = 3
 # How the adapter is trained, in `train_motion.py`'s words, and but for `SLOW_MOTION` the rows of

@@ -97,10 +97,14 @@ class River:
         alpha = np.clip((view.y - horizon) * view.oversample + 0.5, 0, 1) + 0 * field
         return Canvas(soften(premultiplied(colour, alpha), view), view)
 
+    def near(self, y: np.ndarray | float) -> np.ndarray | float:
+        """0 at the horizon, 1 at the lower edge of the composition, at most 1.7 below it."""
+        layout = self.layout
+        return np.clip((y - layout.horizon) / (layout.view.height - layout.horizon), 0, 1.7)
+
     def course(self, y: np.ndarray | float) -> tuple[np.ndarray | float, np.ndarray | float]:
         """x of the river's middle and half its width, at the height `y` of the composition."""
-        view, layout = self.layout.view, self.layout
-        near = np.clip((y - layout.horizon) / (view.height - layout.horizon), 0, 1.7)
+        view, layout, near = self.layout.view, self.layout, self.near(y)
         wide = 0.34 if layout.scene.boat != "none" else 0.24
         turn = np.sin(self.phase + 6.0 * near**0.7) * (0.05 + 0.17 * near * (1.35 - near))
         return layout.river[0] + self.bend * view.unit * turn, view.unit * (0.022 + wide * near**1.25)
@@ -119,7 +123,7 @@ class River:
         across = (x - middle) / half
         shore = (1 - np.abs(across)) * half  # pixels inside the river
         alpha = np.clip(shore + 0.5, 0, 1) * np.clip(y - layout.horizon + 0.5, 0, 1)
-        near = np.clip((y - layout.horizon) / (view.height - layout.horizon), 0, 1.7)
+        near = self.near(y)
         strokes = self.stream.at(across, 0.5 * np.log(near + 0.15) - 0.2 * time)
         clear = smoothstep(0.0, 0.25, near)
         light, dark = smoothstep(0.15, 0.6, strokes) * clear, smoothstep(0.15, 0.7, -strokes) * clear
