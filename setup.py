@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 
 HERE = Path(__file__).parent
@@ -14,11 +14,20 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     # By name, so that a folder that happens to lie in a checkout never ends up in the wheel.
-    packages=["pipeline_landscape_video", "motion_adapter", "landscape_evaluation", "landscape_cli"],
+    packages=[
+        "pipeline_landscape_video",
+        "motion_adapter",
+        *find_packages(include=["landscape_video", "landscape_video.*"]),
+        "shanshui",
+        "shanshui.renderer",
+        "shanshui.stages",
+        "shanshui.measuring",
+    ],
+    package_dir={"shanshui": "training/shanshui"},  # its scripts, benchmarks and tests import it from any folder
     package_data={
         "pipeline_landscape_video": ["shanshui_tiny/**"],
         "motion_adapter": ["model_card.md", "hub_vocabulary.json"],
-        "landscape_evaluation": ["pages/*"],
+        "landscape_video.evaluation": ["pages/*"],
     },
     python_requires=">=3.11",  # what diffusers, torch and transformers at these floors ask for
     # Floors are the versions that the tests run on; older ones may work, but nobody has looked.
@@ -59,5 +68,5 @@ setup(
         "distributed": ["ray[data]>=2.60"],
         "eval": ["scikit-image>=0.26"],
     },
-    entry_points={"console_scripts": ["landscape-video = landscape_cli.main:main"]},
+    entry_points={"console_scripts": ["landscape-video = landscape_video.cli.main:main"]},
 )

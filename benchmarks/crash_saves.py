@@ -20,18 +20,15 @@ import torch
 from diffusers import MotionAdapter, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
-
-from checkpoints import newest_valid_checkpoint, write_checkpoint  # noqa: E402
-from motion_adapter.build import (  # noqa: E402
+from landscape_video.training.run.checkpoints import newest_valid_checkpoint, write_checkpoint
+from landscape_video.training.run.training_state import TrainingState
+from motion_adapter.build import (
     attach_motion_adapter,
     freeze_image_layers,
     save_motion_modules,
     warm_start_motion_adapter,
 )
-from pipeline_landscape_video import SHANSHUI_TINY  # noqa: E402
-from training_state import TrainingState  # noqa: E402
+from pipeline_landscape_video import SHANSHUI_TINY
 
 
 def build_state() -> tuple[torch.nn.Module, TrainingState]:

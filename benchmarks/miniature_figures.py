@@ -19,22 +19,19 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "training" / "shanshui"), str(ROOT / "training")]
-
-from clip_files import FPS, render_dataset, scene_of  # noqa: E402
-from clip_motion import camera_direction  # noqa: E402
-from landscape_evaluation.metrics import ClipFigures, Measurers  # noqa: E402
-from measured_clips import ClipMaker, Request, Variant, prompts_of  # noqa: E402
-from motion_adapter.publish import export_pipeline  # noqa: E402
-from motion_models import load_motion_unet, load_noise_scheduler, load_vae  # noqa: E402
-from motion_objective import motion_losses  # noqa: E402
-from pipeline_landscape_video import LandscapeVideoPipeline  # noqa: E402
-from pipeline_landscape_video.video_writing import atomic_path, write_video  # noqa: E402
-from scene import Scene  # noqa: E402
-from text_states import load_text_states  # noqa: E402
-from train_tiny import encode_clip  # noqa: E402
+from landscape_video.evaluation.metrics.registry import ClipFigures, Measurers
+from landscape_video.training.data.latents import load_vae
+from landscape_video.training.data.prompt_embeds_cache import load_text_states
+from landscape_video.training.objectives.motion_models import load_motion_unet, load_noise_scheduler
+from landscape_video.training.objectives.motion_objective import motion_losses
+from motion_adapter.publish import export_pipeline
+from pipeline_landscape_video import LandscapeVideoPipeline
+from pipeline_landscape_video.video_writing import atomic_path, write_video
+from shanshui.measuring.clip_motion import camera_direction
+from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, prompts_of
+from shanshui.renderer.dataset import FPS, render_dataset, scene_of
+from shanshui.renderer.scene import Scene
+from shanshui.train_tiny import encode_clip
 
 
 HELD_OUT_SEED = 3  # of scenes, words and noise; training clips are of seed 1
@@ -180,7 +177,7 @@ def store_measured(
 
 
 def look(clip: np.ndarray, scene: Scene, prompt: str, measurers: Measurers) -> ClipFigures:
-    """All figures of a clip: those of `landscape_evaluation`, and whether its camera goes where the scene's does."""
+    """All figures of a clip: those of the evaluation, and whether its camera goes where the scene's does."""
     found = measurers.measure(clip, prompt)
     return ClipFigures({**found.metrics, CAMERA: float(camera_direction(clip) == scene.camera)}, found.vectors)
 

@@ -17,21 +17,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
+import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-
-from landscape_evaluation.metrics import Measurers  # noqa: E402
-from landscape_evaluation.report import write_report  # noqa: E402
-from landscape_evaluation.results import FILE_NAME, write_results  # noqa: E402
-from landscape_evaluation.weights import hash_weights  # noqa: E402
-from miniature_claims import MOST_SEEDS  # noqa: E402
-from miniature_figures import STEPS, HeldOut, make_held_out, store_measured  # noqa: E402
-from miniature_rows import KEYS, Run, runs_of  # noqa: E402
-from miniature_tables import (  # noqa: E402
+from landscape_video.evaluation.metrics.registry import Measurers
+from landscape_video.evaluation.metrics.weights import hash_weights
+from landscape_video.evaluation.report.page import write_report
+from landscape_video.evaluation.results import FILE_NAME, write_results
+from miniature_claims import MOST_SEEDS
+from miniature_figures import STEPS, HeldOut, make_held_out, store_measured
+from miniature_rows import KEYS, Run, runs_of
+from miniature_tables import (
     RENDERED,
     STILL,
     Study,
@@ -40,7 +36,7 @@ from miniature_tables import (  # noqa: E402
     results_of,
     rows_in_order,
 )
-from miniature_training import (  # noqa: E402
+from miniature_training import (
     BATCH_SIZE,
     MINUTES,
     NEEDED,
@@ -53,8 +49,11 @@ from miniature_training import (  # noqa: E402
     trained_folder,
     usable_cores,
 )
-from pipeline_landscape_video.video_io import read_video  # noqa: E402
-from pipeline_landscape_video.video_writing import atomic_path  # noqa: E402
+from pipeline_landscape_video.video_io import read_video
+from pipeline_landscape_video.video_writing import atomic_path
+
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 SOFP = ROOT / "benchmarks" / "results" / "sofp.json"

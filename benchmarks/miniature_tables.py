@@ -12,9 +12,9 @@ import diffusers
 import numpy as np
 import torch
 
-from landscape_evaluation.distribution_metrics import frechet_distance, polynomial_mmd
-from landscape_evaluation.metrics import DIRECTIONS, Measurers
-from landscape_evaluation.results import ClipResult, Metric, Results, System
+from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance, polynomial_mmd
+from landscape_video.evaluation.metrics.registry import DIRECTIONS, Measurers
+from landscape_video.evaluation.results import ClipResult, Metric, Results, System
 from miniature_claims import RULE, Comparison, compare, difference_sentence, own_spread, sentence
 from miniature_figures import CAMERA, GUIDANCE_SCALE, HELD_OUT_SEED, NOISES, Measured, measured_file, read_measured
 from miniature_rows import CLAIMS, FULL, ROWS, Row, Run

@@ -21,13 +21,11 @@ import torch
 from tqdm.auto import tqdm
 
 from miniature_rows import ROWS, Run
+from shanshui.stages.model_card import read_log
+from shanshui.train_tiny import MOTION_FLAGS, computes_bfloat16_fast
 
 
 TRAINING = Path(__file__).resolve().parents[1] / "training"
-sys.path[:0] = [str(TRAINING / "shanshui"), str(TRAINING)]
-
-from model_card import read_log  # noqa: E402
-from train_tiny import MOTION_FLAGS, computes_bfloat16_fast  # noqa: E402
 
 
 MINUTES, BATCH_SIZE = 8.0, 4

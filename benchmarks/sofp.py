@@ -10,7 +10,6 @@ run that was stopped, or one of fewer rounds, is gone on with. The tables beside
 import argparse
 import json
 import platform
-import sys
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from itertools import islice
@@ -24,16 +23,15 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from tqdm import tqdm
 
+import sofp_table
+from assets import ASSETS, WHEELS, sha256
+from interpolators import Comparison
+from pipeline_landscape_video.video_io import iterate_video
+from shanshui.renderer.painting import render_clip
+from shanshui.renderer.scene import CAMERAS, PALETTES, Scene
+
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "training" / "shanshui"), str(ROOT / "benchmarks")]
-
-import sofp_table  # noqa: E402
-from assets import ASSETS, WHEELS, sha256  # noqa: E402
-from interpolators import Comparison  # noqa: E402
-from painting import render_clip  # noqa: E402
-from pipeline_landscape_video.video_io import iterate_video  # noqa: E402
-from scene import CAMERAS, PALETTES, Scene  # noqa: E402
 
 
 SIZE = 128  # of rendered clips: what the model in the package paints

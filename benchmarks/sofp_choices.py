@@ -5,20 +5,18 @@ Quadratic SOFP with one default changed at a time (the window; how fine DIS sear
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+import sofp_table
+from interpolators import Remembered, sofp
+from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator
+from sofp import load_clip, rendered_clips, score
+
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "training" / "shanshui"), str(ROOT / "benchmarks")]
-
-import sofp_table  # noqa: E402
-from interpolators import Remembered, sofp  # noqa: E402
-from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator  # noqa: E402
-from sofp import load_clip, rendered_clips, score  # noqa: E402
 
 
 SEED = 5_000

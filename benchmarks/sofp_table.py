@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from landscape_evaluation.interpolation_rows import NAMES
+from landscape_video.evaluation.report.interpolation_rows import NAMES
 
 
 RAFT_NAMES = {"raft_linear": "RAFT linear", "raft_quadratic": "RAFT quadratic"}

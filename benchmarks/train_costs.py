@@ -5,9 +5,7 @@ The straightforward loop decodes and encodes its clip in every step, keeps all w
 the whole UNet, and calls diffusers' `enable_gradient_checkpointing`.
 """
 
-import sys
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,12 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
-
-from motion_adapter.build import attach_motion_adapter, create_motion_adapter, freeze_image_layers  # noqa: E402
-from step_cost import StepCost, count_step, make_fake  # noqa: E402
-from training_layers import checkpoint_layers, lower_precision  # noqa: E402
+from landscape_video.training.objectives.training_layers import checkpoint_layers, lower_precision
+from landscape_video.training.run.step_cost import StepCost, count_step, make_fake
+from motion_adapter.build import attach_motion_adapter, create_motion_adapter, freeze_image_layers
 
 
 SD15 = {"cross_attention_dim": 768, "sample_size": 64}

@@ -10,7 +10,6 @@ With --torch_compile a third loop takes its turn: ours, compiled. On a CPU, all 
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,16 +18,13 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from transformers import AutoTokenizer, CLIPTextModel
 
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
-
-from cpu_attention import use_fast_attention  # noqa: E402
-from motion_adapter.build import freeze_image_layers  # noqa: E402
-from motion_models import load_motion_unet  # noqa: E402
-from motion_objective import motion_losses  # noqa: E402
-from pipeline_landscape_video import SHANSHUI_TINY  # noqa: E402
-from step_cost import LiveBytes  # noqa: E402
-from training_layers import checkpoint_layers, compile_unet, lower_precision  # noqa: E402
+from landscape_video.training.objectives.motion_models import load_motion_unet
+from landscape_video.training.objectives.motion_objective import motion_losses
+from landscape_video.training.objectives.training_layers import checkpoint_layers, compile_unet, lower_precision
+from landscape_video.training.run.step_cost import LiveBytes
+from motion_adapter.build import freeze_image_layers
+from pipeline_landscape_video import SHANSHUI_TINY
+from pipeline_landscape_video.landscape_acceleration import use_fast_attention
 
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}

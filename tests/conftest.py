@@ -99,7 +99,7 @@ def generate(models, tmp_path, monkeypatch):
     """Run `generate` in an empty folder: 4 frames in 2 steps, of the saved pipeline, unless the arguments differ."""
     from typer.testing import CliRunner
 
-    from landscape_cli.main import app
+    from landscape_video.cli.main import app
 
     monkeypatch.chdir(tmp_path)
 

@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("pipeline_landscape_video", "motion_adapter", "landscape_evaluation", "landscape_cli")
+ROOT = Path(__file__).parents[1]
+# Each importable package and its folder in the repository.
+FOLDERS = {
+    "pipeline_landscape_video": "pipeline_landscape_video",
+    "motion_adapter": "motion_adapter",
+    "landscape_video": "landscape_video",
+    "shanshui": "training/shanshui",
+}
+PACKAGES = tuple(FOLDERS)
 
 # Needed at run time without an import of ours.
 USED_BY_OTHERS = {
@@ -22,8 +29,8 @@ USED_BY_OTHERS = {
     "jinja2": "huggingface_hub fills the template of a model card with it",
     "peft": "loading LoRA weights raises without it",
 }
-# Imported where one function needs it, and only the extra brings it.
-IN_THE_EXTRA_EVAL = {"scikit_image"}
+# Imported where a function needs them; `landscape-video evaluate` and the training scripts name the extra.
+IN_EXTRAS = {"scikit_image", "imagehash", "scenedetect", "tokenizers", "ray"}
 # Training that asks for them says in a line what is missing.
 ASKED_FOR_BY_NAME = {"bitsandbytes", "deepspeed"}
 
@@ -60,29 +67,25 @@ def imported_modules(package: str) -> set[str]:
 
 
 def test_every_package_of_the_tree_is_listed(setup_arguments):
-    in_the_tree = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert set(setup_arguments["packages"]) == in_the_tree == set(PACKAGES)
+    top_level = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert top_level | set(setup_arguments["package_dir"]) == set(PACKAGES)
+    assert setup_arguments["package_dir"] == {"shanshui": FOLDERS["shanshui"]}
 
 
 def test_requirements_are_what_the_packages_import(setup_arguments):
-    third_party = set().union(*map(imported_modules, PACKAGES)) - set(sys.stdlib_module_names) - set(PACKAGES)
+    third_party = set().union(*map(imported_modules, FOLDERS.values())) - set(sys.stdlib_module_names) - set(PACKAGES)
     distributions = importlib.metadata.packages_distributions()
-    imported = {distributions[module][0].lower().replace("-", "_") for module in third_party}
+    imported = {distributions.get(module, [module])[0].lower().replace("-", "_") for module in third_party}
     required = {name_of(requirement) for requirement in setup_arguments["install_requires"]}
-    extra = {name_of(requirement) for requirement in setup_arguments["extras_require"]["eval"]}
-    assert imported - required == extra == IN_THE_EXTRA_EVAL
+    assert imported - required == IN_EXTRAS | ASKED_FOR_BY_NAME
     assert required - imported == set(USED_BY_OTHERS) - imported
 
 
-def test_what_training_needs_comes_with_its_extra(setup_arguments):
-    extras = setup_arguments["extras_require"]
-    brought = {name_of(line) for group in ("train", "distributed") for line in extras[group]}
-    brought |= {name_of(requirement) for requirement in setup_arguments["install_requires"]}
-    own = {path.stem for path in (ROOT / "training").rglob("*.py")} | set(PACKAGES) | set(sys.stdlib_module_names)
-    distributions = importlib.metadata.packages_distributions()
-    imported = {distributions.get(module, [module])[0] for module in imported_modules("training") - own}
-    assert {name.lower().replace("-", "_") for name in imported} - brought == ASKED_FOR_BY_NAME
-    assert IN_THE_EXTRA_EVAL <= brought  # validation measures with landscape_evaluation
+def test_what_only_extras_bring_is_in_the_extras_that_need_it(setup_arguments):
+    brought = {group: {name_of(line) for line in lines} for group, lines in setup_arguments["extras_require"].items()}
+    assert brought["eval"] == {"scikit_image"}
+    assert brought["train"] | brought["distributed"] == IN_EXTRAS
+    assert IN_EXTRAS - {"tokenizers"} <= brought["test"]  # transformers requires tokenizers
 
 
 def test_floors_are_versions_that_the_tests_run_on(setup_arguments):
@@ -124,10 +127,8 @@ def test_the_wheel_holds_the_code_and_the_embedded_model_and_nothing_else(tmp_pa
     source.mkdir()
     for name in ("setup.py", "README.md", "LICENSE", "pyproject.toml"):
         shutil.copy(ROOT / name, source)
-    for package in PACKAGES:
-        shutil.copytree(
-            ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors")
-        )
+    for folder in FOLDERS.values():
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     # A stand-in of a few bytes for each kind of file that the model consists of, at each depth.
     model = source / "pipeline_landscape_video" / "shanshui_tiny"
     for name in (
@@ -148,11 +149,11 @@ def test_the_wheel_holds_the_code_and_the_embedded_model_and_nothing_else(tmp_pa
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {
-        str(file.relative_to(source))
-        for package in PACKAGES
-        for file in (source / package).rglob("*")
+        f"{package}/{file.relative_to(source / folder)}"
+        for package, folder in FOLDERS.items()
+        for file in (source / folder).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
-    } - {"landscape_evaluation/README.md"}  # for readers of the repository
+    } - {"landscape_video/evaluation/README.md"}  # for readers of the repository
     assert {name for name in names if ".dist-info/" not in name} == wanted
     assert any(name.endswith("LICENSE") for name in names)
 

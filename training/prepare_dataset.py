@@ -27,12 +27,17 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from checkpoints import write_directory
-from clip_captions import PROMPT, ask_for_captions, read_caption_table, take_written_captions
-from clip_filters import Thresholds, hash_distances
-from clip_listing import VIDEO_EXTENSIONS
-from dataset_report import write_card, write_report
-from source_clips import Preparation, prepare_source
+from landscape_video.files import write_directory
+from landscape_video.training.data.clip_listing import VIDEO_EXTENSIONS
+from landscape_video.training.preparation.clip_captions import (
+    PROMPT,
+    ask_for_captions,
+    read_caption_table,
+    take_written_captions,
+)
+from landscape_video.training.preparation.clip_filters import Thresholds, hash_distances
+from landscape_video.training.preparation.dataset_report import write_card, write_report
+from landscape_video.training.preparation.source_clips import Preparation, prepare_source
 
 
 EXIT_FAILED, EXIT_STOPPED = 1, 130  # the second as shells do it for Ctrl-C
@@ -124,7 +129,7 @@ def prepare_all(
         ValueError: a worker died.
     """
     if args.ray is not None:
-        from prepare_on_ray import prepare_on_ray
+        from landscape_video.training.preparation.prepare_on_ray import prepare_on_ray
 
         yield from prepare_on_ray(sources, args.source_dir, work_dir, preparation, args.ray, args.workers)
         return

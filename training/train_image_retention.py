@@ -20,27 +20,35 @@ from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from checkpoints import write_checkpoint, write_directory
-from first_frames import WithFirstFrames
-from hub_publishing import check_hub_access, write_record
+from landscape_video.files import write_directory
+from landscape_video.training.data.batches import encode_once, load_clips, make_loader, prepare_batch
+from landscape_video.training.data.first_frames import WithFirstFrames
+from landscape_video.training.data.latents import load_vae
+from landscape_video.training.data.prompt_embeds_cache import load_text_states
+from landscape_video.training.objectives.motion_models import build_noise_adapter, load_noise_scheduler
+from landscape_video.training.objectives.motion_objective import MotionLosses, motion_losses
+from landscape_video.training.objectives.unet_with_image_retention import RetainingUNet, build_retaining_unet
+from landscape_video.training.run.checkpoints import write_checkpoint
+from landscape_video.training.run.hub_publishing import check_hub_access, write_record
+from landscape_video.training.run.optimization import averaged, make_optimizer, moment_bytes
+from landscape_video.training.run.resuming import find_checkpoint, resume, settings_of
+from landscape_video.training.run.retention_publishing import push_model
+from landscape_video.training.run.retention_validation import RetentionValidation, read_pictures
+from landscape_video.training.run.run_control import StopSignals, check_trackers
+from landscape_video.training.run.run_summary import (
+    count_groups,
+    count_longest_step,
+    describe_epochs,
+    describe_memory,
+    millions,
+)
+from landscape_video.training.run.step_cost import StepCost
+from landscape_video.training.run.train_image_retention_args import ADAPTER, parse_args
+from landscape_video.training.run.training_loop import begin_training, finish_training, run_script, train_steps
+from landscape_video.training.run.training_state import TrainingState
 from motion_adapter.build import save_motion_modules
 from motion_adapter.code_files import BRANCH
-from motion_batches import encode_once, load_clips, make_loader, prepare_batch
-from motion_models import build_noise_adapter, load_noise_scheduler, load_vae
-from motion_objective import MotionLosses, motion_losses
-from optimization import averaged, make_optimizer, moment_bytes
-from resuming import find_checkpoint, resume, settings_of
-from retaining_unet import RetainingUNet, build_retaining_unet
-from retention_publishing import push_model
-from retention_validation import RetentionValidation, read_pictures
-from run_control import StopSignals, check_trackers
-from run_plan import count_groups, count_longest_step, describe_epochs, describe_memory, millions
-from step_cost import StepCost
-from text_states import load_text_states
-from train_image_retention_args import ADAPTER, parse_args
 from train_motion import make_accelerator, objective_settings
-from training_loop import begin_training, finish_training, run_script, train_steps
-from training_state import TrainingState
 
 
 logger = logging.getLogger("train_image_retention")

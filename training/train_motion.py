@@ -29,24 +29,30 @@ from accelerate.utils import (
 from diffusers import UNetMotionModel
 from diffusers.training_utils import EMAModel
 
-from checkpoints import write_checkpoint, write_directory
-from hub_publishing import check_hub_access, push_checkpoint, push_result, write_record
+from landscape_video.files import write_directory
+from landscape_video.training.data.batches import encode_once, load_clips, make_loader, prepare_batch
+from landscape_video.training.data.latents import load_vae
+from landscape_video.training.data.prompt_embeds_cache import load_text_states
+from landscape_video.training.objectives.motion_models import (
+    build_motion_unet,
+    build_noise_adapter,
+    load_noise_scheduler,
+)
+from landscape_video.training.objectives.motion_objective import MotionLosses, MotionObjective
+from landscape_video.training.run.checkpoints import write_checkpoint
+from landscape_video.training.run.deepspeed import deepspeed_plugin, enable_deepspeed_on_cpu
+from landscape_video.training.run.fsdp import enable_fsdp_on_cpu, fsdp_plugin, is_sharded, whole_model
+from landscape_video.training.run.hub_publishing import check_hub_access, push_checkpoint, push_result, write_record
+from landscape_video.training.run.optimization import averaged, launched_precision, make_optimizer
+from landscape_video.training.run.resuming import find_checkpoint, resume, settings_of
+from landscape_video.training.run.run_control import StopSignals, check_trackers
+from landscape_video.training.run.run_summary import count_longest_step, describe
+from landscape_video.training.run.train_motion_args import parse_args
+from landscape_video.training.run.training_loop import begin_training, finish_training, run_script, train_steps
+from landscape_video.training.run.training_state import TrainingState
+from landscape_video.training.run.validation import Validation
 from motion_adapter.build import extract_motion_adapter
 from motion_adapter.noise_adapter import NoiseAdapter
-from motion_batches import encode_once, load_clips, make_loader, prepare_batch
-from motion_models import build_motion_unet, build_noise_adapter, load_noise_scheduler, load_vae
-from motion_objective import MotionLosses, MotionObjective
-from optimization import averaged, launched_precision, make_optimizer
-from resuming import find_checkpoint, resume, settings_of
-from run_control import StopSignals, check_trackers
-from run_plan import count_longest_step, describe
-from sharding import enable_fsdp_on_cpu, fsdp_plugin, is_sharded, whole_model
-from splitting_moments import deepspeed_plugin, enable_deepspeed_on_cpu
-from text_states import load_text_states
-from train_motion_args import parse_args
-from training_loop import begin_training, finish_training, run_script, train_steps
-from training_state import TrainingState
-from validation import Validation
 
 
 def main(args: argparse.Namespace, signals: StopSignals) -> int:

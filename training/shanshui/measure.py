@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from hashlib import sha256
 from importlib.metadata import version
@@ -26,22 +25,23 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
-
-from clip_figures import Truth, camera_counts, clip_figures, figures_beside, judge, still_clips
-from clip_files import FPS, HELD_OUT_SEED, PROMPTS_SEED, TRAINING_SEED, render_dataset
-from clip_motion import camera_direction, measure_motion
-from landscape_evaluation.clip_metrics import ClipScorer
-from landscape_evaluation.intervals import Interval, balanced_accuracy, bootstrap, mean, ratio_of_means
-from measure_controls import ControlChecks
-from measure_report import LanguageResults, MeasurerResults, Results, markdown, write_contact_sheets, write_json
-from measured_clips import LANGUAGES, ClipMaker, Request, Variant, model_hash, prompts_of
-from model_card import put_measured
-from model_fidelity import reconstruct, ssim_and_psnr
+from landscape_video.evaluation.metrics.clip_metrics import ClipScorer
+from landscape_video.evaluation.metrics.intervals import Interval, balanced_accuracy, bootstrap, mean, ratio_of_means
 from pipeline_landscape_video.embedded_model import EMBEDDED
-from scene import Scene
-from scene_classifiers import (
+from shanshui.measuring.clip_figures import Truth, camera_counts, clip_figures, figures_beside, judge, still_clips
+from shanshui.measuring.clip_motion import camera_direction, measure_motion
+from shanshui.measuring.measure_controls import ControlChecks
+from shanshui.measuring.measure_report import (
+    LanguageResults,
+    MeasurerResults,
+    Results,
+    markdown,
+    write_contact_sheets,
+    write_json,
+)
+from shanshui.measuring.measured_clips import LANGUAGES, ClipMaker, Request, Variant, model_hash, prompts_of
+from shanshui.measuring.model_fidelity import reconstruct, ssim_and_psnr
+from shanshui.measuring.scene_classifiers import (
     HEADS,
     SceneClassifier,
     classify_clips,
@@ -52,6 +52,9 @@ from scene_classifiers import (
     shrink,
     train_classifier,
 )
+from shanshui.renderer.dataset import FPS, HELD_OUT_SEED, PROMPTS_SEED, TRAINING_SEED, render_dataset
+from shanshui.renderer.scene import Scene
+from shanshui.stages.model_card import put_measured
 
 
 logger = logging.getLogger("measure")

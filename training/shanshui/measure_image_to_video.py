@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -27,11 +26,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
-
-from animated_clips import Animation, AnimationMaker
-from animation_figures import (
+from landscape_video.evaluation.metrics.clip_metrics import ClipScorer, fff_ssim
+from landscape_video.evaluation.metrics.distribution_metrics import polynomial_mmd
+from landscape_video.evaluation.metrics.intervals import Interval
+from landscape_video.evaluation.metrics.video_features import ClipFeatures
+from motion_adapter.code_files import BRANCH
+from pipeline_landscape_video.embedded_model import EMBEDDED_WITH_PICTURES
+from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
+from shanshui.measure import PACKAGES
+from shanshui.measuring.animated_clips import Animation, AnimationMaker
+from shanshui.measuring.animation_figures import (
     beginning_check,
     camera_check,
     drift_checks,
@@ -42,23 +46,15 @@ from animation_figures import (
     stages_check,
     text_check,
 )
-from clip_files import FPS, HELD_OUT_SEED, PICTURES_SEED, PROMPTS_SEED, TRAINING_SEED, scene_of
-from clip_motion import camera_direction
-from landscape_evaluation.clip_metrics import ClipScorer, fff_ssim
-from landscape_evaluation.distribution_metrics import polynomial_mmd
-from landscape_evaluation.intervals import Interval
-from landscape_evaluation.video_features import ClipFeatures
-from measure import PACKAGES
-from measure_controls import Control
-from measure_report import control_row, table, versions_text, without_nan, write_contact_sheets
-from measured_clips import LANGUAGES, Request, model_hash, prompts_of
-from model_card import IMAGE_TO_VIDEO, put_measured, training_row, weights_row
-from model_fidelity import reconstruct
-from motion_adapter.code_files import BRANCH
-from painting import render_clip
-from pipeline_landscape_video.embedded_model import EMBEDDED_WITH_PICTURES
-from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
-from scene import CAMERAS, Scene
+from shanshui.measuring.clip_motion import camera_direction
+from shanshui.measuring.measure_controls import Control
+from shanshui.measuring.measure_report import control_row, table, versions_text, without_nan, write_contact_sheets
+from shanshui.measuring.measured_clips import LANGUAGES, Request, model_hash, prompts_of
+from shanshui.measuring.model_fidelity import reconstruct
+from shanshui.renderer.dataset import FPS, HELD_OUT_SEED, PICTURES_SEED, PROMPTS_SEED, TRAINING_SEED, scene_of
+from shanshui.renderer.painting import render_clip
+from shanshui.renderer.scene import CAMERAS, Scene
+from shanshui.stages.model_card import IMAGE_TO_VIDEO, put_measured, training_row, weights_row
 
 
 logger = logging.getLogger("measure_image_to_video")

@@ -7,8 +7,8 @@ it was when it is started again, and the same seed gives the same clips, whateve
 import argparse
 import sys
 
-from clip_files import FPS, LANGUAGES, render_dataset, scene_of, write_video_folder
-from painting import render_clip
+from shanshui.renderer.dataset import FPS, LANGUAGES, render_dataset, scene_of, write_video_folder
+from shanshui.renderer.painting import render_clip
 
 
 __all__ = ["render_clip", "render_dataset", "scene_of", "write_video_folder"]

@@ -25,25 +25,30 @@ from PIL import Image
 from tqdm.auto import tqdm
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from landscape_video.files import write_directory
+from landscape_video.training.data.latent_cache import write_first_frames, write_shard
+from landscape_video.training.run.run_control import EXIT_STOPPED
+from shanshui.renderer.captions import words_of
+from shanshui.renderer.dataset import FPS, HELD_OUT_SEED, PICTURES_SEED, TRAINING_SEED, render_dataset, scene_of
+from shanshui.renderer.painting import render_clip
+from shanshui.renderer.scene import Scene
+from shanshui.stages.family_models import SIZE, build_scheduler
+from shanshui.stages.model_card import write_model_card
+from shanshui.stages.stage_scripts import run_script
+from shanshui.stages.train_clip import (
+    LANGUAGES,
+    attribute_labels,
+    draw_caption,
+    motion_caption,
+    train_clip,
+    train_tokenizer,
+)
+from shanshui.stages.train_image_unet import train_image_unet
+from shanshui.stages.train_text import train_text
+from shanshui.stages.train_vae import train_vae
+
 
 TRAINING = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(TRAINING)]
-
-from captions import words_of  # noqa: E402
-from checkpoints import write_directory  # noqa: E402
-from clip_files import FPS, HELD_OUT_SEED, PICTURES_SEED, TRAINING_SEED, render_dataset, scene_of  # noqa: E402
-from family_models import SIZE, build_scheduler  # noqa: E402
-from latent_cache import write_first_frames, write_shard  # noqa: E402
-from model_card import write_model_card  # noqa: E402
-from painting import render_clip  # noqa: E402
-from run_control import EXIT_STOPPED  # noqa: E402
-from scene import Scene  # noqa: E402
-from stage_scripts import run_script  # noqa: E402
-from train_clip import LANGUAGES, attribute_labels, draw_caption, motion_caption, train_clip, train_tokenizer  # noqa: E402
-from train_image_unet import train_image_unet  # noqa: E402
-from train_text import train_text  # noqa: E402
-from train_vae import train_vae  # noqa: E402
-
 
 logger = logging.getLogger("train_tiny")
 

@@ -1,0 +1,1 @@
+"""Landscape-painting video: generation, command line, training and evaluation."""

@@ -1,0 +1,136 @@
+"""`landscape-video interpolate`: any video in, the same video at 2, 4 or 8 times the frame rate out."""
+
+import os
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landscape_video.cli.common import (
+    DEVICE_HELP,
+    FLOW_HELP,
+    FLOW_WEIGHTS_HELP,
+    SOFP_HELP,
+    Flow,
+    SofpMode,
+    check_flow_weights,
+    environment,
+    name_of_flow_estimator,
+    pick_device,
+)
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+
+# Tags that a container writes for itself.
+CONTAINER_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
+
+
+def interpolate(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Any video that FFmpeg reads.", show_default=False)],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT.mp4", help="The smoother one.", show_default=False)],
+    times: Annotated[
+        int,
+        typer.Option(min=1, max=3, metavar="1|2|3", help="How often the frame rate is doubled: to 2, 4 or 8 times."),
+    ] = 1,
+    sofp_mode: Annotated[SofpMode, typer.Option(help=SOFP_HELP)] = SofpMode.quadratic,
+    flow: Annotated[Flow | None, typer.Option(help=FLOW_HELP)] = None,
+    flow_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=FLOW_WEIGHTS_HELP, show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+) -> None:
+    """Double the frame rate of a video.
+
+    Twice the frames:
+
+        $ landscape-video interpolate river.mp4 smooth.mp4
+
+    Eight times, for slow motion:
+
+        $ landscape-video interpolate river.mov smooth.mp4 --times 3
+
+    Timestamps, sound and tags are kept: sound as it is where mp4 takes it, else as AAC; subtitles are not. Rotation
+    and pixel aspect are applied. Nothing is blended across a cut. Only a few frames at a time are in memory, however
+    long the video is.
+    """
+    from tqdm import tqdm
+
+    from landscape_video.cli.audio import AudioCopy
+    from landscape_video.cli.cuts import CutFinder
+    from pipeline_landscape_video.video_io import check_output, iterate_video, open_mp4, probe_video, read_metadata
+
+    # 1. Everything that can be wrong with the files
+    check_flow_weights(flow, flow_weights)
+    check_output(output)
+    if output.suffix.lower() != ".mp4":
+        raise ValueError(f"{output}: the output must be an .mp4 file.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{output}: the folder {output.parent} cannot be written to.")
+    info = probe_video(source)
+    if output.exists() and output.samefile(source):
+        raise ValueError(f"{output}: is the input; give the output another name.")
+
+    # 2. What estimates motion
+    target = pick_device(device)
+
+    from pipeline_landscape_video import interpolate_stream, load_flow_estimator
+
+    flow_estimator = load_flow_estimator(flow and flow.value, flow_weights, device=target)
+    settings = {
+        "source": source.name,
+        "times": times,
+        "sofp_mode": sofp_mode.value,
+        "flow": name_of_flow_estimator(flow_estimator),
+        "flow_weights": str(flow_weights) if flow_weights else None,
+        **environment(target),
+    }
+
+    # 3. Read, interpolate and write, a few frames at a time
+    cut_finder = CutFinder()
+    last_duration = Fraction(0)
+
+    def frames() -> Iterator[tuple["Tensor", float]]:
+        nonlocal last_duration
+        for frame in cut_finder.watch(iterate_video(source)):
+            last_duration = frame.duration
+            yield to_tensor(frame.pixels, target), float(frame.timestamp)
+
+    multiple = 2**times
+    num_frames = info.num_frames and (info.num_frames - 1) * multiple + 1
+    with (
+        open_mp4(
+            output,
+            info.width,
+            info.height,
+            fps=info.fps * multiple,
+            time_base=info.time_base / multiple,
+            metadata={**read_metadata(source), "interpolation": settings, "fps": float(info.fps * multiple)},
+            tags={name: value for name, value in info.tags.items() if name not in CONTAINER_TAGS},
+            color_primaries=info.color_primaries,
+            color_trc=info.color_trc,
+        ) as writer,
+        AudioCopy(source, writer.container) as audio,
+        tqdm(total=num_frames, unit="frame", desc=output.name, file=sys.stderr) as bar,
+    ):
+        stream = interpolate_stream(frames(), flow_estimator, sofp_mode.value, times, is_cut=cut_finder.is_cut)
+        for frame, time in stream:
+            audio.advance(time)
+            writer.write(frame, time, last_duration)  # which counts for the last one; the others end with the next
+            bar.update()
+        audio.advance()
+    typer.echo(f"{output}: {bar.n} frames of {info.width} x {info.height}, {float(info.fps * multiple):.6g} fps")
+
+
+def to_tensor(pixels: "np.ndarray", device: "torch.device") -> "Tensor":
+    """(height, width, 3) uint8 as (3, height, width) float32 in [0, 1]."""
+    import torch
+
+    return torch.from_numpy(pixels).to(device).movedim(-1, 0).float() / 255

@@ -1,0 +1,1 @@
+"""A user study of pairs of clips: build it, count its answers."""

@@ -1,0 +1,1 @@
+"""Everything that the scripts in `training/` share."""

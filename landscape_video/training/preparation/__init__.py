@@ -1,0 +1,1 @@
+"""Turn videos of any kind into a training set: scenes, filters, captions, report."""

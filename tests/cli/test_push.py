@@ -1,0 +1,339 @@
+"""`landscape-video push` against a stand-in for the Hub: what arrives, that it loads, and how it fails."""
+
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from safetensors.torch import load, load_file, save_file
+
+from hub_runs import frames_of, run, run_elsewhere
+from motion_adapter.code_files import code_files
+from motion_adapter.hub import push_folder
+from motion_adapter.publish import export_pipeline
+from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+from retention_models import build_image_to_video, painting
+
+
+CODE = {file.name for file in code_files()}
+CODE_WITH_PICTURES = {file.name for file in code_files(with_pictures=True)}
+LICENSE = ("--license", "apache-2.0")
+
+FRAMES = """
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import save_file
+
+pipe = DiffusionPipeline.from_pretrained("me/mountains", custom_pipeline="me/mountains", trust_remote_code=True)
+assert type(pipe).__module__.startswith("diffusers_modules."), type(pipe)
+pipe.set_progress_bar_config(disable=True)
+generator = torch.Generator().manual_seed(5)
+frames = pipe(
+    "misty mountains", num_frames=4, num_inference_steps=2, generator=generator, output_type="pt", flow_estimator="dis"
+).frames
+save_file({"frames": frames.contiguous()}, "frames.safetensors")
+"""
+
+
+def code_block(card: str) -> str:
+    (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    return block
+
+
+@pytest.fixture
+def pipeline_folder(tiny_pipeline, tmp_path) -> Path:
+    return export_pipeline(tiny_pipeline(), tmp_path / "pipeline", include_code=False)
+
+
+@pytest.fixture
+def adapter_folder(tiny_components, tmp_path) -> Path:
+    tiny_components()["motion_adapter"].save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.fixture
+def base(hub, tiny_components, tmp_path) -> str:
+    """A base model on the Hub, in Stable Diffusion's layout."""
+    from diffusers import StableDiffusionPipeline
+
+    still = {name: part for name, part in tiny_components().items() if name != "motion_adapter"}
+    extra = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    StableDiffusionPipeline(**still, **extra).save_pretrained(tmp_path / "base")
+    folder = tmp_path / "base"
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    hub.create("someone/stills", files)
+    return "someone/stills"
+
+
+# What arrives
+
+
+def test_a_pipeline_is_created_pushed_and_loaded_by_its_name(hub, pipeline_folder, tiny_pipeline, tmp_path):
+    result = run("push", pipeline_folder, "me/mountains", *LICENSE)
+    assert result.exit_code == 0, result.stderr
+    repo = hub.repos["me/mountains"]
+    assert [message for _, message, _ in repo.commits] == ["initial commit", "Add pipeline"]
+    top = {name for name in repo.files() if "/" not in name}
+    assert top == CODE | {"README.md", "model_index.json", ".gitattributes"}
+    run_elsewhere(hub, tmp_path, FRAMES)
+    assert torch.equal(load_file(tmp_path / "frames.safetensors")["frames"], frames_of(tiny_pipeline()))
+    assert "hf_me" not in result.output
+
+
+def test_the_cards_lines_run_as_they_stand_and_the_printed_ones_load_that_commit(hub, pipeline_folder, tmp_path):
+    result = run("push", pipeline_folder, "me/mountains", *LICENSE)
+    assert result.exit_code == 0, result.stderr
+    commit = hub.repos["me/mountains"].head
+    assert f"me/mountains is at commit {commit}." in result.stdout
+    printed = result.stdout.split("\n\n", 1)[1]
+    assert printed.count(commit) == 2  # revision and custom_revision
+    run_elsewhere(hub, tmp_path, code_block(hub.repos["me/mountains"].files()["README.md"].decode()))
+    with Image.open(tmp_path / "landscape.gif") as clip:
+        assert (clip.n_frames, clip.size) == (31, (64, 64))
+    newer = dict(hub.repos["me/mountains"].files())
+    hub.repos["me/mountains"].commit("break it", newer | {"pipeline.py": b"raise SystemExit('newer code ran')"})
+    run_elsewhere(hub, tmp_path, printed.split("prompt = ")[0])  # without painting a second time
+
+
+def test_an_adapter_goes_with_its_code_and_runs_on_its_base_model(hub, base, adapter_folder, tmp_path):
+    result = run("push", adapter_folder, "me/motion", *LICENSE, "--base-model", base)
+    assert result.exit_code == 0, result.stderr
+    files = hub.repos["me/motion"].files()
+    weights = {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert set(files) == CODE | weights | {"README.md", ".gitattributes"}
+    assert (
+        files["diffusion_pytorch_model.safetensors"]
+        == (adapter_folder / "diffusion_pytorch_model.safetensors").read_bytes()
+    )
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.base_model, card.data.get("base_model_relation")) == (base, "adapter")
+    run_elsewhere(hub, tmp_path, code_block(str(card)))
+    with Image.open(tmp_path / "landscape.gif") as clip:
+        assert clip.n_frames == 31
+
+
+def test_half_precision_is_what_the_fresh_process_was_compared_in(hub, base, adapter_folder):
+    terms = ("--license", "other", "--license-name", "my-terms", "--license-link", "https://example.org/terms")
+    result = run("push", adapter_folder, "me/half", *terms, "--base-model", base, "--dtype", "float16", "--private")
+    assert result.exit_code == 0, result.stderr
+    files = hub.repos["me/half"].files()
+    weights = load(files["diffusion_pytorch_model.safetensors"])
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+    assert hub.repos["me/half"].private
+    card = ModelCard(files["README.md"].decode()).data
+    assert (card.license, card.license_name, card.license_link) == ("other", "my-terms", "https://example.org/terms")
+
+
+# Uploads that break, and that are refused
+
+
+@pytest.fixture
+def export(tmp_path) -> Path:
+    """A folder to push; what is in it matters to other tests."""
+    (tmp_path / "export" / "unet").mkdir(parents=True)
+    (tmp_path / "export" / "pipeline.py").write_text("code")
+    (tmp_path / "export" / "README.md").write_text("---\nlicense: mit\n---\n")
+    for index in range(2):
+        (tmp_path / "export" / "unet" / f"part{index}.safetensors").write_bytes(bytes([index]) * 100_000)
+    return tmp_path / "export"
+
+
+NAMES = {".gitattributes", "README.md", "pipeline.py", "unet/part0.safetensors", "unet/part1.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        ("cut", ConnectionError, r"me/new: the Hub \(http.*\) does not answer"),
+        (503, ConnectionError, "me/new: the Hub failed .503.*try again later"),
+        (403, ValueError, "me/new: your token may not do that"),
+        (413, ValueError, "me/new: the Hub refuses .413"),
+    ],
+)
+@pytest.mark.parametrize("endpoint", ["PUT /lfs/", "POST /lfs/verify", "POST /api/models/me/new/commit/"])
+def test_a_push_broken_anywhere_changes_nothing_and_the_next_one_completes_it(
+    hub, export, fault, error, message, endpoint
+):
+    before = hub.create("me/new").head
+    hub.refuse = lambda method, path: fault if f"{method} {path}".startswith(endpoint) else None
+    with pytest.raises(error, match=message):
+        push_folder(export, "me/new", "Add")
+    assert hub.repos["me/new"].head == before
+    hub.refuse = lambda method, path: None
+    uploaded = len(hub.objects)
+    hub.requests.clear()
+    commit = push_folder(export, "me/new", "Add")
+    assert hub.repos["me/new"].head == commit and len(hub.repos["me/new"].commits) == 2
+    assert set(hub.repos["me/new"].files()) == NAMES
+    sent = [path for method, path in hub.requests if method == "PUT"]
+    assert len(sent) == 2 - uploaded  # what had arrived is not sent again
+
+
+def test_ctrl_c_in_the_middle_changes_nothing_and_the_next_push_completes_it(hub, export):
+    before = hub.create("me/new").head
+    interrupts = [signal.SIGINT]
+
+    def interrupt(method: str, path: str) -> None:
+        if method == "PUT" and interrupts:
+            os.kill(os.getpid(), interrupts.pop())
+
+    hub.refuse = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        push_folder(export, "me/new", "Add")
+    assert hub.repos["me/new"].head == before
+    assert push_folder(export, "me/new", "Add") == hub.repos["me/new"].head
+    assert set(hub.repos["me/new"].files()) == NAMES and len(hub.repos["me/new"].commits) == 2
+
+
+def test_what_an_earlier_export_left_goes_and_other_files_stay(hub, export):
+    old = {"landscape_old.py", "model_index.json", "unet/part2.safetensors"}
+    mine = {"picture.jpg", "notes/day.txt", "vae/config.json"}
+    hub.create("me/new", dict.fromkeys(old | mine, b"x"))
+    push_folder(export, "me/new", "Add")
+    assert set(hub.repos["me/new"].files()) == NAMES | mine
+    assert len(hub.repos["me/new"].commits) == 2
+
+
+def test_pushing_the_same_again_makes_no_commit(hub, export):
+    commit = push_folder(export, "me/new", "Add")
+    assert push_folder(export, "me/new", "Add") == commit
+    assert len(hub.repos["me/new"].commits) == 2
+
+
+def test_a_commit_of_somebody_else_in_between_is_not_overwritten(hub, export):
+    repo = hub.create("me/new")
+
+    def refuse(method: str, path: str) -> None:
+        if path.endswith("/preupload/main") and len(repo.commits) == 1:
+            repo.commit("theirs", {"theirs.txt": b""})
+
+    hub.refuse = refuse
+    with pytest.raises(ConnectionError, match="me/new: somebody else pushed meanwhile; nothing was changed"):
+        push_folder(export, "me/new", "Add")
+    assert [message for _, message, _ in repo.commits] == ["initial commit", "theirs"]
+
+
+def test_a_card_that_the_hub_finds_invalid_stops_the_push(hub, export):
+    (export / "README.md").write_text("no metadata")
+    with pytest.raises(ValueError, match="me/new: the Hub refuses .400: has to begin with metadata"):
+        push_folder(export, "me/new", "Add")
+    assert len(hub.repos["me/new"].commits) == 1
+
+
+def test_private_is_for_new_repositories(hub, export):
+    push_folder(export, "me/secret", "Add", private=True)
+    push_folder(export, "me/open", "Add")
+    assert [hub.repos[name].private for name in ("me/secret", "me/open")] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("token", "repo_id", "message"),
+    [
+        ("hf_me", "you/new", "you/new: your token may not do that; it has to be one that may write there"),
+        ("", "me/new", "me/new: the Hub does not know who you are: log in with `hf auth login`, or set HF_TOKEN"),
+        ("hf_you", "me/there", "me/there: your token may not do that"),
+        ("hf_me", "new", "'new' is no name on the Hub: it has to be of the form USER/NAME."),
+        ("hf_me", "me/new/one", "'me/new/one' is no name on the Hub"),
+    ],
+)
+def test_who_may_not_push_is_told_in_one_line(hub, export, monkeypatch, token, repo_id, message):
+    monkeypatch.setenv("HF_TOKEN", token)
+    before = hub.create("me/there").head
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        push_folder(export, repo_id, "Add")
+    assert "\n" not in str(raised.value)
+    assert set(hub.repos) == {"me/there"} and hub.repos["me/there"].head == before
+
+
+# What is refused before anything is sent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing", "me/new", *LICENSE], "nothing: there is no such folder."),
+        (["empty", "me/new", *LICENSE], "empty: holds neither a pipeline nor a motion adapter."),
+        (["my-branch", "me/new", *LICENSE], "my-branch: holds a branch that sees pictures, which is of use in its"),
+        (["adapter", "me/new", *LICENSE], "adapter: which base model is it for? Name it with --base-model."),
+        (["adapter", "me/new", *LICENSE, "--base-model", "./empty"], "./empty: is a folder of this machine"),
+        (["adapter", "me/new", *LICENSE, "--base-model", "a/missing"], "a/missing is not on the Hub, or is private"),
+        (["adapter", "me/new", "--license", "gpl-4.0"], "The Hub knows no licence 'gpl-4.0'; it knows apache-2.0, "),
+        (["adapter", "me/new", "--license", "other"], "The licence `other` needs a name (--license-name)."),
+        (["adapter", "new", *LICENSE], "'new' is no name on the Hub"),
+    ],
+)
+def test_wrong_arguments_end_with_one_line(hub, adapter_folder, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    shutil.copytree(adapter_folder, "my-branch/motion_adapter")  # as `train_image_retention.py` leaves it
+    Path("my-branch/image_retention").mkdir()
+    Path("my-branch/image_retention/config.json").write_text("{}")
+    result = run("push", *arguments)
+    assert result.exit_code == 2
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"landscape-video: {message}")
+    assert not hub.repos
+    assert "Traceback" not in result.stderr
+
+
+def test_a_broken_adapter_is_not_pushed(hub, base, adapter_folder):
+    weights = load_file(adapter_folder / "diffusion_pytorch_model.safetensors")
+    name = next(iter(weights))
+    weights[name][0] = torch.nan
+    save_file(weights, adapter_folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    result = run("push", adapter_folder, "me/motion", *LICENSE, "--base-model", base)
+    assert result.exit_code == 2
+    assert re.search(rf"not finite in {re.escape(name)}", result.stderr)
+    assert set(hub.repos) == {base}
+
+
+# A pipeline that takes pictures
+
+WITH_A_PICTURE = """
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from safetensors.torch import save_file
+
+frames = {}
+for custom_pipeline in (None, "pipeline_image_to_video"):
+    pipe = DiffusionPipeline.from_pretrained("me/moving", custom_pipeline=custom_pipeline, trust_remote_code=True)
+    assert type(pipe).__module__.startswith("diffusers_modules."), type(pipe)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(5)
+    frames[str(custom_pipeline)] = pipe(
+        "misty mountains", Image.open("painting.png"), num_frames=4, num_inference_steps=2, generator=generator,
+        output_type="pt", flow_estimator="dis",
+    ).frames.contiguous()
+save_file(frames, "frames.safetensors")
+"""
+
+
+def test_a_pipeline_with_a_branch_is_pushed_and_loaded_by_its_name(hub, tmp_path):
+    pipe = build_image_to_video()
+    folder = export_pipeline(pipe, tmp_path / "pipeline", include_code=False)
+    result = run("push", folder, "me/moving", *LICENSE)
+    assert result.exit_code == 0, result.stderr
+    files = hub.repos["me/moving"].files()
+    assert CODE_WITH_PICTURES <= files.keys()
+    assert "image_retention/landscape_image_retention.py" in files
+    assert ModelCard(files["README.md"].decode()).data.pipeline_tag == "image-to-video"
+    painting(1, (96, 64)).save(tmp_path / "painting.png")
+    run_elsewhere(hub, tmp_path, WITH_A_PICTURE)
+    generator = torch.Generator().manual_seed(5)
+    arguments = {"num_frames": 4, "num_inference_steps": 2, "output_type": "pt", "flow_estimator": "dis"}
+    expected = pipe("misty mountains", painting(1, (96, 64)), generator=generator, **arguments).frames
+    frames = load_file(tmp_path / "frames.safetensors")
+    assert len(frames) == 2 and all(torch.equal(one, expected) for one in frames.values())
+    # Our own classes run none of the code there.
+    hub.repos["me/moving"].commit(
+        "break it", {**files, **dict.fromkeys(CODE_WITH_PICTURES, b"raise SystemExit('it ran')")}
+    )
+    ours = LandscapeImageToVideoPipeline.from_pretrained("me/moving")
+    assert torch.equal(ours.image_retention.conv_in.weight, pipe.image_retention.conv_in.weight)
+    assert not hasattr(LandscapeVideoPipeline.from_pretrained("me/moving"), "image_retention")

@@ -1,0 +1,45 @@
+"""shanshui-tiny as it stands in the package: its size, that its card is about these weights, and its two commands."""
+
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipeline_landscape_video import SHANSHUI_TINY
+from pipeline_landscape_video.video_io import read_video
+from retention_models import painting
+
+
+CARD = (SHANSHUI_TINY / "README.md").read_text(encoding="utf-8")
+
+
+def test_sizes():
+    sizes = {file.parent.name: file.stat().st_size for file in SHANSHUI_TINY.rglob("*.safetensors")}
+    assert sum(sizes.values()) <= 60e6
+    assert sum(sizes.values()) - sizes["image_retention"] <= 40e6
+
+
+def test_the_card_is_about_these_weights():
+    from shanshui.stages.model_card import weights_row
+
+    files = {file.parent.name: file for file in SHANSHUI_TINY.rglob("*.safetensors")}
+    rows = dict(re.findall(r"^\| (\w+) \| ([\d.]+ M \| `[0-9a-f]{16}`) \|$", CARD, re.MULTILINE))
+    assert rows.keys() == files.keys()
+    for part, row in rows.items():
+        assert weights_row(part, files[part]) == f"| {part} | {row} |"
+
+
+@pytest.mark.parametrize("command", ["generate", "animate"])
+def test_its_commands(command, tmp_path, monkeypatch):
+    from landscape_video.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    painting(1, (96, 64)).save("painting.png")
+    picture = ["painting.png"] if command == "animate" else []
+    options = "--num-frames 8 --steps 3 --seed 1 --device cpu --no-interpolate --output clip.mp4".split()
+    result = CliRunner().invoke(app, [command, *picture, "a boat sails left, the camera pans right", *options])
+    assert result.exit_code == 0, result.stderr
+    frames = np.stack(read_video("clip.mp4").frames)
+    assert frames.shape == (8, 128, 128, 3)
+    assert frames[0].std() > 5 and np.abs(frames[-1].astype(int) - frames[0]).mean() > 1

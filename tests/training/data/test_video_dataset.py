@@ -1,0 +1,294 @@
+"""Training videos in each layout: what is read from them, at which times, and how bad ones are told."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import tarfile
+import tracemalloc
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from landscape_video.training.data import batches as motion_batches
+from landscape_video.training.data.batches import load_clips
+from landscape_video.training.data.clip_sampling import ClipRequest
+from landscape_video.training.data.video_dataset import REPORT, VideoDataset
+from landscape_video.training.run.train_motion_args import parse_args
+from pipeline_landscape_video.video_io import write_video
+from tiny_models import build_vae
+from video_files import grey_clip, half_of, make_video, make_video_folder, moving_frames
+
+
+def request(clip: int = 0, start: int = 0, num_frames: int = 4, stride: int = 1) -> ClipRequest:
+    return ClipRequest(clip, start, stride, num_frames, text="", timestep=0, noise_seed=0)
+
+
+def frame_numbers(clip: torch.Tensor) -> list[int]:
+    """Which frames of a `grey_clip` those of a clip are."""
+    return ((clip[:, :, 8:24, 2:30].mean(dim=(1, 2, 3)) + 1) * 127.5 / 8).round().int().tolist()
+
+
+def report_of(path: Path) -> dict[str, str | None]:
+    return {row["clip"]: row["refused"] for row in map(json.loads, path.read_text().splitlines())}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_video_folder(tmp_path_factory.mktemp("videos"), [20, 9])
+
+
+# Layouts
+
+
+def test_video_folder_reads_captions_and_lengths(folder):
+    videos = VideoDataset(folder, resolution=32)
+    assert videos.captions == [["clip 0", "片0"], ["clip 1", "片1"]] and videos.lengths == [20, 9]
+    assert videos.name(1) == str(folder / "1.mp4")
+
+
+def test_metadata_as_csv_in_the_train_folder_with_another_caption_column(folder, tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    shutil.copy(folder / "1.mp4", tmp_path / "train" / "a" / "1.mp4")
+    rows = 'file_name,prompt\r\na/1.mp4,"mist,\r\nrising"\r\n'
+    (tmp_path / "train" / "metadata.csv").write_bytes(b"\xef\xbb\xbf" + rows.encode())
+    videos = VideoDataset(tmp_path, caption_column="prompt")
+    assert videos.captions == [["mist,\r\nrising"]] and videos.lengths == [9]
+    with pytest.raises(ValueError, match="line 3: `text` is missing"):
+        VideoDataset(tmp_path)
+
+
+def write_webvid(path: Path, rows: list[dict]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["videoid", "contentUrl", "duration", "page_dir", "name"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_webvids_columns_and_folders(folder, tmp_path):
+    (tmp_path / "videos" / "000001_000050").mkdir(parents=True)
+    shutil.copy(folder / "0.mp4", tmp_path / "videos" / "000001_000050" / "11.mp4")  # 2.5 s
+    shutil.copy(folder / "1.mp4", tmp_path / "videos" / "12.mp4")  # 1.1 s
+    rows = [
+        {"videoid": 11, "duration": "PT00H00M02S", "page_dir": "000001_000050", "name": "Mist, rising"},
+        {"videoid": 12, "duration": "", "page_dir": "000001_000050", "name": "A boat"},
+    ]
+    table = write_webvid(tmp_path / "results.csv", rows)
+    for location in (table, tmp_path):
+        videos = VideoDataset(location)
+        assert videos.captions == [["Mist, rising"], ["A boat"]] and videos.lengths == [20, 9]
+    rows[1]["duration"] = "PT00H01M07S"
+    rows[0]["duration"] = "2 s"
+    rows += [{"videoid": "../11", "name": "outside"}, {"videoid": 13, "name": "missing"}]
+    with pytest.raises(ValueError, match="4 of 4 clips") as error:
+        VideoDataset(write_webvid(table, rows))
+    text = str(error.value)
+    assert "line 2: `duration` is '2 s'" in text and "12.mp4: lasts 1.1 s, but its row says 67.0 s" in text
+    assert "'../11.mp4' lies outside" in text and "13.mp4: no such file" in text
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes, **attributes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in attributes.items():
+        setattr(info, key, value)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def make_shards(directory: Path, folder: Path) -> Path:
+    """Two shards of three samples, with captions of both kinds."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(directory / "clips-0.tar", "w") as archive:
+        add(archive, "000.mp4", (folder / "0.mp4").read_bytes())
+        add(archive, "000.txt", b"\xef\xbb\xbfmist rising\n")
+        add(archive, "001.json", json.dumps({"text": "a boat", "texts": ["船"]}).encode())
+        add(archive, "001.mp4", (folder / "1.mp4").read_bytes())
+    with tarfile.open(directory / "clips-1.tar", "w") as archive:
+        add(archive, "more/", b"", type=tarfile.DIRTYPE)
+        add(archive, "more/000.MP4", (folder / "1.mp4").read_bytes())
+        add(archive, "more/000.txt", b"rain")
+        add(archive, "more/000.jpg", b"a picture that nobody asks for")
+    return directory
+
+
+def test_webdataset_shards_are_read_in_place(folder, tmp_path):
+    videos = VideoDataset(make_shards(tmp_path, folder), resolution=32)
+    assert videos.captions == [["mist rising"], ["a boat", "船"], ["rain"]] and videos.lengths == [20, 9, 9]
+    assert videos.name(2) == f"{tmp_path / 'clips-1.tar'}: more/000.MP4"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips-0.tar", "clips-1.tar"]
+    alone = VideoDataset(folder, resolution=32)
+    assert torch.equal(videos.read(0, 3, 4, 5), alone.read(0, 3, 4, 5))
+    assert videos.sources[1].open().read() == (folder / "1.mp4").read_bytes()
+
+
+def test_what_is_no_data_set_is_said(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="neither a metadata.jsonl or metadata.csv .*nor a latent cache"):
+        VideoDataset(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        VideoDataset(tmp_path / "nowhere")
+    (tmp_path / "metadata.jsonl").touch()
+    (tmp_path / "metadata.csv").touch()
+    with pytest.raises(ValueError, match="holds both"):
+        VideoDataset(tmp_path)
+    (tmp_path / "metadata.jsonl").unlink()
+    with pytest.raises(ValueError, match="no clip can be used"):
+        VideoDataset(tmp_path)
+
+
+# Frames
+
+
+def test_frames_come_at_the_asked_stride_in_the_asked_size(folder):
+    item = VideoDataset(folder, resolution=32)[request(start=3, num_frames=4, stride=5)]
+    clip = item["pixel_values"]
+    assert clip.shape == (4, 3, 32, 32) and -1 <= clip.min() and clip.max() <= 1
+    expected = torch.tensor([3, 8, 13, 18]) * 8 / 127.5 - 1
+    # The frame is wider than high: resized to 32 in height, cropped in the middle, the dark sides are gone.
+    torch.testing.assert_close(clip[:, :, 8:24, 2:30].mean(dim=(1, 2, 3)), expected, atol=0.03, rtol=0)
+
+
+def test_a_long_clip_is_not_held_at_the_size_of_its_file(tmp_path):
+    videos = VideoDataset(folder_of(tmp_path, frames=moving_frames(60, 240, 320)), resolution=32)
+    tracemalloc.start()
+    try:
+        clip = videos.read(0, 0, 60, 1)
+        _, peak = tracemalloc.get_traced_memory()  # decoded frames are arrays of NumPy, which are counted
+    finally:
+        tracemalloc.stop()
+    assert clip.shape == (60, 3, 32, 32) and peak < 12 * 240 * 320 * 3
+
+
+def folder_of(directory: Path, **video) -> Path:
+    make_video(directory / "clip.mkv", **video)
+    (directory / "metadata.jsonl").write_text('{"file_name": "clip.mkv", "text": "a"}')
+    return directory
+
+
+def test_a_varying_frame_rate_keeps_its_speed(tmp_path):
+    # 16 frames at 16 a second, then 8 at 4 a second: 3 s, 24 frames, so that positions are 1/8 s apart.
+    timestamps = [Fraction(i, 16) for i in range(16)] + [1 + Fraction(i, 4) for i in range(8)]
+    videos = VideoDataset(folder_of(tmp_path, frames=grey_clip(24), timestamps=timestamps), resolution=32)
+    assert videos.lengths == [24]
+    times = [position * 2.75 / 23 for position in range(24)]  # the last frame begins at 2.75 s
+    # The frame that is shown at each of them; a quarter of a position is the tolerance.
+    shown = [max(i for i, at in enumerate(timestamps) if at <= time + 0.25 * 2.75 / 23) for time in times]
+    assert frame_numbers(videos.read(0, 0, 24, 1)) == shown and shown != list(range(24))
+    assert frame_numbers(videos.read(0, 1, 4, 6)) == [shown[position] for position in (1, 7, 13, 19)]
+
+
+@pytest.mark.parametrize("fps", [24, 25, 60])
+def test_rounded_timestamps_lose_and_repeat_no_frame(tmp_path, fps):
+    # Matroska rounds to milliseconds.
+    videos = VideoDataset(folder_of(tmp_path, frames=grey_clip(30), fps=fps), resolution=32)
+    assert frame_numbers(videos.read(0, 0, 30, 1)) == list(range(30))
+
+
+def test_a_clip_that_became_shorter_is_an_error(tmp_path):
+    folder = make_video_folder(tmp_path, [20])
+    videos = VideoDataset(folder)
+    write_video(folder / "0.mp4", grey_clip(9), fps=8)
+    with pytest.raises(ValueError, match="0.mp4: has changed since it was checked"):
+        videos.read(0, 0, 10, 2)
+
+
+# The check
+
+
+def test_every_unusable_video_is_named_and_reported(tmp_path, caplog):
+    folder = make_video_folder(tmp_path / "videos", [12, 12, 12, 3])
+    half_of(folder / "1.mp4").replace(folder / "1.mp4")
+    (folder / "2.mp4").unlink()
+    report = tmp_path / "out" / REPORT
+    with pytest.raises(ValueError, match="(?s)3 of 4 clips.*--skip_bad") as error:
+        VideoDataset(folder, num_frames=3, stride=4, report=report)
+    assert all(f"{number}.mp4" in str(error.value) for number in (1, 2, 3)) and "0.mp4" not in str(error.value)
+    refused = report_of(report)
+    assert refused[str(folder / "0.mp4")] is None and refused[str(folder / "2.mp4")] == "no such file."
+    assert refused[str(folder / "3.mp4")] == "3 frames, but 3 frames at a stride of 4 take at least 9."
+    assert refused[str(folder / "1.mp4")] and len(refused) == 4
+
+    videos = VideoDataset(folder, num_frames=3, stride=4, skip_bad=True, report=report)
+    assert videos.captions == [["clip 0", "片0"]] and videos.lengths == [12]
+    assert "3 of 4 clips cannot be used" in caplog.text
+
+
+def test_half_a_matroska_file_is_refused_though_it_declares_no_count(tmp_path):
+    folder = folder_of(tmp_path, frames=moving_frames(100, 96, 128), fps=10)
+    half_of(folder / "clip.mkv").replace(folder / "clip.mkv")
+    with pytest.raises(ValueError, match="clip.mkv: (is cut short|cannot be decoded)"):
+        VideoDataset(folder)
+
+
+def test_an_unchanged_file_is_decoded_once(tmp_path, monkeypatch):
+    folder = make_video_folder(tmp_path / "videos", [12, 9])
+    report = tmp_path / REPORT
+    first = VideoDataset(folder, report=report)
+    decoded = []
+    monkeypatch.setattr(
+        "landscape_video.training.data.clip_check._decode",
+        lambda source, _: decoded.append(source.path.name) or "counted",
+    )
+    again = VideoDataset(folder, report=report)
+    assert (
+        decoded == []
+        and again.lengths == first.lengths
+        and torch.equal(again.read(1, 1, 3, 2), first.read(1, 1, 3, 2))
+    )
+    os.utime(folder / "1.mp4", ns=(1, 1))
+    with pytest.raises(ValueError, match="1.mp4: counted"):
+        VideoDataset(folder, report=report)
+    assert decoded == ["1.mp4"]
+
+
+def test_a_damaged_report_is_not_believed(tmp_path):
+    folder = make_video_folder(tmp_path / "videos", [12, 9])
+    report = tmp_path / REPORT
+    VideoDataset(folder, report=report)
+    whole = report.read_text()
+    report.write_text(whole[: len(whole) // 2] + "\n[]\nnull\n")
+    assert VideoDataset(folder, report=report).lengths == [12, 9] and report.read_text() == whole
+
+
+def test_only_twenty_refusals_are_shown(tmp_path):
+    lines = [json.dumps({"file_name": f"{number}.mp4", "text": "a"}) for number in range(30)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="30 of 30 clips") as error:
+        VideoDataset(tmp_path)
+    assert str(error.value).count("no such file") == 20 and "and 10 more" in str(error.value)
+
+
+# Flags of the trainer
+
+
+def load(folder: Path, output_dir: Path, *flags: str) -> VideoDataset:
+    build_vae().save_pretrained(output_dir / "model" / "vae")
+    required = ["--pretrained_model_name_or_path", str(output_dir / "model"), "--output_dir", str(output_dir)]
+    data = [] if "--dataset_name" in flags else ["--train_data_dir", str(folder)]
+    args = parse_args([*required, *data, "--num_frames_range", "8", "--sample_stride", "1", "2", *flags])
+    return load_clips(args, torch.device("cpu"))[0]
+
+
+def test_flags_choose_captions_and_clips(tmp_path):
+    folder = make_video_folder(tmp_path / "videos", [15, 14])
+    with pytest.raises(ValueError, match="1.mp4: 14 frames, but 8 frames at a stride of 2 take at least 15"):
+        load(folder, tmp_path)
+    assert len(load(folder, tmp_path, "--sample_stride", "1")) == 2
+    videos = load(folder, tmp_path, "--skip_bad", "--trigger_word", "lpv")
+    assert videos.captions == [["lpv, clip 0", "lpv, 片0"]]
+    assert [bool(reason) for reason in report_of(tmp_path / REPORT).values()] == [False, True]
+    with pytest.raises(ValueError, match="`prompt` is missing"):
+        load(folder, tmp_path, "--caption_column", "prompt")
+
+
+def test_a_dataset_of_the_hub_is_asked_for_by_name_and_revision(tmp_path, monkeypatch):
+    folder, asked = make_video_folder(tmp_path / "videos", [15]), []
+    monkeypatch.setattr(motion_batches, "download_dataset", lambda *name: asked.append(name) or (folder, folder))
+    assert load(folder, tmp_path, "--dataset_name", "org/clips", "--dataset_revision", "v1").lengths == [15]
+    assert asked == [("org/clips", "v1")]
+    for flags in (["--dataset_name", "org/clips", "--train_data_dir", "x"], ["--dataset_revision", "v1"]):
+        with pytest.raises(SystemExit, match="2"):
+            load(folder, tmp_path, *flags)

@@ -1,0 +1,1 @@
+"""Tools that build and measure shanshui-tiny, the bundled model family."""

@@ -1,0 +1,1 @@
+"""Measurements of shanshui-tiny against rendered clips."""

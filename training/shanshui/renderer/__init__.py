@@ -1,0 +1,1 @@
+"""Procedural ink-landscape clips with captions."""

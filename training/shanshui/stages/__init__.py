@@ -1,0 +1,1 @@
+"""Training stages of `train_tiny.py`."""
