@@ -187,8 +187,8 @@ def test_where_folders_cannot_be_opened_files_are_synced(tmp_path, monkeypatch):
         sync(descriptor)
 
     monkeypatch.delattr(os, "O_DIRECTORY")
-    monkeypatch.setattr("landscape_video.training.run.checkpoints.os.open", open_as_windows_does)
-    monkeypatch.setattr("landscape_video.training.run.checkpoints.os.fsync", sync_as_windows_does)
+    monkeypatch.setattr("landscape_video.files.os.open", open_as_windows_does)
+    monkeypatch.setattr("landscape_video.files.os.fsync", sync_as_windows_does)
     verify_checkpoint(save(tmp_path, 1))
     assert sorted(synced) == ["config.json", "manifest.json", "state.bin"]
 
