@@ -30,7 +30,7 @@ USED_BY_OTHERS = {
     "peft": "loading LoRA weights raises without it",
 }
 # Imported where a function needs them; `landscape-video evaluate` and the training scripts name the extra.
-IN_EXTRAS = {"scikit_image", "imagehash", "scenedetect", "tokenizers", "ray"}
+IN_EXTRAS = {"scikit_image", "imagehash", "tokenizers", "ray"}
 # Training that asks for them says in a line what is missing.
 ASKED_FOR_BY_NAME = {"bitsandbytes", "deepspeed"}
 

@@ -64,7 +64,7 @@ def interpolate(
     from tqdm import tqdm
 
     from landscape_video.cli.audio import AudioCopy
-    from landscape_video.cli.cuts import CutFinder
+    from landscape_video.scene_cuts import mark_cuts
     from pipeline_landscape_video.video_io import check_output, iterate_video, open_mp4, probe_video, read_metadata
 
     # 1. Everything that can be wrong with the files
@@ -94,13 +94,12 @@ def interpolate(
     }
 
     # 3. Read, interpolate and write, a few frames at a time
-    cut_finder = CutFinder()
-    last_duration = Fraction(0)
+    last_duration, after_cut = Fraction(0), False  # of the frame read last
 
     def frames() -> Iterator[tuple["Tensor", float]]:
-        nonlocal last_duration
-        for frame in cut_finder.watch(iterate_video(source)):
-            last_duration = frame.duration
+        nonlocal last_duration, after_cut
+        for frame, is_cut in mark_cuts(iterate_video(source)):
+            last_duration, after_cut = frame.duration, is_cut
             yield to_tensor(frame.pixels, target), float(frame.timestamp)
 
     multiple = 2**times
@@ -120,7 +119,7 @@ def interpolate(
         AudioCopy(source, writer.container) as audio,
         tqdm(total=num_frames, unit="frame", desc=output.name, file=sys.stderr) as bar,
     ):
-        stream = interpolate_stream(frames(), flow_estimator, sofp_mode.value, times, is_cut=cut_finder.is_cut)
+        stream = interpolate_stream(frames(), flow_estimator, sofp_mode.value, times, is_cut=lambda *_: after_cut)
         for frame, time in stream:
             audio.advance(time)
             writer.write(frame, time, last_duration)  # which counts for the last one; the others end with the next

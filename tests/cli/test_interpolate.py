@@ -13,10 +13,9 @@ from torchvision.models.optical_flow import raft_small
 from typer.testing import CliRunner, Result
 
 from landscape_video.cli.common import Flow, SofpMode
-from landscape_video.cli.cuts import CutFinder
 from landscape_video.cli.interpolate import to_tensor
 from landscape_video.cli.main import app
-from pipeline_landscape_video.video_io import VideoFrame, iterate_video, probe_video, read_metadata, read_video
+from pipeline_landscape_video.video_io import iterate_video, probe_video, read_metadata, read_video
 from processes import largest_files
 from video_files import half_of, make_video, moving_frames, quadrants
 
@@ -110,6 +109,10 @@ def test_rotation_and_pixel_aspect_are_applied_and_not_applied_twice(tmp_path):
         assert (frame.width, frame.height, frame.rotation) == (48, 128, 0)
 
 
+def night(frames: list[np.ndarray]) -> list[np.ndarray]:
+    return [(255 - frame) // 2 for frame in frames]
+
+
 def test_nothing_is_blended_across_a_cut(tmp_path):
     source = make_video(tmp_path / "in.mp4", moving_frames(6) + night(moving_frames(6)))
     assert interpolate(source, tmp_path / "out.mp4", "--times", 2).exit_code == 0
@@ -120,48 +123,6 @@ def test_nothing_is_blended_across_a_cut(tmp_path):
         assert min(np.abs(frame - originals[5]).mean(), np.abs(frame - originals[6]).mean()) < 4
     blend = (originals[5] + originals[6]) / 2
     assert min(np.abs(frame - blend).mean() for frame in written) > 15
-
-
-def cuts_of(frames: list[np.ndarray]) -> list[int]:
-    finder = CutFinder()
-    video = [VideoFrame(pixels, Fraction(i, 10), Fraction(1, 10)) for i, pixels in enumerate(frames)]
-    passed, cuts = [], []
-    for frame in finder.watch(video):
-        if passed and finder.is_cut(None, None):
-            cuts.append(len(passed))
-        passed.append(frame)
-    assert [frame.timestamp for frame in passed] == [frame.timestamp for frame in video]
-    return cuts
-
-
-def night(frames: list[np.ndarray]) -> list[np.ndarray]:
-    return [(255 - frame) // 2 for frame in frames]
-
-
-def test_cuts_are_told_from_motion():
-    assert cuts_of(moving_frames(20, speed=6)) == []
-    day = moving_frames(20, speed=2)
-    assert cuts_of(day) == []
-    assert cuts_of(day + night(day)) == [20]
-    assert cuts_of(day[:6] + night(day)[:5] + day[:6]) == [6, 11]
-    assert cuts_of(day[:1] + night(day)[:8] + day[:1]) == [1, 9]  # scenes of one frame, at both ends
-    assert cuts_of(day[:1]) == []
-
-
-def test_scenes_of_equal_brightness_are_told_apart_by_colour():
-    grey = [frame.mean(axis=-1, keepdims=True) / 2 for frame in moving_frames(6)]
-    rust = [(frame + (100, 40, 10)).astype(np.uint8) for frame in grey]
-    teal = [(frame + (0, 85, 50)).astype(np.uint8) for frame in grey]  # the same luma
-    assert cuts_of(rust + teal) == [6]
-
-
-def test_grey_pictures_with_grain_are_not_cut_to_pieces():
-    # Ink on paper: the hue of a nearly grey pixel is noise.
-    rng = np.random.default_rng(0)
-    wash = [frame.mean(axis=-1, keepdims=True) / 2 + 100 for frame in moving_frames(20)]
-    grainy = [(frame + rng.normal(0, 4, (48, 64, 3))).clip(0, 255).astype(np.uint8) for frame in wash]
-    assert cuts_of(grainy) == []
-    assert cuts_of(grainy[:10] + night(grainy)[:10]) == [10]
 
 
 def test_tags_and_metadata_are_carried_over_and_the_settings_added(tmp_path):

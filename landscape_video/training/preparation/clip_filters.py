@@ -12,7 +12,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from landscape_video.training.preparation.scene_cuts import shrink
+from landscape_video.scene_cuts import shrink
 
 
 SHORT_SIDE = 288  # pixels; what is left of a subtitle's strokes in 1080 lines

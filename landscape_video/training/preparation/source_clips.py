@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from landscape_video.files import write_json_atomically
+from landscape_video.scene_cuts import shrink
 from landscape_video.training.preparation.clip_filters import (
     SHORT_SIDE,
     Bars,
@@ -26,14 +27,14 @@ from landscape_video.training.preparation.clip_filters import (
     perceptual_hashes,
     reasons,
 )
-from landscape_video.training.preparation.scene_cuts import Stretch, find_scenes, shrink, stretches
+from landscape_video.training.preparation.scenes import Stretch, find_scenes, stretches
 from pipeline_landscape_video.video_io import VideoError, VideoFrame, iterate_video, open_mp4
 
 
 MAX_SAMPLES = 16
 SAMPLES_PER_SECOND = 4
 SHEET_FRAMES, SHEET_HEIGHT = 6, 120
-VERSION = 1  # of what is done here; a change makes earlier outcomes worthless
+VERSION = 2  # of the processing here; outcomes of other versions are computed again
 
 
 @dataclass(frozen=True)

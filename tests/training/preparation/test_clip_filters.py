@@ -1,7 +1,5 @@
 """What is measured of a stretch of video, and where each threshold refuses it."""
 
-from fractions import Fraction
-
 import cv2
 import numpy as np
 import pytest
@@ -14,8 +12,6 @@ from landscape_video.training.preparation.clip_filters import (
     perceptual_hashes,
     reasons,
 )
-from landscape_video.training.preparation.scene_cuts import Stretch, find_scenes, stretches
-from pipeline_landscape_video.video_io import VideoFrame
 from video_files import painted_pan, with_bars, with_text
 
 
@@ -108,33 +104,3 @@ def test_hashes_know_a_picture_again_in_another_size_and_coding():
     ]
     near, far = hash_distances(np.stack(hashes[1:]), hashes[0])
     assert near <= 3 and far > 20
-
-
-# Scenes
-
-
-def frames_of(clips: list[np.ndarray], rate: int = 10) -> list[VideoFrame]:
-    pictures = np.concatenate(clips)
-    return [VideoFrame(picture, Fraction(i, rate), Fraction(1, rate)) for i, picture in enumerate(pictures)]
-
-
-def test_cuts_are_found_to_the_frame_and_a_fast_camera_is_none():
-    clips = [painted_pan(0, 20), painted_pan(1, 7), painted_pan(2, 20)]
-    starts, times = find_scenes(frames_of(clips))
-    assert starts == [0, 20, 27] and times == [Fraction(i, 10) for i in range(48)]
-    assert find_scenes(frames_of(clips), threshold=200.0)[0] == [0]
-    assert find_scenes(frames_of([painted_pan(0, 20, speed=16)]))[0] == [0]
-
-
-@pytest.mark.parametrize(
-    ("trim_frames", "max_seconds", "expected"),
-    [
-        (0, 9.0, [(0, 0, 20), (1, 20, 23)]),
-        (2, 9.0, [(0, 2, 18), (1, 20, 23)]),  # three frames are too few for trimming
-        (1, 0.8, [(0, 1, 9), (0, 9, 17), (0, 17, 19), (1, 21, 22)]),
-        (0, 0.05, [(0, i, i + 1) for i in range(20)] + [(1, i, i + 1) for i in range(20, 23)]),
-    ],
-)
-def test_scenes_are_trimmed_and_cut_into_pieces(trim_frames, max_seconds, expected):
-    times = [Fraction(i, 10) for i in range(24)]
-    assert stretches([0, 20], times, trim_frames, max_seconds) == [Stretch(*numbers) for numbers in expected]

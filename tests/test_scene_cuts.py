@@ -1,0 +1,61 @@
+"""Scene cuts: found to the frame, and told apart from camera motion, fades and grain."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from landscape_video.scene_cuts import mark_cuts
+from pipeline_landscape_video.video_io import VideoFrame
+from video_files import moving_frames, painted_pan
+
+
+def cuts_of(frames: list[np.ndarray] | np.ndarray, **settings: float) -> list[int]:
+    video = [VideoFrame(pixels, Fraction(i, 10), Fraction(1, 10)) for i, pixels in enumerate(frames)]
+    marked = list(mark_cuts(video, **settings))
+    assert [frame.timestamp for frame, _ in marked] == [frame.timestamp for frame in video]
+    return [number for number, (_, is_cut) in enumerate(marked) if is_cut]
+
+
+def night(frames: list[np.ndarray]) -> list[np.ndarray]:
+    return [(255 - frame) // 2 for frame in frames]
+
+
+def test_cuts_are_told_from_motion():
+    assert cuts_of(moving_frames(20, speed=6)) == []
+    day = moving_frames(20, speed=2)
+    assert cuts_of(day) == []
+    assert cuts_of(day + night(day)) == [20]
+    assert cuts_of(day[:6] + night(day)[:5] + day[:6]) == [6, 11]
+    assert cuts_of(day[:1] + night(day)[:8] + day[:1]) == [1, 9]  # scenes of one frame, at both ends
+    assert cuts_of(day[:1]) == []
+
+
+def test_scenes_of_equal_brightness_are_told_apart_by_color():
+    gray = [frame.mean(axis=-1, keepdims=True) / 2 for frame in moving_frames(6)]
+    rust = [(frame + (100, 40, 10)).astype(np.uint8) for frame in gray]
+    teal = [(frame + (0, 85, 50)).astype(np.uint8) for frame in gray]  # the same luma
+    assert cuts_of(rust + teal) == [6]
+
+
+def test_gray_images_with_grain_are_not_cut_to_pieces():
+    # Ink on paper: the hue of a nearly gray pixel is noise.
+    rng = np.random.default_rng(0)
+    wash = [frame.mean(axis=-1, keepdims=True) / 2 + 100 for frame in moving_frames(20)]
+    grainy = [(frame + rng.normal(0, 4, (48, 64, 3))).clip(0, 255).astype(np.uint8) for frame in wash]
+    assert cuts_of(grainy) == []
+    assert cuts_of(grainy[:10] + night(grainy)[:10]) == [10]
+
+
+def test_short_scenes_count_and_a_fast_camera_does_not():
+    scenes = np.concatenate([painted_pan(0, 20), painted_pan(1, 7), painted_pan(2, 20)])
+    assert cuts_of(scenes) == [20, 27]
+    assert cuts_of(scenes, threshold=200.0) == []
+    assert cuts_of(painted_pan(0, 20, speed=16)) == []
+
+
+@pytest.mark.parametrize("kind", ["fade", "dissolve"])
+def test_gradual_changes_are_not_cuts(kind):
+    first, second = painted_pan(0, 30).astype(float), painted_pan(1, 30).astype(float)
+    share = np.clip((np.arange(30) - 10) / 10, 0, 1)[:, None, None, None]
+    assert cuts_of((first * (1 - share) + second * share * (kind == "dissolve")).astype(np.uint8)) == []
