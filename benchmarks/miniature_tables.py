@@ -14,12 +14,13 @@ import torch
 
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance, polynomial_mmd
 from landscape_video.evaluation.metrics.registry import DIRECTIONS, Measurers
+from landscape_video.evaluation.report.table import markdown_table
 from landscape_video.evaluation.results import ClipResult, Metric, Results, System
 from miniature_claims import RULE, Comparison, compare, difference_sentence, own_spread, sentence
 from miniature_figures import CAMERA, GUIDANCE_SCALE, HELD_OUT_SEED, NOISES, Measured, measured_file, read_measured
 from miniature_rows import CLAIMS, FULL, ROWS, Row, Run
 from miniature_training import Settings, trained_folder, training_minutes
-from sofp_table import summary, table
+from sofp_table import summary
 
 
 LOSS, MINUTES = "diffusion loss", "training time"
@@ -219,7 +220,7 @@ def _introduction(study: Study) -> str:
 
 
 def _figures_table(study: Study, figures: Sequence[Figure]) -> str:
-    rows = [["row (seeds)", *(one.label for one in figures), "training, minutes"]]
+    rows = []
     for row, runs in study.runs.items():
         found = study.measured(row)
         cells = []
@@ -233,17 +234,17 @@ def _figures_table(study: Study, figures: Sequence[Figure]) -> str:
             own = read_measured(study.file(name))
             cells = [f"{one.statistic(one.values(own)):#.4g}" if _is_measured(one, name) else "-" for one in figures]
             rows.append([name, *cells, "-"])
-    return table(rows)
+    return markdown_table(["row (seeds)", *(one.label for one in figures), "training, minutes"], rows)
 
 
 def _differences_table(comparisons: Mapping[Row, Mapping[str, Comparison]]) -> str:
     labels = list(next(iter(comparisons.values())))
-    rows = [["row minus full model", *labels]]
+    rows = []
     for row, found in comparisons.items():
         cells = [found[label].text() for label in labels]
         marked = [f"**{cell}**" if found[label].counts else cell for cell, label in zip(cells, labels, strict=True)]
         rows.append([row.name, *marked])
-    return table(rows)
+    return markdown_table(["row minus full model", *labels], rows)
 
 
 def rows_in_order(runs: Sequence[Run]) -> dict[Row, list[Run]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from landscape_video.evaluation.report.interpolation_rows import NAMES
+from landscape_video.evaluation.report.table import markdown_table
 
 
 RAFT_NAMES = {"raft_linear": "RAFT linear", "raft_quadratic": "RAFT quadratic"}
@@ -49,7 +50,7 @@ def summary(results: dict) -> str:
     order = [speed for speed in SPEEDS if speed in groups] + sorted(set(groups) - set(SPEEDS))
     heads = [f"{group} ({len(groups[group])})" for group in order]
     rows = [[name, *(f"{_mean(groups[group], key):.2f}" for group in order)] for key, name in NAMES.items()]
-    return table([["method (clips)", *heads], *rows])
+    return markdown_table(["method (clips)", *heads], rows)
 
 
 def promises(clips: list[dict]) -> str:
@@ -106,9 +107,4 @@ def _grouped(records: list[dict], by: str, names: dict[str, str], metric: str = 
     for group in sorted({record[by] for record in records}, key=order):
         members = [record for record in records if record[by] == group]
         rows.append([group, str(len(members)), *(f"{_mean(members, name, metric):.{digits}f}" for name in names)])
-    return table([[by, "clips", *names.values()], *rows])
-
-
-def table(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+    return markdown_table([by, "clips", *names.values()], rows)

@@ -30,6 +30,7 @@ from landscape_video.evaluation.metrics.clip_metrics import ClipScorer, fff_ssim
 from landscape_video.evaluation.metrics.distribution_metrics import polynomial_mmd
 from landscape_video.evaluation.metrics.intervals import Interval
 from landscape_video.evaluation.metrics.video_features import ClipFeatures
+from landscape_video.evaluation.report.table import markdown_table
 from motion_adapter.code_files import BRANCH
 from pipeline_landscape_video.embedded_model import EMBEDDED_WITH_PICTURES
 from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
@@ -48,7 +49,7 @@ from shanshui.measuring.animation_figures import (
 )
 from shanshui.measuring.clip_motion import camera_direction
 from shanshui.measuring.measure_controls import Control
-from shanshui.measuring.measure_report import control_row, table, versions_text, without_nan, write_contact_sheets
+from shanshui.measuring.measure_report import control_row, versions_text, without_nan, write_contact_sheets
 from shanshui.measuring.measured_clips import LANGUAGES, Request, model_hash, prompts_of
 from shanshui.measuring.model_fidelity import reconstruct
 from shanshui.renderer.dataset import FPS, HELD_OUT_SEED, PICTURES_SEED, PROMPTS_SEED, TRAINING_SEED, scene_of
@@ -197,7 +198,7 @@ def markdown(results: Results) -> str:
         " with nothing held; another text, other noise and stages on"
         f" {settings['pairs']} of them; in brackets 95 % bootstrap intervals. {versions_text(settings)}",
         "",
-        *table(("Check", "Figure", "Wanted", "Met"), map(control_row, results.checks)),
+        markdown_table(("Check", "Figure", "Wanted", "Met"), map(control_row, results.checks)),
         "",
         "The same prompts with and without the picture (DreamVideo's Table 2), and what the renderer makes of picture"
         " and text. FFF is the first frame against the picture, motion the median clip's flow in pixels a frame,"
@@ -214,7 +215,7 @@ def markdown(results: Results) -> str:
         )
         for kind, title in ROWS.items()
     ]
-    return "\n".join([*lines, *table(("Clips from", *names, "distance"), rows)]) + "\n"
+    return "\n".join([*lines, markdown_table(("Clips from", *names, "distance"), rows)]) + "\n"
 
 
 def card_section(args: argparse.Namespace, results: Results) -> str:
@@ -227,12 +228,12 @@ def card_section(args: argparse.Namespace, results: Results) -> str:
         " brings a picture to life:"
         ' `landscape-video animate painting.png "mist drifting right"`.',
         "",
-        *table(("part", "parameters", "sha256"), []),
+        markdown_table(("part", "parameters", "sha256"), []),
         weights_row(BRANCH, weights),
     ]
     stages = [stage for stage in ("pictures", "retention") if (args.run_dir / stage / "log.jsonl").exists()]
     if stages:
-        lines += ["", *table(("stage", "steps", "minutes", "figures"), [])]
+        lines += ["", markdown_table(("stage", "steps", "minutes", "figures"), [])]
         lines += [training_row(args.run_dir, stage) for stage in stages]
     return "\n".join(lines) + "\n\n" + markdown(results)
 

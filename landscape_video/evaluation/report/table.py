@@ -1,4 +1,6 @@
-"""The results as Markdown: one table, then how it was measured."""
+"""Write Markdown tables: any table of the project, and the results of an evaluation."""
+
+from collections.abc import Iterable, Sequence
 
 from landscape_video.evaluation.results import Metric, Results, System
 
@@ -7,19 +9,34 @@ ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 COSTS = ("seconds a clip", "peak memory, GiB")
 
 
+def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Format a Markdown table, without a line end after the last row.
+
+    Args:
+        header: One title for each column; "" for a column without a title.
+        rows: One cell for each column. Cells are converted to text; line breaks become spaces and `|` is escaped.
+    """
+    head, *lines = (f"| {' | '.join(_escape(str(cell)) for cell in row)} |" for row in (header, *rows))
+    return "\n".join([head, "|" + "---|" * len(header), *lines])
+
+
 def markdown(results: Results) -> str:
-    """A row for each system, a column for each metric; the best painted or given value of a column is bold."""
+    """Format results as a Markdown table and the list of what they depend on.
+
+    Each system is a row and each metric a column. The best value of a column is bold; still baselines and references
+    do not compete.
+    """
     metrics = {label: _first(results, label) for label in results.labels}
     header = [f"{label}{f', {one.unit}' if one.unit else ''}{ARROWS[one.better]}" for label, one in metrics.items()]
-    rows = [["system (clips)", *header, *COSTS]]
+    rows = []
     for system in results.systems:
         cells = [_cell(results, system, label) for label in metrics]
         costs = [_number(number) for number in (system.seconds_per_clip, system.peak_memory_gib)]
-        rows.append([f"{_escaped(system.name)} ({len(system.clips)})", *cells, *costs])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
-    protocol = [f"- {_escaped(name)}: {_escaped(line)}" for name, line in results.protocol.items()]
-    return "\n".join([*lines, "", "Measured so:", "", *protocol, ""])
+        rows.append([f"{system.name} ({len(system.clips)})", *cells, *costs])
+    protocol = [f"- {_escape(name)}: {_escape(line)}" for name, line in results.protocol.items()]
+    return "\n".join(
+        [markdown_table(["system (clips)", *header, *COSTS], rows), "", "Measured so:", "", *protocol, ""]
+    )
 
 
 def _first(results: Results, label: str) -> Metric:
@@ -51,5 +68,5 @@ def _number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from landscape_video.evaluation.report.table import markdown_table
 from landscape_video.evaluation.study.build import KEY_FORMAT
 from landscape_video.evaluation.study.preference_interval import METHOD, Share, preference
 from pipeline_landscape_video.video_writing import atomic_path
@@ -82,16 +83,15 @@ def count_answers(paths: Sequence[str | Path], key: str | Path) -> Counts:
 
 def markdown(counts: Counts) -> str:
     """A table of all preferences, and how they were computed."""
+    header = ("question", "system", "other", "prefer system", "95 % interval", "answers", "raters")
     rows = [
-        f"| {item.question} | {item.system} | {item.other} | {100 * item.share.value:.1f} % | "
-        f"{_interval(item.share)} | {item.share.answers} | {item.share.raters} |"
+        (item.question, item.system, item.other, f"{100 * item.share.value:.1f} %", _interval(item.share))
+        + (item.share.answers, item.share.raters)
         for item in counts.preferences
     ]
     return "\n".join(
         [
-            "| question | system | other | prefer system | 95 % interval | answers | raters |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
+            markdown_table(header, rows),
             "",
             f"Study {counts.study}; raters: {counts.num_raters}, pairs they answered: {counts.num_pairs}. The left "
             f"side was chosen in {100 * counts.left.value:.1f} % ({_interval(counts.left)}).",

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from landscape_video.evaluation.metrics.intervals import Interval
+from landscape_video.evaluation.report.table import markdown_table
 from shanshui.measuring.measure_controls import SHORT, Control
 from shanshui.measuring.scene_classifiers import HEADS, VALID_FROM
 
@@ -140,12 +141,12 @@ def markdown(results: Results) -> str:
         " flicker the mean difference between frames that flow does not explain, in levels of 255.",
     ]  # fmt: skip
     for language, found in results.languages.items():
-        lines += ["", f"### {LANGUAGE_NAMES[language]} prompts", "", *_figure_table(results, language, found)]
+        lines += ["", f"### {LANGUAGE_NAMES[language]} prompts", "", _figure_table(results, language, found)]
         rows = [(asked, *map(str, seen.values())) for asked, seen in found.cameras.items()]
-        lines += ["", *table(("Camera asked for, and seen", *found.cameras), rows)]
+        lines += ["", markdown_table(("Camera asked for, and seen", *found.cameras), rows)]
         if found.controls:
             lines += ["", f"Arguments, on clips of {SHORT} frames where nothing else is said:", ""]
-            lines += table(("Control", "Figure", "Wanted", "Met"), map(control_row, found.controls))
+            lines += [markdown_table(("Control", "Figure", "Wanted", "Met"), map(control_row, found.controls))]
     lines += ["", "### Autoencoder and measurers, on held-out rendered clips", ""]
     bar, measurers = results.autoencoder_bar, results.measurers
     rows = [
@@ -153,8 +154,8 @@ def markdown(results: Results) -> str:
         ("PSNR, dB", measurers.psnr.text(1), "", ""),
         ("flicker, times rendered", measurers.flicker.text(), "", ""),
     ]
-    lines += table(("Autoencoder", "Figure", "Wanted", "Met"), rows)
-    lines += ["", *table(("Measurer", "Rendered", "Reconstructed by the autoencoder"), _measurer_rows(measurers))]
+    lines += [markdown_table(("Autoencoder", "Figure", "Wanted", "Met"), rows), ""]
+    lines += [markdown_table(("Measurer", "Rendered", "Reconstructed by the autoencoder"), _measurer_rows(measurers))]
     return "\n".join(lines) + "\n"
 
 
@@ -178,7 +179,7 @@ def versions_text(settings: dict[str, Any]) -> str:
     return f"{settings['device']}; {versions}."
 
 
-def _figure_table(results: Results, language: str, found: LanguageResults) -> list[str]:
+def _figure_table(results: Results, language: str, found: LanguageResults) -> str:
     bars = results.bars(language)
     rows = []
     for name, figure in found.generated.items():
@@ -197,7 +198,7 @@ def _figure_table(results: Results, language: str, found: LanguageResults) -> li
                 bar.verdict if bar else "",
             )
         )
-    return table(("Figure", "Generated", "Rendered", "Still", "Of rendered", "Wanted", "Met"), rows)
+    return markdown_table(("Figure", "Generated", "Rendered", "Still", "Of rendered", "Wanted", "Met"), rows)
 
 
 def control_row(control: Control) -> tuple[str, ...]:
@@ -218,11 +219,6 @@ def _measurer_rows(measurers: MeasurerResults) -> list[tuple[str, ...]]:
         )
         for name, figure in measurers.held_out.items()
     ]
-
-
-def table(header: Sequence[str], rows: Any) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def write_contact_sheets(
