@@ -20,12 +20,11 @@ for name in sys.argv[1:]:
     except ValueError as error:
         print(error)
 """
-TRAINING = Path(__file__).parents[3] / "training"
 
 
 def download(address: str, cache: Path, *names: str, offline: bool = False) -> list[str]:
     environment = {"HF_ENDPOINT": address, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": str(int(offline))}
-    environment = os.environ | environment | {"PYTHONPATH": str(TRAINING), "HF_HUB_DISABLE_XET": "1"}
+    environment = os.environ | environment | {"HF_HUB_DISABLE_XET": "1"}
     command = [sys.executable, "-c", SCRIPT, *names]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr

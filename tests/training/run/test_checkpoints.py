@@ -22,9 +22,6 @@ from landscape_video.training.run.checkpoints import (
 )
 
 
-TRAINING = Path(__file__).parents[3] / "training"
-
-
 def save(output_dir: Path, step: int, total_limit: int | None = None, content: str = "weights") -> Path:
     with write_checkpoint(output_dir, step, total_limit) as directory:
         (directory / "state.bin").write_text(f"{content} {step}")
@@ -195,14 +192,13 @@ def test_where_folders_cannot_be_opened_files_are_synced(tmp_path, monkeypatch):
 
 SAVE_FOR_EVER = """
 import sys, time
-sys.path.insert(0, sys.argv[1])
 from landscape_video.training.run.checkpoints import checkpoint_step, newest_valid_checkpoint, write_checkpoint
-newest = newest_valid_checkpoint(sys.argv[2])
+newest = newest_valid_checkpoint(sys.argv[1])
 step = checkpoint_step(newest)
 while True:
     step += 1
     started = time.monotonic()
-    with write_checkpoint(sys.argv[2], step, total_limit=1) as directory:
+    with write_checkpoint(sys.argv[1], step, total_limit=1) as directory:
         for name in ("weights", "optimizer"):
             (directory / name).write_bytes(bytes([step % 256]) * 300_000)
     print(time.monotonic() - started, flush=True)
@@ -214,9 +210,7 @@ def test_kill_9_at_any_moment_leaves_a_usable_state(tmp_path):
     save(tmp_path, 1)
     last = 1
     for _ in range(8):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SAVE_FOR_EVER, str(TRAINING), str(tmp_path)], stdout=subprocess.PIPE
-        )
+        process = subprocess.Popen([sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE)
         seconds_of_a_save = float(process.stdout.readline())
         time.sleep(rng.uniform(0, 2 * seconds_of_a_save))
         process.send_signal(signal.SIGKILL)
