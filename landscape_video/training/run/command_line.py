@@ -1,0 +1,89 @@
+"""Make the command lines of the training scripts from their settings, and turn flags into settings."""
+
+import argparse
+from dataclasses import MISSING, Field, fields
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin
+
+from landscape_video.training.settings.training import TrainingSettings
+
+
+Settings = TypeVar("Settings", bound=TrainingSettings)
+
+EPILOG = (
+    "Exit codes: 0 finished, or the time of --max_train_minutes is over (a checkpoint is saved); 75 stopped by "
+    "SIGTERM, SIGUSR1 or SIGINT, at once before the first step, later after saving a checkpoint, resume with "
+    "--resume_from_checkpoint latest; 1 failed; 2 wrong flags. OUTPUT_DIR/status.json says the same, for launchers "
+    "that hide the code."
+)
+
+
+def parse_settings(
+    settings: type[Settings], description: str, presets: str, argv: list[str] | None = None
+) -> Settings:
+    """Parse and check the flags of a training script; wrong ones end the process with code 2 and one line.
+
+    Args:
+        settings: Class of the script's settings.
+        description: What the script does.
+        presets: What each choice of --preset is for.
+        argv: Command line without the program's name, the process's own by default.
+    """
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,  # a misspelled flag must be an error, not another flag
+        argument_default=argparse.SUPPRESS,  # only given flags are passed on; the settings know their defaults
+        description=description,
+        epilog=EPILOG,
+    )
+    parser.add_argument("--preset", choices=tuple(settings.PRESETS), help=f"{presets} (default: paper)")
+    defaults = settings.DEFAULTS | settings.PRESETS["paper"]
+    for name, group in settings.groups():
+        flags = parser.add_argument_group(name)
+        for field in fields(group):
+            add_flag(flags, field, defaults.get(field.name, field.default))
+    options = vars(parser.parse_args(argv))
+    try:
+        return settings.from_options(**options)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def add_flag(parser: argparse._ArgumentGroup, field: Field, default: Any) -> None:
+    """Add the flag of one option."""
+    argument = dict(field.metadata["argument"])
+    if field.type is bool:
+        argument["action"] = argparse.BooleanOptionalAction if argument.pop("negatable", False) else "store_true"
+    else:
+        scalar, is_tuple = value_type(field.type)
+        argument |= {"type": scalar} | ({"action": StoreTuple} if is_tuple else {})
+    text = field.metadata["default_text"] or show(default)
+    names = field.metadata["flags"] or (f"--{field.name}",)
+    help = f"{field.metadata['help']} (default: {text})".replace("%", "%%")
+    parser.add_argument(*names, dest=field.name, help=help, **argument)
+
+
+class StoreTuple(argparse.Action):
+    """Store values as a tuple; one value of a flag that takes MIN MAX means both."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        is_range = self.metavar == ("MIN", "MAX")
+        setattr(namespace, self.dest, tuple(values * 2 if is_range and len(values) == 1 else values))
+
+
+def value_type(annotation: Any) -> tuple[type, bool]:
+    """Type of a single value, and whether it is one of a tuple: (int, True) for `tuple[int, int] | None`."""
+    if isinstance(annotation, UnionType):
+        (annotation,) = (part for part in get_args(annotation) if part is not NoneType)
+    is_tuple = get_origin(annotation) is tuple
+    return (get_args(annotation)[0] if is_tuple else annotation), is_tuple
+
+
+def show(default: Any) -> str:
+    """A default value in a help text."""
+    if default is MISSING:
+        return "none, required"
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, tuple):
+        return " ".join(map(str, dict.fromkeys(default)))  # a fixed range is one number
+    return "none" if default is None else str(default)

@@ -1,0 +1,1 @@
+"""Settings of the training runs as dataclasses, from which the command lines are made."""

@@ -1,0 +1,122 @@
+"""Settings of the clips and images that training reads."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from landscape_video.training.settings.options import (
+    AT_LEAST_ONE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    OptionGroup,
+    option,
+)
+
+
+def check_range(name: str, values: tuple[int, ...]) -> None:
+    """Raise a `ValueError` unless the values are a minimum and a maximum of at least 1."""
+    if len(values) != 2 or not 1 <= values[0] <= values[1]:
+        raise ValueError(f"`{name}` must be one number or MIN MAX with 1 <= MIN <= MAX, got {list(values)}.")
+
+
+@dataclass(kw_only=True)
+class DataSettings(OptionGroup):
+    """Clips to train on."""
+
+    train_data_dir: Path | None = option(
+        None,
+        "videos with metadata.jsonl or metadata.csv (file_name, text), a CSV file with WebVid's columns, WebDataset "
+        "shards (*.tar), or a latent cache made by cache_latents.py; this or --dataset_name is required",
+        private=True,
+    )
+    dataset_name: str | None = option(None, "Hub id of a dataset in one of these layouts")
+    dataset_revision: str | None = option(None, "commit, tag or branch of --dataset_name")
+    caption_column: str = option("text", "column or key of the caption in a table or shard")
+    trigger_word: str | None = option(None, "word to put before every caption; prompts recall the style with it")
+    skip_bad: bool = option(
+        False,
+        "train without unusable clips instead of stopping; OUTPUT_DIR/clips_report.jsonl lists them with reasons",
+    )
+    resolution: int | None = option(
+        None, "height and width of video frames in pixels", within=AT_LEAST_ONE, default_text="256"
+    )
+    num_frames_range: tuple[int, int] = option(
+        (8, 8),
+        "frames of a clip; with two numbers, each step draws a length between them",
+        nargs="+",
+        metavar=("MIN", "MAX"),
+    )
+    sample_stride: tuple[int, int] | None = option(
+        None,
+        "frame stride: use every N-th frame; with two numbers, each clip draws a stride between them",
+        nargs="+",
+        metavar=("MIN", "MAX"),
+        default_text="4 for videos, 1 for a latent cache",
+    )
+    caption_dropout_prob: float = option(
+        0.1, "probability of replacing a caption with the empty prompt", within=PROBABILITY
+    )
+    dataloader_num_workers: int = option(
+        0,
+        "worker processes that load clips; 0 loads them in the training process",
+        within=NOT_NEGATIVE,
+        free=True,
+        private=True,
+    )
+    cache_dir: Path | None = option(
+        None,
+        "folder of encoded videos and captions, reused until they or the models change; several machines must share "
+        "one",
+        default_text="$LANDSCAPE_VIDEO_CACHE or ~/.cache/landscape-video",
+        free=True,
+        private=True,
+    )
+    no_cache: bool = option(False, "decode and encode videos in every step instead of using --cache_dir")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.train_data_dir is None) == (self.dataset_name is None):
+            raise ValueError("Exactly one of `train_data_dir` and `dataset_name` must be given.")
+        if self.dataset_revision is not None and self.dataset_name is None:
+            raise ValueError("`dataset_revision` is a version of `dataset_name`: give both or neither.")
+        check_range("num_frames_range", self.num_frames_range)
+        if self.sample_stride is not None:
+            check_range("sample_stride", self.sample_stride)
+        if self.cache_dir is None:
+            self.cache_dir = Path(os.environ.get("LANDSCAPE_VIDEO_CACHE", Path.home() / ".cache" / "landscape-video"))
+
+
+@dataclass(kw_only=True)
+class ImageSettings(OptionGroup):
+    """Images that an image retention branch sees in training and validation."""
+
+    image_dropout_prob: float = option(
+        0.1,
+        "probability of replacing a clip's image with the null image (white), independent of caption dropout",
+        within=PROBABILITY,
+    )
+    first_frame_weight: float = option(
+        1.0,
+        "weight of the first frame in the loss, where each other frame has 1. A larger weight makes the first frame "
+        "match the image sooner and more closely; the paper uses 1",
+        within=POSITIVE,
+    )
+    validation_images: tuple[str, ...] | None = option(
+        None,
+        "images to animate for --validation_steps, one for each of --validation_prompts; use held-out images",
+        nargs="+",
+        metavar="FILE",
+        default_text="the first frame of the first training clip",
+        free=True,
+        private=True,
+    )
+    validation_image_guidance_scale: float = option(
+        1.5, "image guidance scale of validation clips (DreamVideo Eq. 5: s_i)", free=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for file in self.validation_images or ():
+            if not Path(file).is_file():
+                raise ValueError(f"`validation_images` must be existing files, got {file}.")

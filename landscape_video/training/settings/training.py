@@ -1,0 +1,163 @@
+"""All settings of a training run, and the presets that change their defaults.
+
+Everything below the command line takes these dataclasses, so a run can also be set up from Python:
+
+    settings = MotionTraining.from_options(preset="tiny", train_data_dir=Path("clips"), max_train_steps=500)
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from landscape_video.training.settings.data import DataSettings, ImageSettings
+from landscape_video.training.settings.models import ModelSettings, MotionModelSettings, RetentionModelSettings
+from landscape_video.training.settings.optimization import ObjectiveSettings, OptimizationSettings
+from landscape_video.training.settings.options import OptionGroup, saved_name
+from landscape_video.training.settings.run import HubSettings, RunSettings, ValidationSettings
+from motion_adapter.noise_adapter import minimum_frames
+from pipeline_landscape_video import SHANSHUI_TINY
+from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
+
+
+@dataclass(kw_only=True)
+class TrainingSettings:
+    """Settings of a training run, in groups; `from_options` makes them from flat names, as on the command line.
+
+    Raises:
+        ValueError: A value is out of range, or settings contradict each other; the message names the setting.
+    """
+
+    DEFAULTS: ClassVar[dict[str, Any]] = {}  # of options whose default differs from that of their group
+    PRESETS: ClassVar[dict[str, dict[str, Any]]]
+
+    preset: str = "paper"
+    model: ModelSettings
+    data: DataSettings
+    objective: ObjectiveSettings
+    optimization: OptimizationSettings
+    run: RunSettings
+    validation: ValidationSettings
+    hub: HubSettings
+
+    def __post_init__(self) -> None:
+        objective, shortest = self.objective, self.data.num_frames_range[0]
+        needed = minimum_frames(objective.negative_threshold, objective.negatives)
+        if objective.contrastive_weight > 0 and shortest < needed:
+            raise ValueError(
+                f"`num_frames_range` must start at {needed} or more, got {shortest}: with `negative_threshold` "
+                f"{objective.negative_threshold} and `negatives` {objective.negatives}, shorter clips lack one."
+            )
+        if self.hub.push_to_hub and self.base_model is None:
+            raise ValueError("`push_to_hub` needs `hub_base_model`, because the image model is a folder.")
+
+    @property
+    def base_model(self) -> str | None:
+        """The image model's name on the Hub, or shanshui-tiny; None for another folder of this machine."""
+        name = self.model.pretrained_model_name_or_path
+        if self.hub.hub_base_model is not None:
+            return self.hub.hub_base_model
+        if not Path(name).exists():
+            return name
+        return EMBEDDED_MODEL if Path(name).samefile(SHANSHUI_TINY) else None
+
+    @classmethod
+    def from_options(cls, preset: str = "paper", **options: Any) -> Self:
+        """Settings from the names of single options, such as `max_train_steps`; others have the preset's values."""
+        if preset not in cls.PRESETS:
+            raise ValueError(f"`preset` must be one of {', '.join(cls.PRESETS)}, got {preset!r}.")
+        values = cls.DEFAULTS | cls.PRESETS[preset] | options
+        groups = {}
+        for name, group in cls.groups():
+            for field in fields(group):
+                if field.default is MISSING and field.name not in values:
+                    raise ValueError(f"`{field.name}` must be given: {field.metadata['help']}.")
+            groups[name] = group(
+                **{field.name: values.pop(field.name) for field in fields(group) if field.name in values}
+            )
+        if values:
+            raise ValueError(f"Unknown settings: {', '.join(values)}.")
+        return cls(preset=preset, **groups)
+
+    @classmethod
+    def groups(cls) -> list[tuple[str, type[OptionGroup]]]:
+        """Name and class of each group."""
+        return [(field.name, field.type) for field in fields(cls) if issubclass(field.type, OptionGroup)]
+
+    def options(self) -> Iterator[tuple[Field, Any]]:
+        """Field and value of each single option, in the order of the groups."""
+        for name, _ in self.groups():
+            group = getattr(self, name)
+            yield from ((field, getattr(group, field.name)) for field in fields(group))
+
+    def comparable(self) -> dict[str, str]:
+        """What affects a step, as a checkpoint records it to tell a resumed run what has changed."""
+        return {saved_name(field): str(value) for field, value in self.options() if not field.metadata["free"]}
+
+    def published(self) -> dict[str, Any]:
+        """What the model card may show, as JSON values: how the weights were trained, without paths."""
+        values = {saved_name(field): value for field, value in self.options() if not field.metadata["private"]}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {"preset": self.preset, **{name: value for name, value in values.items() if value is not None}}
+
+
+@dataclass(kw_only=True)
+class MotionTraining(TrainingSettings):
+    """Settings of `train_motion.py`; the defaults are NADM's."""
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {},
+        "fast": {
+            "train_batch_size": 4, "learning_rate": 1e-4, "lr_scheduler": "constant_with_warmup",
+            "lr_warmup_steps": 200, "max_train_steps": 5000, "mixed_precision": "bf16",
+            "gradient_checkpointing": "attention", "use_ema": True, "ema_decay": 0.999, "validation_steps": 500,
+        },
+        "tiny": {
+            "pretrained_model_name_or_path": str(SHANSHUI_TINY), "resolution": 128, "num_frames_range": (8, 16),
+            "sample_stride": (1, 1), "train_batch_size": 4, "learning_rate": 5e-4,
+            "lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 100, "max_train_steps": 2000, "use_ema": True,
+            "ema_decay": 0.998, "checkpointing_steps": 100, "checkpoints_total_limit": 2, "validation_steps": 500,
+        },
+    }  # fmt: skip
+
+    model: MotionModelSettings
+
+
+@dataclass(kw_only=True)
+class RetentionTraining(TrainingSettings):
+    """Settings of `train_image_retention.py`."""
+
+    DEFAULTS: ClassVar[dict[str, Any]] = {
+        "contrastive_weight": 0.0,  # DreamVideo trains with the diffusion loss alone
+        "output_dir": Path("image-retention"),
+    }
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        # 340 000 clips, 5 epochs, batches of 9 on 8 GPUs (DreamVideo, 5.1, which does not state the learning rate).
+        "paper": {"train_batch_size": 9, "max_train_steps": 23_611},
+        "fast": MotionTraining.PRESETS["fast"],
+        # The bundled text-to-video model stays as it is: its motion modules serve both pipelines, the figures in its
+        # card remain true, and the package needs no second adapter.
+        "tiny": MotionTraining.PRESETS["tiny"] | {"freeze_motion": True},
+    }
+
+    model: RetentionModelSettings
+    images: ImageSettings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for way in ("FSDP", "DEEPSPEED"):  # set by `accelerate launch`
+            if os.environ.get(f"ACCELERATE_USE_{way}", "false").lower() == "true":
+                raise ValueError("Every process trains a whole branch: launch without FSDP and DeepSpeed.")
+        base = Path(self.model.pretrained_model_name_or_path)
+        if self.hub.push_to_hub and base.is_dir() and not (base / "model_index.json").is_file():
+            raise ValueError(f"`push_to_hub` publishes the whole pipeline, but {base} has no model_index.json.")
+        if self.images.validation_images is None:
+            return
+        if self.validation.validation_steps is None:
+            raise ValueError("`validation_images` are for validation clips: set `validation_steps` as well.")
+        images, prompts = len(self.images.validation_images), len(self.validation.validation_prompts or ())
+        if images != prompts:
+            raise ValueError(
+                f"`validation_images` must be as many as `validation_prompts`, got {images} and {prompts}."
+            )
