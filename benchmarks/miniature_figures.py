@@ -29,12 +29,12 @@ from pipeline_landscape_video import LandscapeVideoPipeline
 from pipeline_landscape_video.video_writing import atomic_path, write_video
 from shanshui.measuring.clip_motion import camera_direction
 from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, prompts_of
-from shanshui.renderer.dataset import FPS, render_dataset, scene_of
+from shanshui.renderer.constants import FPS, PROMPTS_SEED
+from shanshui.renderer.dataset import render_dataset, scene_of
 from shanshui.renderer.scene import Scene
 from shanshui.train_tiny import encode_clip
 
 
-HELD_OUT_SEED = 3  # of scenes, words and noise; training clips are of seed 1
 STEPS = 25
 GUIDANCE_SCALE = 4.0  # with which the published rows were painted
 NOISES = 8  # steps of the schedule at which a held-out clip's loss is taken, one in each eighth
@@ -69,7 +69,7 @@ def make_held_out(base: Path, output: Path, count: int, device: str, workers: in
     clips, _ = render_dataset(
         output / f"held-out-{count}.npy",
         count,
-        seed=HELD_OUT_SEED,
+        seed=PROMPTS_SEED,
         fps=FPS,
         size=unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1),
         fine_motifs=False,
@@ -87,9 +87,9 @@ def make_held_out(base: Path, output: Path, count: int, device: str, workers: in
 def read_held_out(output: Path, count: int) -> HeldOut:
     """What `make_held_out` made."""
     clips = np.load(output / f"held-out-{count}.npy", mmap_mode="r")
-    scenes = [scene_of(index, HELD_OUT_SEED, fine_motifs=False) for index in range(count)]
+    scenes = [scene_of(index, PROMPTS_SEED, fine_motifs=False) for index in range(count)]
     latents = np.load(output / f"held-out-{count}-latents.npy")
-    return HeldOut(clips, scenes, prompts_of(scenes, HELD_OUT_SEED, "en"), latents)
+    return HeldOut(clips, scenes, prompts_of(scenes, PROMPTS_SEED, "en"), latents)
 
 
 def measured_file(output: Path, run: str, prompts: int, count: int, steps: int) -> Path:
@@ -139,7 +139,7 @@ def measure_run(
     pipeline = output / "pipelines" / run
     if not pipeline.exists():
         export_row(adapter, base, pipeline)
-    maker = ClipMaker(pipeline, output / "painted", steps, batch, HELD_OUT_SEED, device, dtype)
+    maker = ClipMaker(pipeline, output / "painted", steps, batch, PROMPTS_SEED, device, dtype)
     requests = [Request(index, prompt) for index, prompt in enumerate(held_out.prompts[:prompts])]
     clips = maker.clips(requests, Variant(GUIDANCE_SCALE))
     losses = held_out_losses(adapter, base, held_out, device, dtype)
@@ -208,7 +208,7 @@ def held_out_losses(adapter: Path | None, base: Path, held_out: HeldOut, device:
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for index, (clip, prompt) in enumerate(zip(held_out.latents, held_out.prompts, strict=True)):
             latents = torch.from_numpy(clip.astype(np.float32)).transpose(0, 1).repeat(NOISES, 1, 1, 1, 1)
-            state = np.random.SeedSequence((HELD_OUT_SEED, index)).generate_state(1)[0]
+            state = np.random.SeedSequence((PROMPTS_SEED, index)).generate_state(1)[0]
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(int(state)))
             text = states([prompt]).repeat(NOISES, 1, 1)
             inputs = (tensor.to(device) for tensor in (latents, text, noise, steps.long()))

@@ -17,9 +17,10 @@ from landscape_video.evaluation.metrics.registry import DIRECTIONS, Measurers
 from landscape_video.evaluation.report.table import markdown_table
 from landscape_video.evaluation.results import ClipResult, Metric, Results, System
 from miniature_claims import RULE, Comparison, compare, difference_sentence, own_spread, sentence
-from miniature_figures import CAMERA, GUIDANCE_SCALE, HELD_OUT_SEED, NOISES, Measured, measured_file, read_measured
+from miniature_figures import CAMERA, GUIDANCE_SCALE, NOISES, Measured, measured_file, read_measured
 from miniature_rows import CLAIMS, FULL, ROWS, Row, Run
 from miniature_training import Settings, trained_folder, training_minutes
+from shanshui.renderer.constants import PROMPTS_SEED
 from sofp_table import summary
 
 
@@ -141,7 +142,7 @@ def _clips(study: Study, name: str, found: Measured) -> tuple[ClipResult, ...]:
         ClipResult(
             prompt,
             (folder / f"{index:04d}.mp4").as_posix(),
-            HELD_OUT_SEED,
+            PROMPTS_SEED,
             {label: float(values[index]) for label, values in found.metrics.items()},
         )
         for index, prompt in enumerate(study.prompts)
@@ -161,7 +162,7 @@ def protocol(study: Study) -> dict[str, str]:
         "train_tiny.py without slow motion; "
         f"{settings.mixed_precision} precision{', compiled' if settings.compile else ''}",
         "training seeds": seeds,
-        "clips": f"{len(study.prompts)} held-out prompts in English (scenes of seed {HELD_OUT_SEED}), the same noise "
+        "clips": f"{len(study.prompts)} held-out prompts in English (scenes of seed {PROMPTS_SEED}), the same noise "
         f"for every row, {study.sampling_steps} steps, guidance {GUIDANCE_SCALE:g}, no interpolation",
         LOSS: f"on {study.held_out_clips} held-out clips at {NOISES} steps of the schedule each, the same noise for "
         "every row",

@@ -45,7 +45,8 @@ from shanshui.measuring.scene_classifiers import (
     SceneClassifier,
 )
 from shanshui.renderer.captions import find_attributes, parse_caption
-from shanshui.renderer.dataset import FPS, render_dataset
+from shanshui.renderer.constants import FPS
+from shanshui.renderer.dataset import render_dataset
 from shanshui.renderer.painting import render_clip
 from shanshui.renderer.scene import CAMERAS, Scene
 from shanshui.stages.model_card import put_measured

@@ -24,7 +24,7 @@ from shanshui.measuring.animation_figures import (
     text_check,
 )
 from shanshui.measuring.clip_motion import ClipMotion
-from shanshui.renderer.dataset import PICTURES_SEED
+from shanshui.renderer.constants import PICTURES_SEED
 from shanshui.renderer.scene import CAMERAS, Scene
 from tiny_clip import save_tiny_clip
 

@@ -15,7 +15,8 @@ from shanshui.render import main, render_clip
 from shanshui.renderer.brushwork import Canvas, View
 from shanshui.renderer.captions import parse_caption
 from shanshui.renderer.composition import Layout
-from shanshui.renderer.dataset import FPS, render_dataset, scene_of, ways_to_begin, write_video_folder
+from shanshui.renderer.constants import FPS
+from shanshui.renderer.dataset import render_dataset, scene_of, ways_to_begin, write_video_folder
 from shanshui.renderer.painting import Painting
 from shanshui.renderer.palettes import PALETTES as PAINTS
 from shanshui.renderer.scene import ATTRIBUTES, CAMERAS, LAYERS, PALETTES, WAYS, Scene, sample_scene

@@ -39,7 +39,7 @@ from shanshui.measuring.measure_report import (
     write_contact_sheets,
     write_json,
 )
-from shanshui.measuring.measured_clips import LANGUAGES, ClipMaker, Request, Variant, model_hash, prompts_of
+from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, model_hash, prompts_of
 from shanshui.measuring.model_fidelity import reconstruct, ssim_and_psnr
 from shanshui.measuring.scene_classifiers import (
     HEADS,
@@ -52,7 +52,8 @@ from shanshui.measuring.scene_classifiers import (
     shrink,
     train_classifier,
 )
-from shanshui.renderer.dataset import FPS, HELD_OUT_SEED, PROMPTS_SEED, TRAINING_SEED, render_dataset
+from shanshui.renderer.constants import FPS, HELD_OUT_SEED, LANGUAGES, PROMPTS_SEED, TRAINING_SEED
+from shanshui.renderer.dataset import render_dataset
 from shanshui.renderer.scene import Scene
 from shanshui.stages.model_card import put_measured
 

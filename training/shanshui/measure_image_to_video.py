@@ -50,9 +50,17 @@ from shanshui.measuring.animation_figures import (
 from shanshui.measuring.clip_motion import camera_direction
 from shanshui.measuring.measure_controls import Control
 from shanshui.measuring.measure_report import control_row, versions_text, without_nan, write_contact_sheets
-from shanshui.measuring.measured_clips import LANGUAGES, Request, model_hash, prompts_of
+from shanshui.measuring.measured_clips import Request, model_hash, prompts_of
 from shanshui.measuring.model_fidelity import reconstruct
-from shanshui.renderer.dataset import FPS, HELD_OUT_SEED, PICTURES_SEED, PROMPTS_SEED, TRAINING_SEED, scene_of
+from shanshui.renderer.constants import (
+    FPS,
+    HELD_OUT_SEED,
+    LANGUAGES,
+    PICTURES_SEED,
+    PROMPTS_SEED,
+    TRAINING_SEED,
+)
+from shanshui.renderer.dataset import scene_of
 from shanshui.renderer.painting import render_clip
 from shanshui.renderer.scene import CAMERAS, Scene
 from shanshui.stages.model_card import IMAGE_TO_VIDEO, put_measured, training_row, weights_row

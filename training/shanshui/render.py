@@ -7,7 +7,8 @@ it was when it is started again, and the same seed gives the same clips, whateve
 import argparse
 import sys
 
-from shanshui.renderer.dataset import FPS, LANGUAGES, render_dataset, scene_of, write_video_folder
+from shanshui.renderer.constants import FPS, LANGUAGES, SIZE
+from shanshui.renderer.dataset import render_dataset, scene_of, write_video_folder
 from shanshui.renderer.painting import render_clip
 
 
@@ -20,12 +21,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, required=True, help="number of clips")
     parser.add_argument("--frames", type=int, default=16, help="frames per clip (16)")
     parser.add_argument("--fps", type=float, default=FPS, help=f"frames per second ({FPS})")
-    parser.add_argument("--size", type=int, default=128, help="height and width in pixels (128)")
+    parser.add_argument("--size", type=int, default=SIZE, help="height and width in pixels (128)")
     parser.add_argument("--height", type=int, help="height in pixels, if it is not --size")
     parser.add_argument("--width", type=int, help="width in pixels, if it is not --size")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (one per core); 0: none but this one")
-    parser.add_argument("--language", choices=LANGUAGES, default="both", help="of the captions (both)")
+    parser.add_argument("--language", choices=(*LANGUAGES, "both"), default="both", help="of the captions (both)")
     parser.add_argument(
         "--fine-motifs", action=argparse.BooleanOptionalAction, default=True,
         help="rain, snowfall, petals and bamboo, which a 128 x 128 model can hardly carry",

@@ -29,14 +29,14 @@ from landscape_video.files import write_directory
 from landscape_video.training.data.latent_cache import write_first_frames, write_shard
 from landscape_video.training.run.run_control import EXIT_STOPPED
 from shanshui.renderer.captions import words_of
-from shanshui.renderer.dataset import FPS, HELD_OUT_SEED, PICTURES_SEED, TRAINING_SEED, render_dataset, scene_of
+from shanshui.renderer.constants import FPS, HELD_OUT_SEED, LANGUAGES, PICTURES_SEED, SIZE, TRAINING_SEED
+from shanshui.renderer.dataset import render_dataset, scene_of
 from shanshui.renderer.painting import render_clip
 from shanshui.renderer.scene import Scene
-from shanshui.stages.family_models import SIZE, build_scheduler
+from shanshui.stages.family_models import build_scheduler
 from shanshui.stages.model_card import write_model_card
 from shanshui.stages.stage_scripts import run_script
 from shanshui.stages.train_clip import (
-    LANGUAGES,
     attribute_labels,
     draw_caption,
     motion_caption,

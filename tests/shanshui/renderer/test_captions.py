@@ -10,11 +10,11 @@ import pytest
 
 from shanshui.renderer import caption_words, captions
 from shanshui.renderer.captions import EXAMPLE_PROMPTS, caption, find_attributes, parse_caption, vocabulary, words_of
+from shanshui.renderer.constants import LANGUAGES
 from shanshui.renderer.scene import ATTRIBUTES, CHOICES, Scene, sample_scene
 from shanshui.stages.train_clip import motion_caption
 
 
-LANGUAGES = ("en", "zh")
 FULL = Scene("autumn", 4, "right", "river", "left", "right", "left", "petals", "bamboo", "moon", True, True)
 PLAIN = Scene("ink", 3, "still")
 
@@ -132,7 +132,7 @@ def test_every_pair_of_values_round_trips(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_phrase_means_one_thing(language):
-    table = caption_words.LANGUAGES[language].phrases
+    table = caption_words.PHRASEBOOKS[language].phrases
     meanings = {}
     for name, values in table.items():
         attribute = caption_words.FORMS.get(name, name)
@@ -147,7 +147,7 @@ def test_every_phrase_means_one_thing(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_tables_can_say_every_scene(language):
-    table = caption_words.LANGUAGES[language].phrases
+    table = caption_words.PHRASEBOOKS[language].phrases
     for attribute, allowed in CHOICES.items():
         assert set(table[attribute]) == set(allowed) - {"none", False}
     assert set(table["palette_title"]) == set(CHOICES["palette"])

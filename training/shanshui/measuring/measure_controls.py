@@ -11,9 +11,10 @@ import numpy as np
 
 from landscape_video.evaluation.metrics.intervals import Interval, bootstrap, mean, ratio_of_means
 from shanshui.measuring.clip_figures import Truth, agreement, answers, judge
-from shanshui.measuring.measured_clips import LANGUAGES, ClipMaker, Request, Variant
+from shanshui.measuring.measured_clips import ClipMaker, Request, Variant
 from shanshui.measuring.scene_classifiers import MOTIFS, SceneClassifier, classify_clips
 from shanshui.renderer.captions import caption
+from shanshui.renderer.constants import LANGUAGES
 from shanshui.renderer.painting import render_clip
 from shanshui.renderer.scene import ATTRIBUTES, Scene
 

@@ -17,10 +17,10 @@ import torch
 from tqdm import tqdm
 
 from shanshui.renderer.captions import caption
+from shanshui.renderer.constants import LANGUAGES
 from shanshui.renderer.scene import Scene
 
 
-LANGUAGES = ("en", "zh")
 MODEL_PARTS = ("model_index.json", "tokenizer", "text_encoder", "unet", "motion_adapter", "vae", "scheduler")
 
 

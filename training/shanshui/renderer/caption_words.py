@@ -381,4 +381,4 @@ CHINESE = Language(
     limit=70,
 )
 
-LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
+PHRASEBOOKS = {"en": ENGLISH, "zh": CHINESE}

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from shanshui.renderer.caption_words import FORMS, LANGUAGES, Language
+from shanshui.renderer.caption_words import FORMS, PHRASEBOOKS, Language
 from shanshui.renderer.scene import ATTRIBUTES, Scene
 
 
@@ -250,7 +250,7 @@ def _joints(words: Language) -> Iterator[str]:
 @cache
 def _lexicon() -> dict[tuple[str, ...], _Meaning]:
     """The phrases of all languages, cut to tokens."""
-    phrases = chain.from_iterable(_phrases(words).items() for words in LANGUAGES.values())
+    phrases = chain.from_iterable(_phrases(words).items() for words in PHRASEBOOKS.values())
     return {tuple(_tokens(phrase)): meaning for phrase, meaning in phrases}
 
 
@@ -259,7 +259,7 @@ def _loose_lexicon() -> dict[tuple[str, ...], _Meaning]:
     """`_lexicon` and the keywords; where both have an entry, captions' phrases are the more exact."""
     keywords = {
         tuple(_tokens(keyword)): meaning
-        for words in LANGUAGES.values()
+        for words in PHRASEBOOKS.values()
         for meaning, template in words.keywords.items()
         for keyword in _expand(template)
     }
@@ -269,7 +269,7 @@ def _loose_lexicon() -> dict[tuple[str, ...], _Meaning]:
 @cache
 def _glue() -> frozenset[str]:
     """The words between phrases."""
-    return frozenset(token for words in LANGUAGES.values() for joint in _joints(words) for token in _tokens(joint))
+    return frozenset(token for words in PHRASEBOOKS.values() for joint in _joints(words) for token in _tokens(joint))
 
 
 def _scan(tokens: list[str], lexicon: dict[tuple[str, ...], _Meaning]) -> Iterator[tuple[str, _Meaning | None]]:
@@ -294,6 +294,6 @@ def _is_word(token: str) -> bool:
 
 
 def _language(language: str) -> Language:
-    if language not in LANGUAGES:
-        raise ValueError(f"`language` is {language!r}, but has to be one of {tuple(LANGUAGES)}.")
-    return LANGUAGES[language]
+    if language not in PHRASEBOOKS:
+        raise ValueError(f"`language` is {language!r}, but has to be one of {tuple(PHRASEBOOKS)}.")
+    return PHRASEBOOKS[language]

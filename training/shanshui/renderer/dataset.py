@@ -20,17 +20,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from shanshui.renderer.constants import FPS, LANGUAGES, SIZE
 from shanshui.renderer.painting import render_clip
 from shanshui.renderer.scene import WAYS, Scene, sample_beginning, sample_scene
 
 
 logger = logging.getLogger(__name__)
 
-FPS = 4  # in 16 frames a camera goes far enough to be seen, and learnt
-LANGUAGES = ("en", "zh", "both")
-# Seeds of scenes: what the models learn from, what they are held against, whose prompts `measure.py` paints, and what
-# the image retention branch learns from.
-TRAINING_SEED, HELD_OUT_SEED, PROMPTS_SEED, PICTURES_SEED = 1, 2, 3, 6
 BEGINNING = 9  # stream of a clip's randomness; its captions draw from lower ones
 
 
@@ -45,7 +41,7 @@ def render_dataset(
     seed: int = 0,
     frames: int = 16,
     fps: float = FPS,
-    size: int = 128,
+    size: int = SIZE,
     fine_motifs: bool = True,
     workers: int | None = None,
     begin_anywhere: bool = False,
@@ -91,8 +87,8 @@ def write_video_folder(
     seed: int = 0,
     frames: int = 16,
     fps: float = FPS,
-    height: int = 128,
-    width: int = 128,
+    height: int = SIZE,
+    width: int = SIZE,
     fine_motifs: bool = True,
     language: str = "both",
     workers: int | None = None,
@@ -107,8 +103,8 @@ def write_video_folder(
     Raises:
         ValueError: an unknown language, or the folder's `metadata.jsonl` is of other settings.
     """
-    if language not in LANGUAGES:
-        raise ValueError(f"`language` is {language!r}, but has to be one of {LANGUAGES}.")
+    if language not in (*LANGUAGES, "both"):
+        raise ValueError(f"`language` must be one of {LANGUAGES} or 'both', got {language!r}.")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     settings = {"num_frames": frames, "fps": fps, "height": height, "width": width}
@@ -129,7 +125,7 @@ def captions_of(scene: Scene, index: int, seed: int, language: str) -> list[str]
     from shanshui.renderer.captions import caption
 
     rng = np.random.default_rng((seed, index, 1))
-    languages = ("en", "zh") if language == "both" else (language,)
+    languages = LANGUAGES if language == "both" else (language,)
     return [caption(scene, rng, name) for _ in range(2) for name in languages]
 
 

@@ -3,8 +3,9 @@
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
+from shanshui.renderer.constants import SIZE
 
-SIZE = 128  # pixels
+
 LATENT_CHANNELS = 8
 MAX_TOKENS = 77
 TEXT_WIDTH = 192

@@ -17,13 +17,13 @@ from torch import nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from shanshui.renderer.captions import caption
+from shanshui.renderer.constants import LANGUAGES
 from shanshui.renderer.scene import ATTRIBUTES, CHOICES, Scene
 from shanshui.stages.family_models import MAX_TOKENS, TEXT_WIDTH, build_clip
 from shanshui.stages.timed_training import train_for
 
 
 VOCABULARY = 1200  # fewer make captions longer than 77 tokens, many more merge whole Chinese phrases into one
-LANGUAGES = ("en", "zh")
 HIDDEN_IN_A_FRAME = ("camera", "boat", "mist", "birds")  # of these a frame shows at most the presence
 END_OF_WORD = "</w>"
 

@@ -18,11 +18,12 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from shanshui.renderer.captions import find_attributes
+from shanshui.renderer.constants import LANGUAGES
 from shanshui.renderer.dataset import scene_of
 from shanshui.renderer.scene import CHOICES
 from shanshui.stages.family_models import MAX_TOKENS
 from shanshui.stages.timed_training import train_for
-from shanshui.stages.train_clip import LANGUAGES, draw_caption, motion_caption
+from shanshui.stages.train_clip import draw_caption, motion_caption
 
 
 # What a caption that says it can say in more ways than one; rain, snowfall and petals are not in the family's data.

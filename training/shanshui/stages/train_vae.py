@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from shanshui.stages.family_models import SIZE, build_vae
+from shanshui.renderer.constants import SIZE
+from shanshui.stages.family_models import build_vae
 from shanshui.stages.timed_training import train_for
 
 
