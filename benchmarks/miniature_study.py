@@ -9,7 +9,6 @@ report`) and `report.html`. Stop it whenever you like: the same command goes on 
 """
 
 import argparse
-import json
 import logging
 import signal
 import sys
@@ -24,6 +23,7 @@ from landscape_video.evaluation.metrics.registry import Measurers
 from landscape_video.evaluation.metrics.weights import hash_weights
 from landscape_video.evaluation.report.page import write_report
 from landscape_video.evaluation.results import FILE_NAME, write_results
+from landscape_video.files import write_json, write_text
 from miniature_claims import MOST_SEEDS
 from miniature_figures import STEPS, HeldOut, make_held_out, store_measured
 from miniature_rows import KEYS, Run, runs_of
@@ -50,7 +50,6 @@ from miniature_training import (
     usable_cores,
 )
 from pipeline_landscape_video.video_io import read_video
-from pipeline_landscape_video.video_writing import atomic_path
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,8 +90,7 @@ def study(args: argparse.Namespace) -> None:
     made_of["latents"] = hash_weights(args.run_dir / "latents" / NEEDED["latents"][0])
     settings = find_settings(output / SETTINGS_FILE, args, made_of)
     output.mkdir(parents=True, exist_ok=True)
-    with atomic_path(output / SETTINGS_FILE) as temporary:
-        temporary.write_text(json.dumps(asdict(settings), indent=1) + "\n")
+    write_json(output / SETTINGS_FILE, asdict(settings))
     runs = runs_of(args.rows, args.seeds)
     logger.info(
         "%d runs of %d steps (%g minutes of the full model at %.2f s a step), %d at a time",
@@ -152,8 +150,7 @@ def tell(found: Study) -> None:
     figures = figures_of(found)
     write_results(results_of(found, figures), found.output / FILE_NAME)
     sofp = SOFP if SOFP.exists() else None
-    with atomic_path(found.output / "results.md") as temporary:
-        temporary.write_text(markdown(found, figures, sofp), encoding="utf-8")
+    write_text(found.output / "results.md", markdown(found, figures, sofp))
     left_out = write_report(
         [found.output], found.output / "report.html", "The paper's claims in miniature", sofp, max_bytes=REPORT_BYTES
     )

@@ -24,8 +24,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 import sofp_table
-from assets import ASSETS, WHEELS, sha256
+from assets import ASSETS, WHEELS
 from interpolators import Comparison
+from landscape_video.files import hash_file, write_text
 from pipeline_landscape_video.video_io import iterate_video
 from shanshui.renderer.painting import render_clip
 from shanshui.renderer.scene import CAMERAS, PALETTES, Scene
@@ -161,7 +162,7 @@ def settings(size: int) -> dict:
             "opencv": cv2.__version__,
             "scikit-image": skimage.__version__,
         },
-        "sha256": {name: sha256(ASSETS / name) for name in names},
+        "sha256": {name: hash_file(ASSETS / name) for name in names},
     }
 
 
@@ -192,9 +193,7 @@ def main() -> None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         for record in measure(pending, args.size):
             known["clips"].append(record)
-            unfinished = args.output.with_suffix(".tmp")
-            unfinished.write_text(_one_clip_a_line(known))
-            unfinished.replace(args.output)
+            write_text(args.output, _one_clip_a_line(known))
     args.output.with_suffix(".md").write_text(sofp_table.markdown(known))
 
 

@@ -1,6 +1,5 @@
 """The code that goes to the Hub with a model, and which revision of it that is."""
 
-import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from pathlib import Path
 from diffusers.utils.dynamic_modules_utils import get_relative_imports
 
 import pipeline_landscape_video
+
+from .hashes import hash_chunks
 
 
 PACKAGE = Path(pipeline_landscape_video.__file__).parent
@@ -41,7 +42,7 @@ def copy_branch_code(folder: Path) -> None:
 
 def code_revision(with_pictures: bool = False) -> str:
     """Version, a hash of the code files, and the git commit where the package runs from a checkout of it."""
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in code_files(with_pictures))).hexdigest()
+    digest = hash_chunks(file.read_bytes() for file in code_files(with_pictures))
     try:
         release = version("landscape-video")
     except PackageNotFoundError:

@@ -10,7 +10,6 @@ Checkpoints of its training, and ConCLVD's, have `module.` before each name, and
 import json
 import pickle
 import re
-import uuid
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from diffusers import MotionAdapter
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from safetensors.torch import save_file
 
+from pipeline_landscape_video.atomic_writing import write_file
 from pipeline_landscape_video.landscape_motion_attention import check_sparse_causal_mode
 
 from .weights_files import check_finite, check_names_and_shapes, listed, read_header, read_tensors
@@ -112,12 +112,8 @@ def save_animatediff(adapter: MotionAdapter, file: str | Path) -> None:
         raise ValueError(f"{file}: is written as .safetensors only; choose such a name.")
     weights = rename_to_animatediff(adapter.state_dict())
     entries = {name: value for name, value in adapter.config.items() if not name.startswith("_")}
-    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
+    with write_file(file) as unfinished:
         save_file(weights, unfinished, metadata={"format": "pt", METADATA: json.dumps(entries)})
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_weights(file: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:

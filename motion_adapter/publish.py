@@ -15,6 +15,7 @@ import torch
 from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import nn
 
+from pipeline_landscape_video.atomic_writing import check_replaceable, write_directory
 from pipeline_landscape_video.landscape_image_retention import ImageRetention
 
 from .build import extract_motion_adapter
@@ -26,7 +27,6 @@ from .code_files import (
     copy_branch_code,
     copy_code,
 )
-from .folders import check_replaceable, write_folder, write_json
 from .validate import check_weights
 from .weights_files import check_finite, stored_dtype
 
@@ -75,7 +75,7 @@ def export_pipeline(
     """
     check_replaceable(directory, overwrite)
     components = portable_components(pipe)
-    with write_folder(directory, overwrite) as folder:
+    with write_directory(directory) as folder:
         for name, component in components.items():
             if component is not None:
                 save_component(component, folder / name, dtype)
@@ -83,7 +83,7 @@ def export_pipeline(
             copy_branch_code(folder / BRANCH)
         if include_code:
             copy_code(folder, with_pictures=BRANCH in components)
-        write_json(folder / "model_index.json", model_index(components, include_code))
+        _write_json(folder / "model_index.json", model_index(components, include_code))
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
     return Path(directory).absolute()
@@ -115,7 +115,8 @@ def export_adapter(
         FileExistsError: as `export_pipeline`.
         ValueError: weights that are not finite in `dtype`.
     """
-    with write_folder(directory, overwrite) as folder:
+    check_replaceable(directory, overwrite)
+    with write_directory(directory) as folder:
         save_component(adapter, folder, dtype)
         copy_code(folder)
         if card is not None:
@@ -216,7 +217,7 @@ def save_component(component: Any, folder: Path, dtype: torch.dtype | None) -> N
         if library_of(component) == "transformers" and "dtype" in entries:
             # transformers loads in the dtype of this entry, diffusers in float32: the two must not meet in one call.
             entries["dtype"] = "float32"
-        write_json(file, entries)
+        _write_json(file, entries)
 
 
 def model_index(components: dict[str, Any], include_code: bool) -> dict[str, Any]:
@@ -237,3 +238,8 @@ def library_of(component: Any) -> str:
     if type(component).__name__ == ImageRetention.__name__:
         return BRANCH_CODE
     return type(component).__module__.split(".")[0]
+
+
+def _write_json(file: Path, entries: dict[str, Any]) -> None:
+    """Readable JSON with a line end, as diffusers writes it."""
+    file.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -6,8 +6,6 @@ metadata (prompt, seed, settings, versions), which `read_metadata` gives back.
 
 import json
 import re
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -20,6 +18,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from .atomic_writing import write_directory, write_file
 
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
@@ -66,13 +66,13 @@ def write_video(
             for frame in pixels:
                 writer.write(frame)
         return
-    with atomic_path(path) as temporary:
-        if path.suffix.lower() == ".gif":
-            _write_gif(temporary, list(pixels), fps, metadata)
-        elif path.suffix.lower() == ".webp":
-            _write_webp(temporary, list(pixels), fps, metadata)
-        else:
-            _write_pngs(temporary, pixels, metadata)
+    if not path.suffix:
+        with write_directory(path) as folder:
+            _write_pngs(folder, pixels, metadata)
+        return
+    write_frames = _write_gif if path.suffix.lower() == ".gif" else _write_webp
+    with write_file(path) as unfinished:
+        write_frames(unfinished, list(pixels), fps, metadata)
 
 
 def check_output(path: str | Path, fps: float | Fraction | None = None) -> None:
@@ -154,29 +154,6 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A path beside `path`, to write a file or a folder to: it takes the place of `path` if the block ends well, and
-    is removed if it does not, Ctrl-C included."""
-    path = Path(path)
-    # The suffix stays, because writers choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    try:
-        yield temporary
-        if path.is_dir():  # a folder cannot be replaced in one step
-            retired = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            path.rename(retired)
-            temporary.rename(path)
-            shutil.rmtree(retired)
-        else:
-            temporary.replace(path)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
 def open_mp4(
     path: str | Path,
     width: int,
@@ -204,7 +181,7 @@ def open_mp4(
     fps = Fraction(fps).limit_denominator(1001)
     # Tags that mp4 has no name for are dropped without use_metadata_tags.
     options = {"movflags": "+faststart+use_metadata_tags"}
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", options=options) as container:
+    with write_file(path) as unfinished, av.open(str(unfinished), "w", options=options) as container:
         container.metadata.update(tags or {})
         container.metadata[METADATA_KEY] = json.dumps(dict(metadata or {}), ensure_ascii=False)
         # With AVX-512, x264's macroblock tree reads memory that it did not write, at widths such as 64 or 192: the
@@ -328,6 +305,5 @@ def _write_webp(path: Path, frames: list[np.ndarray], fps: float | Fraction, met
 def _write_pngs(path: Path, frames: Iterable[np.ndarray], metadata: Mapping[str, Any]) -> None:
     text = PngInfo()
     text.add_itxt(METADATA_KEY, json.dumps(metadata, ensure_ascii=False))
-    path.mkdir()
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(path / f"frame_{index:04d}.png", pnginfo=text)

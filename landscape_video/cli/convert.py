@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from landscape_video.cli.common import SparseCausalMode
+from landscape_video.files import write_directory
 
 
 Source = Annotated[
@@ -72,7 +73,7 @@ def convert(
         raise ValueError(f"{target}: the target for a file has to be a folder, a name without a suffix.")
 
     from motion_adapter.convert import load_animatediff, save_animatediff
-    from motion_adapter.publish import load_adapter, write_folder
+    from motion_adapter.publish import load_adapter
     from pipeline_landscape_video.quiet_loading import less_chatter
 
     with less_chatter():
@@ -85,7 +86,7 @@ def convert(
         else:
             mode = sparse_causal_mode and sparse_causal_mode.value
             adapter = load_animatediff(source, mode, max_frames, drop_image_layers=drop_image_layers)
-            with write_folder(target) as folder:
+            with write_directory(target) as folder:
                 adapter.save_pretrained(folder)
     config = adapter.config
     typer.echo(

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from landscape_video.files import check_replaceable, write_directory
+
 
 RepoId = Annotated[str, typer.Argument(metavar="USER/NAME", show_default=False, help="The repository.")]
 Revision = Annotated[
@@ -36,7 +38,6 @@ def pull(repo_id: RepoId, revision: Revision = None, to: To = None) -> None:
     repository of ours is checked: every weight is there, in its shape, and finite. An adapter's base model is a
     repository of its own; pull it as well.
     """
-    from motion_adapter.folders import check_replaceable, write_folder
     from motion_adapter.hub import pull as pull_repository
     from motion_adapter.validate import check_export, is_export
     from pipeline_landscape_video.quiet_loading import less_chatter
@@ -48,7 +49,7 @@ def pull(repo_id: RepoId, revision: Revision = None, to: To = None) -> None:
         if is_export(folder):
             check_export(folder)
     if to is not None:
-        with write_folder(to) as unfinished:
+        with write_directory(to) as unfinished:
             shutil.copytree(folder, unfinished, dirs_exist_ok=True)
         folder = to.absolute()
     typer.echo(f"commit {commit}", err=True)

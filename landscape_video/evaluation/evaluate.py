@@ -32,8 +32,8 @@ from landscape_video.evaluation.results import FILE_NAME, ClipResult, Metric, Re
 from landscape_video.evaluation.systems.clips import ClipFile, list_clips
 from landscape_video.evaluation.systems.generated_clips import GeneratedClips, shown_file, still_clips
 from landscape_video.evaluation.systems.text_to_video import SystemSpec
+from landscape_video.files import write_file, write_text
 from pipeline_landscape_video.video_io import probe_video
-from pipeline_landscape_video.video_writing import atomic_path
 
 
 PACKAGES = ("landscape-video", "torch", "diffusers", "transformers", "opencv-python", "av", "numpy")
@@ -151,8 +151,7 @@ def evaluate(
         rows.append(make_row(plan, source, figures[source.name], metrics))
     results = Results(protocol(plan, sources, measurers, device, state), tuple(rows))
     write_results(results, plan.output / FILE_NAME)
-    with atomic_path(plan.output / "results.md") as temporary:
-        temporary.write_text(markdown(results), encoding="utf-8")
+    write_text(plan.output / "results.md", markdown(results))
     return results
 
 
@@ -191,8 +190,8 @@ def measure(clip: ClipFile, measurers: Measurers, num_frames: int, stride: int, 
     except ValueError as error:
         named = str(error).startswith((str(clip.path), str(clip.image)))
         raise ValueError(str(error) if named else f"{clip.path}: {error}") from error
-    with atomic_path(path) as temporary:
-        figures.save(temporary)
+    with write_file(path) as unfinished:
+        figures.save(unfinished)
 
 
 def make_row(plan: Plan, source: Source, figures: Sequence[ClipFigures], metrics: Mapping[str, Metric]) -> System:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline_landscape_video.video_writing import atomic_path
+from landscape_video.files import write_text
 
 
 FILE_NAME = "results.json"
@@ -90,9 +90,7 @@ class Results:
 
 def write_results(results: Results, path: str | Path) -> None:
     """Write the file, whole or not at all. Raises `ValueError` for numbers that are not finite."""
-    text = json.dumps(asdict(results), indent=1, ensure_ascii=False, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(asdict(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_results(path: str | Path) -> Results:

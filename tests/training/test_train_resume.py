@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from landscape_video.files import write_json_atomically
+from landscape_video.files import write_json
 from landscape_video.training.objectives import motion_objective
 from landscape_video.training.run import run_control, training_state
 from landscape_video.training.run.checkpoints import list_checkpoints, verify_checkpoint
@@ -196,10 +196,10 @@ def test_weights_that_cannot_be_written_are_one_line(train, monkeypatch, caplog,
     def write_unless_failed(path, value):
         if no_room_for_the_status and value["status"] == "failed":
             raise OSError(errno.ENOSPC, "No space left on device")
-        write_json_atomically(path, value)
+        write_json(path, value)
 
     monkeypatch.setattr(training_state, "save_file", refuse)
-    monkeypatch.setattr(run_control, "write_json_atomically", write_unless_failed)
+    monkeypatch.setattr(run_control, "write_json", write_unless_failed)
     code, _ = train("run", "--max_train_steps", "2", "--resume_from_checkpoint", "latest")
     assert code == 1
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]

@@ -15,7 +15,6 @@ import logging
 import os
 import platform
 from collections.abc import Sequence
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from diffusers import AutoencoderKL
 
 from landscape_video.evaluation.metrics.clip_metrics import ClipScorer
 from landscape_video.evaluation.metrics.intervals import Interval, balanced_accuracy, bootstrap, mean, ratio_of_means
+from landscape_video.files import hash_chunks
 from pipeline_landscape_video.embedded_model import EMBEDDED
 from shanshui.measuring.clip_figures import Truth, camera_counts, clip_figures, figures_beside, judge, still_clips
 from shanshui.measuring.clip_motion import camera_direction, measure_motion
@@ -109,7 +109,7 @@ def get_classifier(args: argparse.Namespace, vae: AutoencoderKL) -> SceneClassif
     folder = args.output / "classifier"
     folder.mkdir(exist_ok=True)
     clips, scenes = read_clips(args.run_dir / "clips.npy")
-    ends = sha256(clips[0].tobytes() + clips[len(scenes) - 1].tobytes()).hexdigest()
+    ends = hash_chunks([clips[0].tobytes(), clips[len(scenes) - 1].tobytes()])
     key = {"clips": len(scenes), "their_ends": ends, "steps": args.classifier_steps}
     key |= {"autoencoder": weights_hash(vae)}
     made_of = folder / "made_of.json"
@@ -128,10 +128,8 @@ def get_classifier(args: argparse.Namespace, vae: AutoencoderKL) -> SceneClassif
 
 def weights_hash(model: torch.nn.Module) -> str:
     """Of the weights in half precision: the same before and after they are exported."""
-    digest = sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.half().cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    weights = model.state_dict().items()
+    return hash_chunks(name.encode() + tensor.half().cpu().numpy().tobytes() for name, tensor in weights)[:12]
 
 
 def read_clips(path: Path) -> tuple[np.ndarray, list[Scene]]:

@@ -14,7 +14,6 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from landscape_video.files import write_directory
+from landscape_video.files import hash_file, write_directory
 from landscape_video.training.data.latent_cache import write_first_frames, write_shard
 from landscape_video.training.run.run_control import EXIT_STOPPED
 from shanshui.renderer.captions import words_of
@@ -205,8 +204,8 @@ class TinyFamily:
     ) -> None:
         """Clips and captions as a latent cache, unless it is there, of the same autoencoder and clips."""
         vae_folder, made_of = self.run_dir / "vae" / "model", folder / "made_of.json"
-        vae_hash = file_hash(vae_folder / "diffusion_pytorch_model.safetensors")
-        key = {"vae": vae_hash, "clips": file_hash(self.run_dir / scenes_file)}
+        vae_hash = hash_file(vae_folder / "diffusion_pytorch_model.safetensors")
+        key = {"vae": vae_hash, "clips": hash_file(self.run_dir / scenes_file)}
         if made_of.exists() and json.loads(made_of.read_text()) == key:
             return
         folder.mkdir(exist_ok=True)
@@ -405,10 +404,6 @@ def encode_clip(vae: AutoencoderKL, frames: np.ndarray) -> torch.Tensor:
     """Scaled latents, float16 (num_frames, channels, h, w), of uint8 (num_frames, height, width, 3)."""
     pixels = torch.from_numpy(frames.copy()).to(vae.device).permute(0, 3, 1, 2).float() / 127.5 - 1
     return (vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor).half().cpu()
-
-
-def file_hash(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()
 
 
 def read_lines(path: Path) -> list[dict]:

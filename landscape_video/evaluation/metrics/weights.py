@@ -1,8 +1,8 @@
 """Weights that measure: found by file, folder or name on the Hub, and named with their hash beside every number."""
 
-from hashlib import file_digest, sha256
 from pathlib import Path
 
+from landscape_video.files import hash_file, hash_text
 from motion_adapter.hub import hub_errors
 
 
@@ -42,7 +42,7 @@ def hash_weights(path: str | Path) -> str:
     files = [path] if path.is_file() else _files(path, WEIGHTS)
     if not files:
         raise FileNotFoundError(f"{path}: holds no weights ({', '.join(WEIGHTS)}).")
-    return _sha256(files[0]) if len(files) == 1 else _sha256_of_all(files, path)
+    return hash_file(files[0]) if len(files) == 1 else _sha256_of_all(files, path)
 
 
 def hash_configs(path: str | Path) -> str | None:
@@ -56,10 +56,5 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _sha256_of_all(files: list[Path], folder: Path) -> str:
-    lines = "".join(f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
-    return sha256(lines.encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
+    lines = "".join(f"{hash_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    return hash_text(lines)

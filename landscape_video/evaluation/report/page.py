@@ -15,7 +15,7 @@ from landscape_video.evaluation.report.interpolation_rows import read_interpolat
 from landscape_video.evaluation.report.page_tables import Column, make_column
 from landscape_video.evaluation.report.report_gallery import Gallery, make_gallery, read_source, unique_systems
 from landscape_video.evaluation.results import Metric, System
-from pipeline_landscape_video.video_writing import atomic_path
+from landscape_video.files import write_text
 
 
 KIND_NOTES = {
@@ -105,8 +105,7 @@ def write_report(
             f"the numbers alone make a page of {megabytes(bare)}, but it may have {megabytes(max_bytes)}."
         )
     gallery = make_gallery(systems, max_bytes - bare, clip_width, clips_per_prompt, progress)
-    with atomic_path(output) as temporary:
-        temporary.write_text(_render(content, gallery), encoding="utf-8")
+    write_text(output, _render(content, gallery))
     return gallery.left_out
 
 

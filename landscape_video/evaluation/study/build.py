@@ -4,7 +4,6 @@ The page knows clips by random names only; the key, which says whose they are, i
 `study_count.py` brings answers and key together.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from landscape_video.evaluation.report.report_gallery import read_source, unique_systems
 from landscape_video.evaluation.study.study_clips import ClipForm, common_form, measure, write_alike
 from landscape_video.evaluation.study.study_design import design_sessions
-from motion_adapter.folders import check_replaceable, write_folder
-from pipeline_landscape_video.video_writing import atomic_path
+from landscape_video.files import check_replaceable, hash_chunks, hash_file, write_directory, write_json
 
 
 # The four questions of the paper, by short names; their words in both languages are in `pages/study_words.json`.
@@ -115,13 +113,12 @@ def build_study(
         },
         "pairs": {pair["id"]: pair["clips"] for pair in page_data["pairs"]},
     }
-    with write_folder(output) as folder:
+    with write_directory(output) as folder:
         (folder / "clips").mkdir()
         for clip in progress(used):
             write_alike(clip.path, folder / "clips" / f"{tokens[clip]}.mp4", form)
         (folder / PAGE).write_text(_render(page_data), encoding="utf-8")
-        with atomic_path(key) as temporary:  # inside the block: without a key the folder is worth nothing
-            temporary.write_text(json.dumps(key_data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(key, key_data)  # inside the block: without its key the folder is worthless
     sizes = {"size": lambda f: (f.width, f.height), "frame rate": lambda f: f.fps, "length": lambda f: f.seconds}
     differed = tuple(name for name, of in sizes.items() if len(set(map(of, forms))) > 1)
     return Study(len(pairs), num_raters, min(pairs_per_rater, len(pairs)), form, differed)
@@ -184,11 +181,11 @@ def _pairs(clips: Sequence[StudyClip], names: Sequence[str], ours: str | None) -
 
 
 def _digest(clips: Sequence[StudyClip]) -> str:
-    digest = hashlib.sha256()
+    chunks: list[bytes] = []
     for clip in clips:
-        digest.update(json.dumps([clip.system, clip.prompt, clip.number]).encode())
-        digest.update(hashlib.sha256(clip.path.read_bytes()).digest())
-    return digest.hexdigest()
+        names = json.dumps([clip.system, clip.prompt, clip.number])
+        chunks += [names.encode(), bytes.fromhex(hash_file(clip.path))]
+    return hash_chunks(chunks)
 
 
 def _tokens(number: int, random: Random) -> list[str]:

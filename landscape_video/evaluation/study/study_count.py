@@ -9,7 +9,7 @@ from typing import Any
 from landscape_video.evaluation.report.table import markdown_table
 from landscape_video.evaluation.study.build import KEY_FORMAT
 from landscape_video.evaluation.study.preference_interval import METHOD, Share, preference
-from pipeline_landscape_video.video_writing import atomic_path
+from landscape_video.files import write_json
 
 
 ANSWERS_FORMAT = "landscape-video study answers 1"
@@ -104,8 +104,7 @@ def write_counts(counts: Counts, path: str | Path) -> None:
     """Write all figures as JSON."""
     if not Path(path).absolute().parent.is_dir():
         raise ValueError(f"{path}: there is no folder {Path(path).parent}.")
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(asdict(counts), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, asdict(counts))
 
 
 def _interval(share: Share) -> str:

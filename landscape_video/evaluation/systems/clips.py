@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from landscape_video.files import hash_chunks
 from pipeline_landscape_video.video_io import iterate_video, probe_video, read_metadata
 
 
@@ -34,12 +34,9 @@ class ClipFile:
 
     def key(self, num_frames: int, stride: int, measurers: str) -> str:
         """Stands for all that decides what measuring it gives; `measurers` for those who look."""
-        digest = sha256(self.path.read_bytes())
-        if self.image is not None:
-            digest.update(self.image.read_bytes())
+        files = [self.path] if self.image is None else [self.path, self.image]
         settings = [num_frames, stride, self.prompt, self.still, self.image is not None, measurers]
-        digest.update(json.dumps(settings).encode())
-        return digest.hexdigest()[:32]
+        return hash_chunks([*(file.read_bytes() for file in files), json.dumps(settings).encode()])[:32]
 
     def frames(self, num_frames: int, stride: int) -> np.ndarray:
         """uint8 RGB (num_frames, height, width, 3), beginning with the first frame.

@@ -1,11 +1,9 @@
 """Clips that systems make of prompts, kept so that none is made twice."""
 
 import gc
-import json
 import re
 import time
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from tqdm import tqdm
 from landscape_video.evaluation.metrics.peak_memory import PeakMemory
 from landscape_video.evaluation.systems.clips import ClipFile
 from landscape_video.evaluation.systems.text_to_video import FORMS, SystemSpec
+from landscape_video.files import hash_file, hash_json, hash_text
 from pipeline_landscape_video.video_io import read_metadata, write_video
 from pipeline_landscape_video.video_writing import SAMPLED_FPS
 
@@ -41,7 +40,7 @@ class GeneratedClips:
         self.spec, self.record = spec, spec.record()
         # Where weights lie says nothing about the clips, their hashes do.
         decisive = {name: value for name, value in self.record.items() if name not in ("model", "adapter", "lora")}
-        digest = sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+        digest = hash_json(decisive)[:8]
         self.folder = folder / f"{re.sub(r'[^0-9A-Za-z._-]+', '-', spec.name)}-{digest}"
         self.clips = []
         for index, prompt in enumerate(prompts):
@@ -50,7 +49,7 @@ class GeneratedClips:
                 self.clips.append(ClipFile(self._path(index, prompt, own_seed), prompt, own_seed, group=index))
 
     def _path(self, index: int, prompt: str, seed: int) -> Path:
-        return self.folder / f"{index + 1:04d}-{sha256(prompt.encode()).hexdigest()[:8]}-{seed}.mp4"
+        return self.folder / f"{index + 1:04d}-{hash_text(prompt)[:8]}-{seed}.mp4"
 
     def make(self, device: str | torch.device, share: slice = slice(None), show_progress: bool = True) -> int:
         """Make what is missing of a share of the clips; how many that were."""
@@ -109,4 +108,4 @@ def shown_file(clip: ClipFile, still_folder: Path) -> Path:
     """The video that shows a clip."""
     if not clip.still:
         return clip.path
-    return still_folder / f"{clip.path.stem}-{sha256(clip.path.read_bytes()).hexdigest()[:8]}.mp4"
+    return still_folder / f"{clip.path.stem}-{hash_file(clip.path)[:8]}.mp4"

@@ -4,8 +4,6 @@ A clip's latents lie in a `TensorStore` under the SHA-256 of the video's bytes, 
 weights and the resolution: a changed video or setting is encoded again, and nothing else is.
 """
 
-import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,10 @@ import torch
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from landscape_video.files import write_text_atomically
+from landscape_video.files import hash_json, hash_stream, write_json
 from landscape_video.training.data.clip_sampling import ClipRequest
 from landscape_video.training.data.latents import encode_frames
-from landscape_video.training.data.tensor_store import TensorStore, hash_json, hash_model
+from landscape_video.training.data.tensor_store import TensorStore, hash_model
 from landscape_video.training.data.video_dataset import VideoDataset
 
 
@@ -73,7 +71,7 @@ def cache_clips(
     logger.info("%d of %d clips are in the cache %s.", len(set(names)) - len(missing), len(set(names)), directory)
     if missing and process_index == 0:
         directory.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(directory / "settings.json", json.dumps(settings, indent=2) + "\n")
+        write_json(directory / "settings.json", settings)
     # Of all names: processes that look at the cache one after the other do not find the same clips missing.
     own = sorted(set(names))[process_index::num_processes]
     share = [(name, missing[name]) for name in own if name in missing]
@@ -93,4 +91,4 @@ def cache_clips(
 
 def _hash_source(source: Any) -> str:
     with source.open() as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_stream(file)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from landscape_video.files import write_text_atomically
+from landscape_video.files import write_text
 from landscape_video.training.data.caption_tables import Refusal
 from landscape_video.training.data.clip_listing import ListedClip, VideoSource
 from pipeline_landscape_video.video_io import VideoError
@@ -84,7 +84,7 @@ def check_clips(
     # The processes of one run find the same: only the first of them writes.
     if report is not None and not (report.is_file() and report.read_text(encoding="utf-8") == text):
         report.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(report, text)
+        write_text(report, text)
     return usable
 
 

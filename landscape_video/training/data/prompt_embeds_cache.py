@@ -1,6 +1,5 @@
 """The text encoder's states of captions, computed once for each caption and kept in memory, or on disk as well."""
 
-import hashlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +8,8 @@ import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
-from landscape_video.training.data.tensor_store import TensorStore, hash_json, hash_model
+from landscape_video.files import hash_json, hash_text
+from landscape_video.training.data.tensor_store import TensorStore, hash_model
 
 
 CAPTIONS_PER_SHARD = 1024
@@ -95,4 +95,4 @@ def load_text_states(model: str, revision: str | None, dtype: torch.dtype, devic
 
 
 def _name(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_text(text)

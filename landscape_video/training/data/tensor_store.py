@@ -4,10 +4,9 @@ What made a tensor belongs into the folder's name and into the tensor's, as hash
 out of date, and several runs may share and extend it at once.
 """
 
-import hashlib
 import json
 import logging
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from landscape_video.files import sync_to_disk
+from landscape_video.files import hash_chunks, hash_json, write_file
 
 
 SHARDS = "shard-*.safetensors"
@@ -56,31 +55,23 @@ class TensorStore:
         """Add a shard; it appears when it is complete."""
         self.directory.mkdir(parents=True, exist_ok=True)
         name = SHARDS.replace("*", hash_json(sorted(tensors))[:32])
-        aside = self.directory / f".{name}.{os.getpid()}"
-        try:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside)
-            sync_to_disk(aside)
-            aside.replace(self.directory / name)
-        finally:
-            aside.unlink(missing_ok=True)
+        with write_file(self.directory / name) as unfinished:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, unfinished)
         self._shard_of |= dict.fromkeys(tensors, self.directory / name)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_handles": {}}  # open files do not travel to worker processes
 
 
-def hash_json(value: Any) -> str:
-    """SHA-256 of anything that JSON holds."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def hash_model(model: nn.Module) -> str:
     """SHA-256 of a model's config and weights."""
-    digest = hashlib.sha256()
     config = model.config if isinstance(model.config, dict) else model.config.to_dict()
     settings = {name: value for name, value in config.items() if not name.startswith("_")}
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+
+    def content() -> Iterator[Any]:
+        yield json.dumps(settings, sort_keys=True, default=str).encode()
+        for name, tensor in sorted(model.state_dict().items()):
+            yield f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode()
+            yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+    return hash_chunks(content())

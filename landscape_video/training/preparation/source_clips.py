@@ -4,7 +4,6 @@ Everything goes into a work folder, and the outcome is written last: a source wh
 and the same settings, is not touched again. The source itself is only read.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from landscape_video.files import write_json_atomically
+from landscape_video.files import hash_text, write_json
 from landscape_video.scene_cuts import shrink
 from landscape_video.training.preparation.clip_filters import (
     SHORT_SIDE,
@@ -61,7 +60,7 @@ class Preparation:
 
     def digest(self) -> str:
         """Differs when the settings do."""
-        return hashlib.sha256(json.dumps([VERSION, asdict(self)]).encode()).hexdigest()
+        return hash_text(json.dumps([VERSION, asdict(self)]))
 
 
 def prepare_source(source_dir: Path, name: str, work_dir: Path, preparation: Preparation) -> dict[str, Any]:
@@ -79,7 +78,7 @@ def prepare_source(source_dir: Path, name: str, work_dir: Path, preparation: Pre
         OSError: the disk is full, for example. A broken video raises nothing; it is an "error".
     """
     path = source_dir / name
-    key = f"{Path(name).stem[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    key = f"{Path(name).stem[:60]}-{hash_text(name)[:8]}"
     outcome_path = work_dir / "outcomes" / f"{key}.json"
     stat = path.stat()
     # The time as text: a double does not hold nanoseconds.
@@ -94,7 +93,7 @@ def prepare_source(source_dir: Path, name: str, work_dir: Path, preparation: Pre
     except (VideoError, FileNotFoundError) as problem:
         clips, error = [], str(problem).removeprefix(f"{path}: ")
     outcome = {"source": name, "stamp": stamp, "error": error, "clips": clips}
-    write_json_atomically(outcome_path, outcome)
+    write_json(outcome_path, outcome)
     return outcome
 
 

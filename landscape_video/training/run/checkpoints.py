@@ -5,7 +5,6 @@ contains is the caller's affair. At every moment of a save, whatever kills the p
 verifies is either the one before or the new one, whole.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from landscape_video.files import write_directory
+from landscape_video.files import hash_file, write_directory, write_json
 
 
 MANIFEST = "manifest.json"
@@ -73,7 +72,7 @@ def verify_checkpoint(path: str | Path) -> None:
     for name in sorted(expected.keys() ^ found):
         raise CheckpointError(f"{path / name} is {'missing' if name in expected else 'not in the manifest'}.")
     for name, digest in expected.items():
-        if _sha256(path / name) != digest:
+        if hash_file(path / name) != digest:
             raise CheckpointError(f"{path / name} differs from its hash in the manifest.")
 
 
@@ -120,14 +119,9 @@ def checkpoint_step(path: Path) -> int:
 
 
 def _write_manifest(directory: Path) -> None:
-    digests = {file.relative_to(directory).as_posix(): _sha256(file) for file in _files(directory)}
-    (directory / MANIFEST).write_text(json.dumps({"sha256": digests}, indent=2) + "\n", encoding="utf-8")
+    digests = {file.relative_to(directory).as_posix(): hash_file(file) for file in _files(directory)}
+    write_json(directory / MANIFEST, {"sha256": digests})
 
 
 def _files(directory: Path) -> list[Path]:
     return sorted(file for file in directory.rglob("*") if file.is_file() and file != directory / MANIFEST)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

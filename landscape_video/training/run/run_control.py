@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from safetensors import SafetensorError
 
-from landscape_video.files import write_json_atomically, write_text_atomically
+from landscape_video.files import write_json, write_text
 from landscape_video.training.objectives.motion_objective import MotionLosses
 from landscape_video.training.run.checkpoints import CheckpointError, OutputDirInUse
 from landscape_video.training.run.loss_watch import LossWatch
@@ -151,7 +151,7 @@ def check_trackers(names: list[str]) -> None:
 def write_status(output_dir: Path, status: str, **values: Any) -> None:
     """Write `status.json`: "running", "finished", "time_over", "stopped" or "failed", and what belongs to it."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_json_atomically(output_dir / STATUS, {"status": status, **values})
+    write_json(output_dir / STATUS, {"status": status, **values})
 
 
 def report_end(output_dir: Path, signals: StopSignals, error: BaseException) -> int | None:
@@ -211,7 +211,7 @@ def forget_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             continue
-    write_text_atomically(path, "".join(line + "\n" for line in kept))
+    write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _rounded(value: float) -> float:

@@ -1,8 +1,6 @@
 """Checkpoints survive whatever happens while they are written, and damage is found before it is used."""
 
 import errno
-import json
-import os
 import random
 import signal
 import subprocess
@@ -12,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from landscape_video.files import write_directory, write_json_atomically
 from landscape_video.training.run.checkpoints import (
     CheckpointError,
     list_checkpoints,
@@ -127,67 +124,6 @@ def test_without_any_checkpoint_there_is_none(tmp_path):
     assert newest_valid_checkpoint(tmp_path) is None
     with pytest.raises(CheckpointError, match="is not a directory"):
         verify_checkpoint(tmp_path / "checkpoint-7")
-
-
-def test_a_directory_is_replaced_as_a_whole(tmp_path):
-    for content in ("old", "new"):
-        with write_directory(tmp_path / "adapter") as directory:
-            (directory / content).write_text(content)
-    assert names(tmp_path / "adapter") == {"new"} and names(tmp_path) == {"adapter"}
-    with pytest.raises(RuntimeError), write_directory(tmp_path / "adapter") as directory:
-        raise RuntimeError
-    assert names(tmp_path / "adapter") == {"new"} and names(tmp_path) == {"adapter"}
-
-
-def test_what_was_there_comes_back_where_the_last_rename_fails_or_never_came(tmp_path, monkeypatch):
-    with write_directory(tmp_path / "adapter") as directory:
-        (directory / "old").touch()
-    with monkeypatch.context() as patch:
-        rename = Path.rename
-        refuses = {".adapter.incomplete"}
-
-        def refuse(self, target):
-            if self.name in refuses:
-                raise OSError("no")
-            return rename(self, target)
-
-        patch.setattr(Path, "rename", refuse)
-        with pytest.raises(OSError, match="no"), write_directory(tmp_path / "adapter") as directory:
-            (directory / "new").touch()
-    assert names(tmp_path / "adapter") == {"old"} and names(tmp_path) == {"adapter"}
-    (tmp_path / "adapter").rename(tmp_path / ".adapter.replaced")  # as a kill between the two renames leaves it
-    with pytest.raises(RuntimeError), write_directory(tmp_path / "adapter"):
-        raise RuntimeError
-    assert names(tmp_path / "adapter") == {"old"} and names(tmp_path) == {"adapter"}
-
-
-def test_json_is_replaced_as_a_whole(tmp_path):
-    write_json_atomically(tmp_path / "status.json", {"status": "running"})
-    with pytest.raises(TypeError):
-        write_json_atomically(tmp_path / "status.json", {"status": object()})
-    assert json.loads((tmp_path / "status.json").read_text()) == {"status": "running"}
-    assert names(tmp_path) == {"status.json"}
-
-
-def test_where_folders_cannot_be_opened_files_are_synced(tmp_path, monkeypatch):
-    synced = []
-    open_file, sync = os.open, os.fsync
-
-    def open_as_windows_does(path, flags):
-        if Path(path).is_dir():
-            raise PermissionError(errno.EACCES, "Permission denied", path)
-        return open_file(path, flags)
-
-    def sync_as_windows_does(descriptor):
-        os.write(descriptor, b"")  # only what may be written
-        synced.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
-        sync(descriptor)
-
-    monkeypatch.delattr(os, "O_DIRECTORY")
-    monkeypatch.setattr("landscape_video.files.os.open", open_as_windows_does)
-    monkeypatch.setattr("landscape_video.files.os.fsync", sync_as_windows_does)
-    verify_checkpoint(save(tmp_path, 1))
-    assert sorted(synced) == ["config.json", "manifest.json", "state.bin"]
 
 
 SAVE_FOR_EVER = """

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from landscape_video.files import hash_chunks, hash_text, write_file
 from shanshui.renderer.captions import caption
 from shanshui.renderer.constants import LANGUAGES
 from shanshui.renderer.scene import Scene
@@ -34,7 +34,7 @@ class Request:
 
     @property
     def file_name(self) -> str:
-        key = sha256(f"{self.prompt}\n{self.negative_prompt}".encode()).hexdigest()[:8]
+        key = hash_text(f"{self.prompt}\n{self.negative_prompt}")[:8]
         return f"{self.index:04d}-{key}.npy"
 
 
@@ -161,9 +161,8 @@ class ClipMaker:
         seconds = time.perf_counter() - start
         for clip, request in zip(clips, requests, strict=True):
             path = self.path(request, variant)
-            with open(path.with_suffix(".part"), "wb") as file:
-                np.save(file, clip)
-            path.with_suffix(".part").replace(path)
+            with write_file(path) as unfinished:
+                np.save(unfinished, clip)
         return seconds
 
     def make(self, requests: Sequence[Request], variant: Variant) -> np.ndarray:
@@ -200,11 +199,6 @@ def _make_in_worker(variant: Variant, requests: Sequence[Request]) -> float:
 
 def model_hash(model: Path, parts: Sequence[str] = MODEL_PARTS) -> str:
     """Twelve digits that stand for the files of a pipeline folder; by default for all that have a say in its clips."""
-    digest = sha256()
-    for part in parts:
-        path = model / part
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                digest.update(str(file.relative_to(model)).encode())
-                digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    paths = [model / part for part in parts]
+    files = [file for path in paths for file in (path, *sorted(path.rglob("*"))) if file.is_file()]
+    return hash_chunks(str(file.relative_to(model)).encode() + file.read_bytes() for file in files)[:12]

@@ -2,7 +2,6 @@
 
 import json
 import platform
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import diffusers
 import torch
 from safetensors import safe_open
 
+from landscape_video.files import hash_file
 from pipeline_landscape_video.embedded_model import EMBEDDED
 
 
@@ -85,7 +85,7 @@ def put_measured(card: Path, tables: str, heading: str = MEASURED) -> None:
 def weights_row(part: str, file: Path) -> str:
     with safe_open(file, framework="pt") as weights:
         count = sum(weights.get_tensor(name).numel() for name in weights.keys())
-    return f"| {part} | {count / 1e6:.2f} M | `{sha256(file.read_bytes()).hexdigest()[:16]}` |"
+    return f"| {part} | {count / 1e6:.2f} M | `{hash_file(file)[:16]}` |"
 
 
 def training_row(run_dir: Path, stage: str) -> str:

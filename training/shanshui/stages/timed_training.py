@@ -12,6 +12,8 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 from tqdm.auto import tqdm
 
+from landscape_video.files import write_file
+
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +114,8 @@ def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: E
         "step": step,
         "seconds": seconds,
     }
-    torch.save(state, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
+    with write_file(path) as unfinished:
+        torch.save(state, unfinished)
 
 
 def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMAModel) -> tuple[int, float]:
