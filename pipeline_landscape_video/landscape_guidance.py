@@ -1,14 +1,60 @@
-"""
-Guidance by a text and a picture, and which texts and pictures belong to which clip and stage.
-"""
+"""Guide noise predictions by a text, or by a text and an image."""
+
+from collections.abc import Callable
 
 import torch
+from diffusers import AnimateDiffPipeline
 
 
 GUIDANCE_ORDERS = ("text_first", "picture_first")
 
+NoisePredictor = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]  # as in landscape_denoising.py
 
-def guidance_branches(
+
+def guide_by_text(predict_noise: NoisePredictor, pipe: AnimateDiffPipeline) -> NoisePredictor:
+    """
+    Classifier-free guidance (Ho and Salimans, 2022, Eq. 6): `f(0) + s [f(c) - f(0)]`.
+
+    Args:
+        predict_noise: Predictor of a doubled batch, the unconditional half first; of a single one without guidance.
+        pipe: Pipeline whose `do_classifier_free_guidance` and `guidance_scale` are read in every step, because a
+            callback may change them.
+
+    Returns:
+        Predictor of the single batch.
+    """
+
+    def predict_guided_noise(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
+        if not pipe.do_classifier_free_guidance:
+            return predict_noise(latents, timestep, step)
+        noise_uncond, noise_text = predict_noise(torch.cat([latents] * 2), timestep, step).chunk(2)
+        return noise_uncond + pipe.guidance_scale * (noise_text - noise_uncond)
+
+    return predict_guided_noise
+
+
+def guide_by_text_and_image(predict_noise: NoisePredictor, coefficients: list[float]) -> NoisePredictor:
+    """
+    Return the sum of the predictions of all guidance terms, each times its coefficient.
+
+    Args:
+        predict_noise: Predictor of a batch that repeats the latents once per guidance term.
+        coefficients: Coefficient of each term, see `guidance_terms`.
+
+    Returns:
+        Predictor of the single batch.
+    """
+
+    def predict_guided_noise(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
+        noise_pred = predict_noise(torch.cat([latents] * len(coefficients)), timestep, step)
+        # In float32: large coefficients of opposite signs would lose the last digits of float16.
+        terms = noise_pred.float().chunk(len(coefficients))
+        return sum(coefficient * term for coefficient, term in zip(coefficients, terms, strict=True)).to(latents.dtype)
+
+    return predict_guided_noise
+
+
+def guidance_terms(
     guidance_scale: float,
     image_guidance_scale: float,
     has_text: bool,
@@ -16,13 +62,25 @@ def guidance_branches(
     guidance_order: str = "text_first",
 ) -> dict[tuple[bool, bool], float]:
     """
-    The coefficients of what a prediction f is guided by, by whether it sees the text c_t and the picture c_i:
+    DreamVideo Eq. 5 and InstructPix2Pix Eq. 3: coefficients of the guidance terms.
 
-        f(0,0) + s_t [f(c_t,0) - f(0,0)] + s_i [f(c_t,c_i) - f(c_t,0)]    text first (DreamVideo, Eq. 5)
-        f(0,0) + s_i [f(0,c_i) - f(0,0)] + s_t [f(c_t,c_i) - f(0,c_i)]    picture first (InstructPix2Pix, Eq. 3)
+    With the prediction f, the text c_t and the image c_i:
 
-    One that counts for nothing is left out. Without a picture, c_i is the null picture; without a text, c_t is the
-    null text: equal predictions are one.
+        f(0,0) + s_t [f(c_t,0) - f(0,0)] + s_i [f(c_t,c_i) - f(c_t,0)]    text first (DreamVideo Eq. 5)
+        f(0,0) + s_i [f(0,c_i) - f(0,0)] + s_t [f(c_t,c_i) - f(0,c_i)]    image first (InstructPix2Pix Eq. 3)
+
+    Without an image, c_i is the null image, and without a text, c_t is the null text. Equal terms are merged, and a
+    term with coefficient 0 is dropped.
+
+    Args:
+        guidance_scale: s_t.
+        image_guidance_scale: s_i.
+        has_text: Whether there is a text.
+        has_image: Whether there is an image.
+        guidance_order: One of `GUIDANCE_ORDERS`.
+
+    Returns:
+        Coefficients by (sees the text, sees the image).
     """
     if not has_image:
         image_guidance_scale = 0.0
@@ -39,49 +97,3 @@ def guidance_branches(
     ):
         coefficients[sees] = coefficients.get(sees, 0.0) + coefficient
     return {sees: coefficient for sees, coefficient in coefficients.items() if coefficient != 0}
-
-
-def stack_pictures(
-    pictures: torch.Tensor | None, branches: dict[tuple[bool, bool], float], shape: tuple[int, ...]
-) -> torch.Tensor:
-    """Pictures `(branches * batch, 3, height, width)`, white where a branch of the guidance sees none."""
-    white = torch.ones(shape) if pictures is None else torch.ones_like(pictures).expand(shape)
-    return torch.cat([pictures.expand(shape) if has_image else white for _, has_image in branches])
-
-
-def list_stages(prompt: str | list[str] | None, prompts: list[str | list[str]] | None) -> list[str | list[str] | None]:
-    """The text of each stage. Raises a `ValueError` for both arguments, or for stages without a text."""
-    if prompts is None:
-        if not isinstance(prompt, str | list | None):
-            raise ValueError(f"`prompt` is {prompt!r}, must be a text or a list of them.")
-        return [prompt]
-    if prompt is not None:
-        raise ValueError("there is a `prompt` besides the `prompts` of stages; give one of them.")
-    if isinstance(prompts, str) or len(prompts) == 0:
-        raise ValueError(f"`prompts` is {prompts!r}, must be a list with the text of each stage.")
-    for text in prompts:
-        if not isinstance(text, str | list):
-            raise ValueError(f"`prompts` has {text!r}, must be a text for each stage, or a list of one for each clip.")
-    return list(prompts)
-
-
-def common_length(
-    texts: list[str | list[str] | None], pictures: torch.Tensor | None, negative_prompt: str | list[str] | None
-) -> int:
-    """How many clips are made. Raises a `ValueError` for lists of different lengths, other than 1."""
-    if not isinstance(negative_prompt, str | list | None):
-        raise ValueError(f"`negative_prompt` is {negative_prompt!r}, must be a text or a list of them.")
-    lengths = {len(text) for text in (*texts, negative_prompt) if isinstance(text, list)}
-    lengths |= set() if pictures is None else {len(pictures)}
-    longest = max(lengths, default=1)
-    if not lengths <= {1, longest}:
-        raise ValueError(
-            f"prompts and pictures are lists of {', '.join(map(str, sorted(lengths)))}; there must be one for all"
-            " clips or one for each."
-        )
-    return longest
-
-
-def as_list(text: str | list[str], length: int) -> list[str]:
-    """A text for each clip."""
-    return [text] * length if isinstance(text, str) else list(text) * (length // len(text))

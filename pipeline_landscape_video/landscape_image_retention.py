@@ -212,6 +212,14 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
             if own != others:
                 raise ValueError(f"`image_retention` does not fit `unet`: {name} is {own}, but {others} in the UNet.")
 
+    def check_image_factor(self, vae_scale_factor: int) -> None:
+        """Raise a `ValueError` unless images are `vae_scale_factor` times as large as their latents."""
+        if self.image_factor != vae_scale_factor:
+            raise ValueError(
+                f"`image_retention` must take images {vae_scale_factor} times as large as the latents, as this VAE"
+                f" makes them, got a branch for {self.image_factor} times."
+            )
+
     def _check_attention(self) -> None:
         mode = self.config.sparse_causal_mode
         for module in self.modules():

@@ -31,7 +31,7 @@ SPARSE_CAUSAL_MODES = ("previous", "current_previous", "first_previous", "full")
 # Entries of an image UNet's config that `UNetMotionModel.from_unet2d` translates, or that change no output.
 IMAGE_ONLY_ENTRIES = ("attention_head_dim", "dropout", "upcast_attention", "addition_embed_type_num_heads")
 # Entries that a motion UNet takes and then does not act upon, or not everywhere, and the values where that is right.
-HALF_KNOWN_ENTRIES = {
+PARTIALLY_SUPPORTED_CONFIG = {
     "act_fn": ("silu", "swish"),
     "addition_embed_type": (None, "text_time"),
     "encoder_hid_dim_type": (None, "ip_image_proj"),
@@ -116,8 +116,8 @@ def check_adapter_fits(unet: UNet2DConditionModel, adapter: MotionAdapter) -> No
     known = inspect.signature(UNetMotionModel.__init__).parameters
     for name, parameter in inspect.signature(UNet2DConditionModel.__init__).parameters.items():
         value = unet.config.get(name)
-        if name in HALF_KNOWN_ENTRIES:
-            fits = value in HALF_KNOWN_ENTRIES[name]
+        if name in PARTIALLY_SUPPORTED_CONFIG:
+            fits = value in PARTIALLY_SUPPORTED_CONFIG[name]
         else:
             # `None` and `False` (or a list of it) both turn off what is off by default.
             same = value == parameter.default or (not parameter.default and not _is_on(value))
@@ -153,7 +153,7 @@ def build_motion_unet(
 ) -> UNetMotionModel | None:
     """
     What a pipeline runs when it is given `unet` and `adapter`: the motion UNet of both, or the motion UNet that `unet`
-    is (see `with_sparse_causal_attention`).
+    is (see `ensure_sparse_causal_attention`).
 
     Raises:
         ValueError: an image UNet without an adapter, or with one that does not fit it.
@@ -166,7 +166,7 @@ def build_motion_unet(
         install_sparse_causal_attention(unet, adapter.config.get("sparse_causal_mode", "full"))
     elif isinstance(unet, UNetMotionModel):
         warn_about_idle_adapter(unet, adapter)
-    return with_sparse_causal_attention(unet, adapter)
+    return ensure_sparse_causal_attention(unet, adapter)
 
 
 def warn_about_idle_adapter(unet: UNetMotionModel, adapter: MotionAdapter | None) -> None:
@@ -183,7 +183,7 @@ def warn_about_idle_adapter(unet: UNetMotionModel, adapter: MotionAdapter | None
                 return
 
 
-def with_sparse_causal_attention(unet: nn.Module | None, adapter: MotionAdapter | None) -> nn.Module | None:
+def ensure_sparse_causal_attention(unet: nn.Module | None, adapter: MotionAdapter | None) -> nn.Module | None:
     """
     A motion UNet that attends as its config says, else as the adapter's config says, else as in AnimateDiff.
 
@@ -203,6 +203,13 @@ def with_sparse_causal_attention(unet: nn.Module | None, adapter: MotionAdapter 
         unet = copy.deepcopy(unet, shared)
     install_sparse_causal_attention(unet, mode)
     return unet
+
+
+def ensure_configured_attention(branch: nn.Module) -> None:
+    """Install the `sparse_causal_mode` of the config of a retention branch, unless it is installed."""
+    mode = branch.config.sparse_causal_mode
+    if installed_modes(branch) != {mode}:  # a new config makes `torch.compile` compile again
+        install_sparse_causal_attention(branch, mode)
 
 
 class SparseCausalAttention(Attention):

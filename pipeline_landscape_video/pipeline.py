@@ -6,6 +6,7 @@ pipeline class.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,14 +22,16 @@ from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from .landscape_denoising import call_deprecated_callback, call_on_step_end, denoise
 from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames
-from .landscape_motion_attention import build_motion_unet, with_sparse_causal_attention
+from .landscape_guidance import guide_by_text
+from .landscape_motion_attention import build_motion_unet, ensure_sparse_causal_attention
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
-from .landscape_pipeline_parts import OUTPUT_TYPES, LandscapePipelineParts, check_choices, check_keywords
+from .landscape_pipeline_mixin import OUTPUT_TYPES, LandscapePipelineMixin, check_choices, check_keywords, map_clips
 from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
 
 
-class LandscapeVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline):
+class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
     """
     Pipeline for landscape-painting video from text (NADM, ConCLVD).
 
@@ -152,73 +155,151 @@ class LandscapeVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline):
             ValueError: an argument is out of its range; the message names it.
             TypeError: a keyword is unknown.
         """
-        # 1. Check everything that can be known before the first step
+        # 1. Check what can be checked before the first step
         check_keywords(kwargs, type(self).__call__)
         check_choices(
             output_type=(output_type, OUTPUT_TYPES),
             sofp_mode=(sofp_mode, SOFP_MODES),
             flow_estimator=(None if callable(flow_estimator) else flow_estimator, (None, *FLOW_ESTIMATORS)),
         )
-        self.unet = with_sparse_causal_attention(self.unet, self.motion_adapter)  # someone may have assigned another
-        if num_videos_per_prompt not in (None, 1):  # the parent would make one and say nothing
-            raise ValueError(f"`num_videos_per_prompt` is {num_videos_per_prompt}, must be 1: repeat the prompt.")
-        self.check_numbers(prompt, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
+        self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)  # `pipe.unet` may be a new one
+        if num_videos_per_prompt not in (None, 1):
+            raise ValueError(f"`num_videos_per_prompt` must be 1, got {num_videos_per_prompt}; repeat the prompt.")
+        self.check_inputs(prompt, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
+        height = height or self.unet.config.sample_size * self.vae_scale_factor
+        width = width or self.unet.config.sample_size * self.vae_scale_factor
+        tensor_inputs = list(callback_on_step_end_tensor_inputs or ())
+        AnimateDiffPipeline.check_inputs(
+            self,
+            prompt,
+            height,
+            width,
+            kwargs.get("callback_steps"),
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+            ip_adapter_image,
+            ip_adapter_image_embeds,
+            tensor_inputs,
+        )
         batch_size = len(prompt) if isinstance(prompt, list) else 1 if prompt_embeds is None else len(prompt_embeds)
         self.check_latents(latents, batch_size, num_frames, height, width)
         check_num_inference_steps(self.scheduler, num_inference_steps)
         warn_about_betas(self.scheduler)
         if guidance_scale > 1:
-            self.warn_about_cut_text(negative_prompt)
+            self.warn_about_truncated_text(negative_prompt)
         interpolate = interpolate and output_type != "latent"
         if interpolate:
             flow_estimator = self.get_flow_estimator(flow_estimator)
 
+        self._guidance_scale, self._clip_skip, self._interrupt = guidance_scale, clip_skip, False
+        self._cross_attention_kwargs = cross_attention_kwargs
+        device = self._execution_device
         try:
-            # 2. Encode the prompt, prepare timesteps and latents, denoise
-            video = super().__call__(
-                prompt=prompt,
-                num_frames=num_frames,
-                height=height,
-                width=width,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                negative_prompt=negative_prompt,
-                num_videos_per_prompt=num_videos_per_prompt,
-                eta=eta,
-                generator=generator,
-                latents=latents,
-                prompt_embeds=prompt_embeds,
-                negative_prompt_embeds=negative_prompt_embeds,
-                ip_adapter_image=ip_adapter_image,
-                ip_adapter_image_embeds=ip_adapter_image_embeds,
-                output_type="latent",
-                return_dict=False,
-                cross_attention_kwargs=cross_attention_kwargs,
-                clip_skip=clip_skip,
-                callback_on_step_end=callback_on_step_end,
-                callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs or ()),
-                decode_chunk_size=decode_chunk_size,
-                **kwargs,
-            )[0]
-
-            if output_type != "latent":
-                # 3. Decode to frames in [0, 1]: flow means nothing on what the VAE overshoots
-                video = self.video_processor.denormalize(self.decode_latents(video, decode_chunk_size))
-
-                # 4. Interpolate
-                if interpolate and not self.interrupt:
-                    clips = [clip.transpose(0, 1) for clip in video]  # (num_frames, channels, height, width)
-                    clips = [interpolate_frames(clip, flow_estimator, sofp_mode=sofp_mode) for clip in clips]
-                    video = torch.stack([clip.transpose(0, 1) for clip in clips])
-
-                # 5. Post-process
-                video = self.video_processor.postprocess_video(
-                    video, output_type=output_type, do_denormalize=[False] * video.shape[2]
+            # 2. Encode the prompt, and the image of an IP-Adapter
+            embeds = self.encode_for_frames(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_frames)
+            added_cond_kwargs = None
+            if ip_adapter_image is not None or ip_adapter_image_embeds is not None:
+                image_embeds = self.prepare_ip_adapter_image_embeds(
+                    ip_adapter_image, ip_adapter_image_embeds, device, batch_size, self.do_classifier_free_guidance
                 )
+                added_cond_kwargs = {"image_embeds": image_embeds}
+
+            # 3. Prepare the timesteps
+            self.scheduler.set_timesteps(num_inference_steps, device=device)
+            timesteps = self.scheduler.timesteps
+
+            # 4. Prepare the latents
+            channels, dtype = self.unet.config.in_channels, embeds["prompt_embeds"].dtype
+            latents = self.prepare_latents(
+                batch_size, channels, num_frames, height, width, dtype, device, generator, latents
+            )
+
+            # 5. Denoise, several times with FreeInit, which sets timesteps of its own
+            def predict_noise(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
+                return self.unet(
+                    self.scheduler.scale_model_input(latents, timestep),
+                    timestep,
+                    encoder_hidden_states=embeds["prompt_embeds"],
+                    cross_attention_kwargs=self.cross_attention_kwargs,
+                    added_cond_kwargs=added_cond_kwargs,
+                ).sample
+
+            on_step = call_on_step_end(self, callback_on_step_end, tensor_inputs, embeds)
+            on_step = call_deprecated_callback(self, num_inference_steps, on_step, **kwargs)
+            for iteration in range(self.num_free_init_iters):
+                if self.free_init_enabled:
+                    latents, timesteps = self._apply_free_init(
+                        latents, iteration, num_inference_steps, device, latents.dtype, generator
+                    )
+                self._num_timesteps = len(timesteps)
+                latents = denoise(
+                    self.scheduler,
+                    latents,
+                    timesteps,
+                    guide_by_text(predict_noise, self),
+                    self.prepare_extra_step_kwargs(generator, eta),
+                    on_step,
+                    num_inference_steps=num_inference_steps,
+                    progress_bar=self.progress_bar,
+                    is_interrupted=lambda: self.interrupt,
+                )
+                if self.interrupt:
+                    break
+
+            video = latents
+            if output_type != "latent":
+                # 6. Decode to frames in [0, 1]
+                video = self.decode_frames(latents, decode_chunk_size)
+
+                # 7. Interpolate
+                if interpolate and not self.interrupt:
+                    video = map_clips(
+                        partial(interpolate_frames, flow_estimator=flow_estimator, sofp_mode=sofp_mode), video
+                    )
+
+                # 8. Post-process
+                video = self.postprocess_frames(video, output_type)
         finally:
-            # The parent did so before the VAE was used; without a second time an offloaded VAE would stay loaded.
             self.maybe_free_model_hooks()
 
         if not return_dict:
             return (video,)
         return AnimateDiffPipelineOutput(frames=video)
+
+    def encode_for_frames(
+        self,
+        prompt: str | list[str] | dict[int, str] | None,
+        negative_prompt: str | list[str] | None,
+        prompt_embeds: torch.Tensor | None,
+        negative_prompt_embeds: torch.Tensor | None,
+        num_frames: int,
+    ) -> dict[str, torch.Tensor | None]:
+        """
+        Encode prompts to embeddings that a callback may replace by name.
+
+        Returns:
+            `"prompt_embeds"`, what the UNet receives: a copy per frame, `(batch * num_frames, tokens, dim)`; twice
+            the batch under guidance, the negative half first. `"negative_prompt_embeds"`, `(batch, tokens, dim)`, or
+            `None` without guidance.
+        """
+        guided = self.do_classifier_free_guidance
+        arguments = {
+            "prompt": prompt,
+            "device": self._execution_device,
+            "do_classifier_free_guidance": guided,
+            "negative_prompt": negative_prompt,
+            "prompt_embeds": prompt_embeds,
+            "negative_prompt_embeds": negative_prompt_embeds,
+            "lora_scale": (self.cross_attention_kwargs or {}).get("scale"),
+            "clip_skip": self.clip_skip,
+        }
+        if self.free_noise_enabled:
+            embeds, negative_embeds = self._encode_prompt_free_noise(
+                num_frames=num_frames, num_videos_per_prompt=1, **arguments
+            )
+        else:
+            embeds, negative_embeds = self.encode_prompt(num_images_per_prompt=1, **arguments)
+            embeds = torch.cat([negative_embeds, embeds]) if guided else embeds
+            embeds = embeds.repeat_interleave(num_frames, dim=0)
+        return {"prompt_embeds": embeds, "negative_prompt_embeds": negative_embeds}

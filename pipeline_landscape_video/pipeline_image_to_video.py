@@ -4,8 +4,8 @@ As `pipeline.py`, this file and those that it imports relatively are all the cod
 exactly one pipeline class.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +24,31 @@ from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import retrieve_latents
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from .landscape_denoising import NoisePredictor, call_on_step_end, denoise
+from .landscape_first_frame_inpainting import FirstFrameInpainting
 from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames
-from .landscape_guidance import (
-    GUIDANCE_ORDERS,
-    as_list,
-    common_length,
-    guidance_branches,
-    list_stages,
-    stack_pictures,
-)
-from .landscape_held_frame import HeldFrame
+from .landscape_guidance import GUIDANCE_ORDERS, guidance_terms, guide_by_text_and_image
 from .landscape_image_retention import ImageRetention
 from .landscape_motion_attention import (
     build_motion_unet,
-    install_sparse_causal_attention,
-    installed_modes,
-    with_sparse_causal_attention,
+    ensure_configured_attention,
+    ensure_sparse_causal_attention,
 )
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
 from .landscape_pictures import FITS, match_colours, pictures_to_tensor
-from .landscape_pipeline_parts import BRANCH, OUTPUT_TYPES, LandscapePipelineParts, check_choices
+from .landscape_pipeline_mixin import (
+    BRANCH,
+    OUTPUT_TYPES,
+    LandscapePipelineMixin,
+    check_choices,
+    check_finite,
+    map_clips,
+)
+from .landscape_prompt_stages import as_list, check_stages, common_length, list_stages, stack_images
 from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
 
 
-class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline):
+class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
     """
     Pipeline for landscape-painting video from a picture and a text (DreamVideo), from either alone, in any number of
     stages.
@@ -182,7 +183,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
             ValueError: an argument is out of its range; the message names it.
             TypeError: `image` is no picture.
         """
-        # 1. Check everything that can be known before the first step
+        # 1. Check what can be checked before the first step
         check_choices(
             fit=(fit, FITS),
             guidance_order=(guidance_order, GUIDANCE_ORDERS),
@@ -190,119 +191,110 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
             sofp_mode=(sofp_mode, SOFP_MODES),
             flow_estimator=(None if callable(flow_estimator) else flow_estimator, (None, *FLOW_ESTIMATORS)),
         )
-        self.unet = with_sparse_causal_attention(self.unet, self.motion_adapter)  # someone may have assigned another
+        self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)  # `pipe.unet` may be a new one
         prepare_branch(self.image_retention, self.unet)
-        self.check_scales(guidance_scale, image_guidance_scale, retention_scale)
-        callback_on_step_end_tensor_inputs = callback_on_step_end_tensor_inputs or ()
-        for name in callback_on_step_end_tensor_inputs:
-            if name not in self._callback_tensor_inputs:
-                raise ValueError(
-                    f"`callback_on_step_end_tensor_inputs` has {name!r}, allowed are latents, prompt_embeds."
-                )
+        self.check_supported(retention_scale)
+        check_finite(
+            guidance_scale=guidance_scale, image_guidance_scale=image_guidance_scale, retention_scale=retention_scale
+        )
+        tensor_inputs = list(callback_on_step_end_tensor_inputs or ())
+        self.check_tensor_inputs(tensor_inputs)
         texts = list_stages(prompt, prompts)
         for text in texts:
-            self.check_numbers(text, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
+            self.check_inputs(text, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
         check_num_inference_steps(self.scheduler, num_inference_steps)
         warn_about_betas(self.scheduler)
-        self.check_stages(texts, image, retention_scale, latents, match_stage_colours and output_type == "latent")
+        check_stages(texts, image, retention_scale, latents, match_stage_colours and output_type == "latent")
         height = height or self.unet.config.sample_size * self.vae_scale_factor
         width = width or self.unet.config.sample_size * self.vae_scale_factor
-        pictures = None if image is None else pictures_to_tensor(image, height, width, fit)
-        batch_size = common_length(texts, pictures, negative_prompt)
+        images = None if image is None else pictures_to_tensor(image, height, width, fit)
+        batch_size = common_length(texts, images, negative_prompt)
         self.check_latents(latents, batch_size, num_frames, height, width)
-        self.warn_about_cut_text(negative_prompt)
+        self.warn_about_truncated_text(negative_prompt)
         interpolate = interpolate and output_type != "latent"
         if interpolate:
             flow_estimator = self.get_flow_estimator(flow_estimator)
 
         self._guidance_scale, self._clip_skip, self._interrupt = guidance_scale, clip_skip, False
         self._cross_attention_kwargs = cross_attention_kwargs
-        stages: list[torch.Tensor] = []
+        device = self._execution_device
+        clips: list[torch.Tensor] = []
         try:
-            # 2. Encode the texts of all stages, one for every branch of the guidance: what is too long is said now
-            sees = [retention_scale != 0 and (stage > 0 or pictures is not None) for stage in range(len(texts))]
-            branches_of = [
-                guidance_branches(guidance_scale, image_guidance_scale, text is not None, has_picture, guidance_order)
-                for text, has_picture in zip(texts, sees, strict=True)
+            # 2. Encode the texts of all stages; warnings about truncated ones come before the first step
+            sees_image = [retention_scale != 0 and (stage > 0 or images is not None) for stage in range(len(texts))]
+            terms_of_stages = [
+                guidance_terms(guidance_scale, image_guidance_scale, text is not None, has_image, guidance_order)
+                for text, has_image in zip(texts, sees_image, strict=True)
             ]
-            text_states = [
-                self.encode_texts(text, negative_prompt, batch_size, branches)
-                for text, branches in zip(texts, branches_of, strict=True)
+            embeds_of_stages = [
+                self.encode_for_frames(text, negative_prompt, batch_size, terms, num_frames)
+                for text, terms in zip(texts, terms_of_stages, strict=True)
             ]
-            for stage, branches in enumerate(branches_of):
-                self._stage = stage
-                # 3. Prepare texts, pictures, timesteps and latents, denoise
-                prompt_embeds = text_states[stage].repeat_interleave(num_frames, dim=0)  # one copy per frame
-                seen = pictures if sees[stage] else None
-                shown = stack_pictures(seen, branches, (batch_size, 3, height, width)).to(self._execution_device)
-                self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-                sample = self.prepare_latents(
-                    batch_size,
-                    self.unet.config.in_channels,
-                    num_frames,
-                    height,
-                    width,
-                    prompt_embeds.dtype,
-                    self._execution_device,
-                    generator,
-                    latents,
-                )
-                extra = self.prepare_extra_step_kwargs(generator, eta)
+            for self._stage, (terms, embeds) in enumerate(zip(terms_of_stages, embeds_of_stages, strict=True)):
+                # 3. Prepare the timesteps
+                self.scheduler.set_timesteps(num_inference_steps, device=device)
                 timesteps = self.scheduler.timesteps
-                self._num_timesteps = len(timesteps)
-                held = None
-                if hold_first_frame and seen is not None:
-                    held = HeldFrame(self.scheduler, self.encode_pictures(seen, sample), sample[:, :, :1])
-                    sample = held.put_into(sample, step=0)
-                with self.progress_bar(total=len(timesteps)) as progress_bar:
-                    for step, timestep in enumerate(timesteps):
-                        if self.interrupt:
-                            break
-                        noise_pred = self.predict_noise(
-                            sample, timestep, prompt_embeds, shown, list(branches.values()), retention_scale
-                        )
-                        sample = self.scheduler.step(noise_pred, timestep, sample, **extra).prev_sample
-                        if held is not None:
-                            sample = held.put_into(sample, step + 1)
-                        if callback_on_step_end is not None:
-                            tensors = {"latents": sample, "prompt_embeds": prompt_embeds}
-                            given = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                            changed = callback_on_step_end(self, step, timestep, given)
-                            sample = changed.pop("latents", sample)
-                            prompt_embeds = changed.pop("prompt_embeds", prompt_embeds)
-                        progress_bar.update()
 
-                # 4. Decode to frames in [0, 1]; the last one is what the next stage begins with
-                is_last = stage == len(texts) - 1 or self.interrupt
-                if output_type == "latent":
-                    clip, end = sample, sample[:, :, -1:]
-                    end = None if is_last else self.video_processor.denormalize(self.decode_latents(end, 1))
-                else:
-                    clip = self.video_processor.denormalize(self.decode_latents(sample, decode_chunk_size))
-                    if match_stage_colours and stages:
-                        clip = torch.stack(
-                            [
-                                match_colours(one.transpose(0, 1), picture / 2 + 0.5).transpose(0, 1)
-                                for one, picture in zip(clip, pictures, strict=True)
-                            ]
+                # 4. Prepare the latents, and the images that condition them
+                channels, dtype = self.unet.config.in_channels, embeds["prompt_embeds"].dtype
+                sample = self.prepare_latents(
+                    batch_size, channels, num_frames, height, width, dtype, device, generator, latents
+                )
+                stage_images = images if sees_image[self.stage] else None
+                inpainting = None
+                if hold_first_frame and stage_images is not None:
+                    clean = self.encode_images(stage_images, sample)
+                    inpainting = FirstFrameInpainting(self.scheduler, clean, sample[:, :, :1])
+                stacked = stack_images(stage_images, terms, (batch_size, 3, height, width)).to(device)
+
+                # 5. Denoise, several times with FreeInit, which sets timesteps of its own
+                predict_noise = self.noise_predictor(embeds, stacked, list(terms.values()), retention_scale)
+                on_step = call_on_step_end(self, callback_on_step_end, tensor_inputs, embeds)
+                for iteration in range(self.num_free_init_iters):
+                    if self.free_init_enabled:
+                        sample, timesteps = self._apply_free_init(
+                            sample, iteration, num_inference_steps, device, sample.dtype, generator
                         )
+                    self._num_timesteps = len(timesteps)
+                    sample = denoise(
+                        self.scheduler,
+                        sample if inpainting is None else inpainting.replace(sample, step=0),
+                        timesteps,
+                        predict_noise,
+                        self.prepare_extra_step_kwargs(generator, eta),
+                        on_step if inpainting is None else inpainting.before(on_step),
+                        num_inference_steps=num_inference_steps,
+                        progress_bar=self.progress_bar,
+                        is_interrupted=lambda: self.interrupt,
+                    )
+                    if self.interrupt:
+                        break
+
+                # 6. Decode to frames in [0, 1]; the last frame is the image of the next stage
+                is_last = self.stage == len(texts) - 1 or self.interrupt
+                if output_type == "latent":
+                    clip, end = sample, None if is_last else self.decode_frames(sample[:, :, -1:], 1)
+                else:
+                    clip = self.decode_frames(sample, decode_chunk_size)
+                    if match_stage_colours and clips:
+                        clip = map_clips(match_colours, clip, images / 2 + 0.5)
                     end = clip[:, :, -1:]
-                stages.append(clip[:, :, 1:] if drop_duplicate_frame and stages else clip)
+                clips.append(clip[:, :, 1:] if drop_duplicate_frame and clips else clip)
                 self.maybe_free_model_hooks()
                 if is_last:
                     break
-                pictures = end[:, :, 0] * 2 - 1
-            video = torch.cat(stages, dim=2)
+                images = end[:, :, 0] * 2 - 1
+            video = torch.cat(clips, dim=2)
 
-            # 5. Interpolate and post-process
+            # 7. Interpolate
             if interpolate and not self.interrupt:
-                clips = [clip.transpose(0, 1) for clip in video]  # (num_frames, channels, height, width)
-                clips = [interpolate_frames(clip, flow_estimator, sofp_mode=sofp_mode) for clip in clips]
-                video = torch.stack([clip.transpose(0, 1) for clip in clips])
-            if output_type != "latent":
-                video = self.video_processor.postprocess_video(
-                    video, output_type=output_type, do_denormalize=[False] * video.shape[2]
+                video = map_clips(
+                    partial(interpolate_frames, flow_estimator=flow_estimator, sofp_mode=sofp_mode), video
                 )
+
+            # 8. Post-process
+            if output_type != "latent":
+                video = self.postprocess_frames(video, output_type)
         finally:
             self.maybe_free_model_hooks()
 
@@ -312,112 +304,109 @@ class LandscapeImageToVideoPipeline(LandscapePipelineParts, AnimateDiffPipeline)
 
     @property
     def stage(self) -> int:
-        """Which stage is computed, from 0 on."""
+        """Index of the prompt stage that is being sampled, from 0."""
         return self._stage
 
     @property
-    def motion_positions(self) -> int:
-        """The most frames of one stage."""
+    def max_num_frames(self) -> int:
+        """Largest number of frames in one stage: the fewest positions of the UNet and the retention branch."""
         models = [model for model in (self.unet, self.image_retention) if model is not None]
         return min(model.config.motion_max_seq_length for model in models)
 
-    def predict_noise(
+    def noise_predictor(
         self,
-        sample: torch.Tensor,
-        timestep: torch.Tensor,
-        prompt_embeds: torch.Tensor,
-        pictures: torch.Tensor,
+        embeds: dict[str, torch.Tensor],
+        images: torch.Tensor,
         coefficients: list[float],
         retention_scale: float,
-    ) -> torch.Tensor:
-        """The guided noise prediction for `sample`, all branches of the guidance in one batch."""
-        batch = self.scheduler.scale_model_input(torch.cat([sample] * len(coefficients)), timestep)
-        residuals = {}
-        if retention_scale != 0:
-            down, mid = self.image_retention(batch, timestep, prompt_embeds, pictures, retention_scale)
-            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
-        noise_pred = self.unet(
-            batch,
-            timestep,
-            encoder_hidden_states=prompt_embeds,
-            cross_attention_kwargs=self._cross_attention_kwargs,
-            **residuals,
-        ).sample
-        # In float32: large coefficients of opposite signs would lose the last digits of float16.
-        parts = noise_pred.float().chunk(len(coefficients))
-        return sum(coefficient * part for coefficient, part in zip(coefficients, parts, strict=True)).to(sample.dtype)
+    ) -> NoisePredictor:
+        """
+        Return the predictor of guided noise: all guidance terms in one batch, through retention branch and UNet.
 
-    def encode_pictures(self, pictures: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
-        """The latents of the pictures, as one frame of `sample` each: `(batch, channels, 1, height, width)`."""
-        encoded = self.vae.encode(pictures.to(self._execution_device, self.vae.dtype))
+        Args:
+            embeds: `"prompt_embeds"`, `(terms * batch * num_frames, tokens, dim)`, read in every step.
+            images: Image of each term and clip, `(terms * batch, 3, height, width)` in [-1, 1].
+            coefficients: Coefficient of each guidance term.
+            retention_scale: Factor of the branch's residuals.
+        """
+
+        def predict_noise(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
+            latents = self.scheduler.scale_model_input(latents, timestep)
+            prompt_embeds, residuals = embeds["prompt_embeds"], {}
+            if retention_scale != 0:
+                down, mid = self.image_retention(latents, timestep, prompt_embeds, images, retention_scale)
+                residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+            return self.unet(
+                latents,
+                timestep,
+                encoder_hidden_states=prompt_embeds,
+                cross_attention_kwargs=self.cross_attention_kwargs,
+                **residuals,
+            ).sample
+
+        return guide_by_text_and_image(predict_noise, coefficients)
+
+    def encode_images(self, images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """Encode images to one frame each, `(batch, channels, 1, height, width)`, for clips like `latents`."""
+        encoded = self.vae.encode(images.to(self._execution_device, self.vae.dtype))
         encoded = retrieve_latents(encoded, sample_mode="argmax")[:, :, None] * self.vae.config.scaling_factor
-        return encoded.to(sample.dtype).expand(len(sample), -1, -1, -1, -1)
+        return encoded.to(latents.dtype).expand(len(latents), -1, -1, -1, -1)
 
-    def encode_texts(
+    def encode_for_frames(
         self,
         text: str | list[str] | None,
         negative_prompt: str | list[str] | None,
         batch_size: int,
-        branches: dict[tuple[bool, bool], float],
-    ) -> torch.Tensor:
-        """Text states `(branches * batch, tokens, dim)`; the null text is `negative_prompt`, empty without one."""
+        terms: Iterable[tuple[bool, bool]],
+        num_frames: int,
+    ) -> dict[str, torch.Tensor]:
+        """
+        Encode the texts of one stage to embeddings that a callback may replace by name.
+
+        Args:
+            text: One text for all clips, one per clip, or `None` for the null text.
+            negative_prompt: The null text; empty if `None`.
+            batch_size: Number of clips.
+            terms: (sees the text, sees the image) of each guidance term.
+            num_frames: Number of frames per clip.
+
+        Returns:
+            `"prompt_embeds"`, a copy per term, clip and frame, `(terms * batch * num_frames, tokens, dim)`.
+        """
         null = as_list(negative_prompt or "", batch_size)
-        lora_scale = (self._cross_attention_kwargs or {}).get("scale")
         with_text, without = self.encode_prompt(
             null if text is None else as_list(text, batch_size),
             self._execution_device,
             1,
             True,
             null,
-            lora_scale=lora_scale,
-            clip_skip=self._clip_skip,
+            lora_scale=(self.cross_attention_kwargs or {}).get("scale"),
+            clip_skip=self.clip_skip,
         )
-        return torch.cat([with_text if has_text else without for has_text, _ in branches])
+        embeds = torch.cat([with_text if has_text else without for has_text, _ in terms])
+        return {"prompt_embeds": embeds.repeat_interleave(num_frames, dim=0)}
 
-    def check_scales(self, guidance_scale: float, image_guidance_scale: float, retention_scale: float) -> None:
-        """Raise a `ValueError` for a scale that is no number, and for a branch or a mode that is missing."""
-        scales = {"guidance_scale": guidance_scale, "image_guidance_scale": image_guidance_scale}
-        for name, scale in {**scales, "retention_scale": retention_scale}.items():
-            if not math.isfinite(scale):
-                raise ValueError(f"`{name}` is {scale}, must be a finite number.")
+    def check_supported(self, retention_scale: float) -> None:
+        """
+        Check that this pipeline can work with its components and settings.
+
+        Raises:
+            ValueError: The retention branch is missing or of another VAE, or FreeNoise or an IP-Adapter is active.
+        """
         if self.image_retention is None and retention_scale != 0:
-            raise ValueError("this pipeline has no `image_retention`; give it one, or `retention_scale=0`.")
-        if self.image_retention is not None and self.image_retention.image_factor != self.vae_scale_factor:
+            raise ValueError("`image_retention` must be a component of this pipeline, or `retention_scale` must be 0.")
+        if self.image_retention is not None:
+            self.image_retention.check_image_factor(self.vae_scale_factor)
+        if self.free_noise_enabled:
             raise ValueError(
-                f"`image_retention` is for pictures {self.image_retention.image_factor} times as large as the latents,"
-                f" but those of this VAE are {self.vae_scale_factor} times as large."
+                "FreeNoise is not supported with images; call `pipe.disable_free_noise()` and pass `prompts`."
             )
-        if self.free_noise_enabled or self.free_init_enabled:
-            raise ValueError("FreeNoise and FreeInit know nothing of pictures; disable them, and use `prompts`.")
         if self.unet.config.encoder_hid_dim_type == "ip_image_proj":
-            raise ValueError("this pipeline takes no IP-Adapter; call `pipe.unload_ip_adapter()`.")
-
-    def check_stages(
-        self,
-        texts: list[str | list[str] | None],
-        image: Any,
-        retention_scale: float,
-        latents: torch.Tensor | None,
-        colours_of_latents: bool,
-    ) -> None:
-        """Raise a `ValueError` for arguments that contradict each other."""
-        if texts == [None] and image is None:
-            raise ValueError("there is neither a `prompt` nor an `image`; give one or both.")
-        if texts == [None] and retention_scale == 0:
-            raise ValueError("`retention_scale` is 0, so that the `image` is not seen, and there is no `prompt`.")
-        if len(texts) > 1 and retention_scale == 0:
-            raise ValueError("`retention_scale` is 0, so that a stage would not see the end of the one before.")
-        if len(texts) > 1 and latents is not None:
-            raise ValueError(f"`latents` are for one stage, but there are {len(texts)} `prompts`.")
-        if colours_of_latents:
-            raise ValueError("`match_stage_colours` needs frames, but `output_type` is 'latent'.")
+            raise ValueError("IP-Adapters are not supported with images; call `pipe.unload_ip_adapter()`.")
 
 
 def prepare_branch(branch: ImageRetention | None, unet: UNetMotionModel | None) -> None:
-    """Check that a branch is for this UNet, and make it attend as its config says."""
-    if branch is None or unet is None:
-        return
-    branch.check_fits(unet)
-    mode = branch.config.sparse_causal_mode
-    if installed_modes(branch) != {mode}:  # again and again, a compiled branch would be compiled anew
-        install_sparse_causal_attention(branch, mode)
+    """Check that a retention branch fits this UNet, and install the attention that its config names."""
+    if branch is not None and unet is not None:
+        branch.check_fits(unet)
+        ensure_configured_attention(branch)

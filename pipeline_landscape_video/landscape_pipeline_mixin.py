@@ -1,0 +1,262 @@
+"""Share loading, argument checks, flow estimators and FreeNoise between the pipelines."""
+
+import difflib
+import inspect
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+PIPELINES = ("LandscapeVideoPipeline", "LandscapeImageToVideoPipeline")
+BRANCH = "image_retention"  # component of the image-to-video pipeline only
+
+
+class LandscapePipelineMixin:
+    """
+    Methods for subclasses of `AnimateDiffPipeline`.
+
+    It precedes `AnimateDiffPipeline` among the bases. The `__init__` of the subclass sets `_flow_estimators` to a
+    `FlowEstimatorCache`.
+    """
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """
+        Read a `model_index.json`, from a folder or the Hub.
+
+        An index that names its own copy of one of our classes gets this class, and its code does not run. Components
+        that this class does not have are left out.
+        """
+        config = super()._dict_from_json_file(json_file, *args, **kwargs)
+        if isinstance(config.get("_class_name"), list) and config["_class_name"][1] in PIPELINES:
+            config["_class_name"] = cls.__name__
+        if BRANCH not in inspect.signature(cls.__init__).parameters:
+            config.pop(BRANCH, None)
+        return config
+
+    @property
+    def max_num_frames(self) -> int:
+        """Largest number of frames in one clip: the positions of the motion modules."""
+        return self.unet.config.motion_max_seq_length
+
+    @property
+    def num_free_init_iters(self) -> int:
+        """Number of runs of the denoising loop: 1 without FreeInit."""
+        return self._free_init_num_iters if self.free_init_enabled else 1
+
+    def check_inputs(
+        self,
+        prompt: str | list[str] | dict[int, str] | None,
+        num_frames: int,
+        height: int | None,
+        width: int | None,
+        num_inference_steps: int,
+        eta: float,
+        decode_chunk_size: int,
+    ) -> None:
+        """
+        Check the arguments that both pipelines take.
+
+        Raises:
+            ValueError: An argument cannot work with these models; the message names it.
+        """
+        if not isinstance(prompt, str | list | dict | None):
+            raise ValueError(f"`prompt` must be a string or a list of strings, got {prompt!r}.")
+        if prompt is not None and len(prompt) == 0 and not isinstance(prompt, str):
+            raise ValueError("`prompt` must hold at least one string, got an empty list.")
+        counts = {
+            "num_frames": num_frames,
+            "num_inference_steps": num_inference_steps,
+            "decode_chunk_size": decode_chunk_size,
+        }
+        for name, number in counts.items():
+            if not isinstance(number, Integral) or number < 1:
+                raise ValueError(f"`{name}` must be a whole number of at least 1, got {number}.")
+        if not 0 <= eta <= 1:  # DDIM would take the root of a negative number
+            raise ValueError(f"`eta` must be between 0 and 1, got {eta}.")
+        multiple = math.lcm(8, self.vae_scale_factor)
+        for name, size in (("height", height), ("width", width)):
+            if size is not None and (size <= 0 or size % multiple != 0):
+                raise ValueError(f"`{name}` must be a positive multiple of {multiple}, got {size}.")
+        name, frames = "num_frames", num_frames
+        if self.free_noise_enabled:  # FreeNoise samples any number of frames in windows of `context_length`
+            name, frames = "context_length", self._free_noise_context_length
+        if frames > self.max_num_frames:
+            raise ValueError(
+                f"`{name}` must be at most {self.max_num_frames}, the positions of this motion adapter, got {frames}."
+            )
+
+    def check_latents(
+        self, latents: torch.Tensor | None, batch_size: int, num_frames: int, height: int | None, width: int | None
+    ) -> None:
+        """
+        Check the shape of initial latents. FreeNoise repeats them, so any number of frames will do there.
+
+        Raises:
+            ValueError: The shape differs from that of the clips.
+        """
+        if latents is None:
+            return
+        given, sample_size = tuple(latents.shape), self.unet.config.sample_size
+        sides = [sample_size if side is None else side // self.vae_scale_factor for side in (height, width)]
+        frames = given[2] if self.free_noise_enabled and len(given) == 5 else num_frames
+        expected = (batch_size, self.unet.config.in_channels, frames, *sides)
+        if given != expected:
+            raise ValueError(
+                f"`latents` must have the shape {expected}, (batch, channels, num_frames, height /"
+                f" {self.vae_scale_factor}, width / {self.vae_scale_factor}), got {given}."
+            )
+
+    def check_tensor_inputs(self, names: list[str]) -> None:
+        """
+        Check the names of the tensors that a callback asks for.
+
+        Raises:
+            ValueError: A name is not among `_callback_tensor_inputs`.
+        """
+        for name in names:
+            if name not in self._callback_tensor_inputs:
+                allowed = ", ".join(self._callback_tensor_inputs)
+                raise ValueError(f"`callback_on_step_end_tensor_inputs` must be among {allowed}, got {name!r}.")
+
+    def warn_about_truncated_text(self, text: str | list[str] | dict[int, str] | None) -> None:
+        """Log the part of a negative prompt that the tokenizer cuts off. diffusers does so for the prompt only."""
+        texts = [text] if isinstance(text, str) else list(text.values()) if isinstance(text, dict) else text or []
+        for one in texts:  # empty for a pipeline without a tokenizer, which takes embeddings only
+            tokens, limit = self.tokenizer(one).input_ids, self.tokenizer.model_max_length
+            if len(tokens) > limit:
+                lost = self.tokenizer.decode(tokens[limit - 1 : -1])
+                logger.warning("`negative_prompt` was truncated after %d tokens; this part is lost: %r", limit, lost)
+
+    def prepare_extra_step_kwargs(self, generator: torch.Generator | None, eta: float) -> dict[str, Any]:
+        """
+        Return the keyword arguments of `scheduler.step`, with an `eta` of 1 reduced by a millionth.
+
+        From pure noise (`rescale_betas_zero_snr`), the DDIM step with `eta=1` takes the root of a number that is 0
+        but may round below it. With 3, 6 or 12 steps of the schedule of shanshui-tiny, frames would be NaN.
+        """
+        return super().prepare_extra_step_kwargs(generator, 1 - 1e-6 if eta == 1 else eta)
+
+    def decode_frames(self, latents: torch.Tensor, decode_chunk_size: int) -> torch.Tensor:
+        """
+        Decode latents to frames, `(batch, 3, num_frames, height, width)`.
+
+        Values are clamped to [0, 1]: the VAE exceeds this range, and flow estimators expect it.
+        """
+        return self.video_processor.denormalize(self.decode_latents(latents, decode_chunk_size))
+
+    def postprocess_frames(self, video: torch.Tensor, output_type: str) -> Any:
+        """Convert decoded frames in [0, 1], `(batch, 3, num_frames, height, width)`, to `output_type`."""
+        return self.video_processor.postprocess_video(
+            video, output_type=output_type, do_denormalize=[False] * video.shape[2]
+        )
+
+    def get_flow_estimator(self, flow_estimator: Any, weights: str | Path | None = None) -> Callable:
+        """
+        Return the flow estimator for a name or `None`, or `flow_estimator` itself if it is a callable.
+
+        It is created at the first call and again after the pipeline has moved to another device or dtype.
+
+        Args:
+            flow_estimator: One of `FLOW_ESTIMATORS`, `None` or a callable.
+            weights: Weights of RAFT, see `load_flow_estimator`.
+        """
+        if callable(flow_estimator):
+            return flow_estimator
+        return self._flow_estimators.get(flow_estimator, weights, self._execution_device, self.vae.dtype)
+
+    def enable_free_noise(self, context_length: int | None = 16, *args: Any, **kwargs: Any) -> None:
+        """
+        Enable FreeNoise, as in diffusers, also for a motion UNet without an adapter.
+
+        Args:
+            context_length: Frames per window. `None` takes `max_num_frames`.
+            *args: Further arguments of the method in diffusers.
+            **kwargs: Further keyword arguments of the method in diffusers.
+        """
+        adapter, self.motion_adapter = self.motion_adapter, self.motion_adapter or self.unet
+        try:
+            super().enable_free_noise(context_length or self.max_num_frames, *args, **kwargs)
+        finally:
+            self.motion_adapter = adapter
+
+    def disable_free_noise(self) -> None:
+        """Disable FreeNoise. The method in diffusers fails on a mid block without motion modules, our default."""
+        self._free_noise_context_length = None
+        for block in (*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks):
+            if hasattr(block, "motion_modules"):
+                self._disable_free_noise_in_block(block)
+
+    def enable_free_noise_split_inference(self, spatial_split_size: int = 256, temporal_split_size: int = 16) -> None:
+        """Enable split inference, as in diffusers. A mid block without motion modules cannot be split and is kept."""
+        mid_block = self.unet.mid_block
+        if not hasattr(mid_block, "motion_modules"):
+            self.unet.mid_block = None  # hide it from the method in diffusers
+        try:
+            super().enable_free_noise_split_inference(spatial_split_size, temporal_split_size)
+        finally:
+            self.unet.mid_block = mid_block
+
+
+def check_keywords(keywords: dict[str, Any], call: Callable) -> None:
+    """
+    Refuse keywords that `call` does not know, such as `interpolat=False`.
+
+    Raises:
+        TypeError: A keyword is unknown; the message suggests a similar one.
+    """
+    for name in keywords:
+        if name not in ("callback", "callback_steps"):  # deprecated in diffusers, but still accepted
+            close = difflib.get_close_matches(name, inspect.signature(call).parameters, n=1)
+            hint = f"; did you mean `{close[0]}`?" if close else "."
+            raise TypeError(f"the pipeline got an unknown keyword `{name}`{hint}")
+
+
+def check_choices(**choices: tuple[Any, Sequence[str | None]]) -> None:
+    """
+    Check arguments that take one of a few values.
+
+    Args:
+        **choices: `(value, allowed values)` by the name of the argument.
+
+    Raises:
+        ValueError: A value is not allowed.
+    """
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            words = ", ".join(word for word in allowed if word is not None)
+            raise ValueError(f"`{name}` must be one of {words}, got {value!r}.")
+
+
+def check_finite(**numbers: float) -> None:
+    """
+    Check numbers by the name of their argument.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"`{name}` must be a finite number, got {number}.")
+
+
+def map_clips(function: Callable[..., torch.Tensor], video: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    """
+    Apply a function to each clip of a batch.
+
+    Args:
+        function: Function from a clip, `(num_frames, 3, height, width)`, and one entry of each of `others` to a clip.
+        video: Clips, `(batch, 3, num_frames, height, width)`.
+        *others: Tensors with one entry per clip.
+    """
+    clips = [function(clip.transpose(0, 1), *rest) for clip, *rest in zip(video, *others, strict=True)]
+    return torch.stack([clip.transpose(0, 1) for clip in clips])
