@@ -23,10 +23,12 @@ from retention_models import build_image_to_video, fuse_projections
 
 CODE_FILES = {
     "pipeline.py",
+    "landscape_denoising.py",
     "landscape_flow_interpolation.py",
+    "landscape_guidance.py",
     "landscape_motion_attention.py",
     "landscape_optical_flow.py",
-    "landscape_pipeline_parts.py",
+    "landscape_pipeline_mixin.py",
     "landscape_scheduler.py",
 }
 FOLDERS = {"vae", "text_encoder", "tokenizer", "unet", "motion_adapter", "scheduler"}
@@ -67,8 +69,8 @@ def test_folder_holds_code_and_each_weight_once(tiny_pipeline, tmp_path):
 def test_folder_with_a_branch_holds_both_pipelines_and_the_branch_with_its_class(tmp_path):
     pipe = build_image_to_video()
     export_pipeline(pipe, tmp_path / "export", dtype=torch.float16)
-    pictures = {"pipeline_image_to_video.py", "landscape_guidance.py", "landscape_pictures.py"}
-    pictures |= {"landscape_held_frame.py", "landscape_image_retention.py", "image_retention"}
+    pictures = {"pipeline_image_to_video.py", "landscape_prompt_stages.py", "landscape_pictures.py"}
+    pictures |= {"landscape_first_frame_inpainting.py", "landscape_image_retention.py", "image_retention"}
     assert names(tmp_path / "export") == CODE_FILES | FOLDERS | pictures | {"model_index.json"}
     assert names(tmp_path / "export" / "image_retention") == {
         "config.json",

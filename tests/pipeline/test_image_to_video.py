@@ -8,7 +8,7 @@ from PIL import Image
 
 from pipeline_calls import Steps, sample, still
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
-from pipeline_landscape_video.landscape_guidance import guidance_branches
+from pipeline_landscape_video.landscape_guidance import guidance_terms
 from pipeline_landscape_video.landscape_pictures import pictures_to_tensor
 from retention_models import branch_for, build_image_to_video, learnt, painting
 
@@ -36,27 +36,27 @@ class Batches(Steps):
 
 
 def test_coefficients_of_the_guidance():
-    assert guidance_branches(8, 1.5, True, True) == {(False, False): -7, (True, False): 6.5, (True, True): 1.5}
-    assert guidance_branches(3, 3, True, True) == {(False, False): -2, (True, True): 3}  # joint guidance
-    assert guidance_branches(1, 1, True, True) == {(True, True): 1}
-    assert guidance_branches(8, 0, True, True) == {(False, False): -7, (True, False): 8}
-    assert guidance_branches(1, 1.5, True, True) == {(True, False): -0.5, (True, True): 1.5}
-    assert guidance_branches(8.3, 1.7, True, False) == {(False, False): 1 - 8.3, (True, False): 8.3}
-    assert guidance_branches(8.3, 1.7, False, True) == {(False, False): 1 - 1.7, (False, True): 1.7}
-    assert guidance_branches(8.3, 1.7, False, False) == {(False, False): 1}
+    assert guidance_terms(8, 1.5, True, True) == {(False, False): -7, (True, False): 6.5, (True, True): 1.5}
+    assert guidance_terms(3, 3, True, True) == {(False, False): -2, (True, True): 3}  # joint guidance
+    assert guidance_terms(1, 1, True, True) == {(True, True): 1}
+    assert guidance_terms(8, 0, True, True) == {(False, False): -7, (True, False): 8}
+    assert guidance_terms(1, 1.5, True, True) == {(True, False): -0.5, (True, True): 1.5}
+    assert guidance_terms(8.3, 1.7, True, False) == {(False, False): 1 - 8.3, (True, False): 8.3}
+    assert guidance_terms(8.3, 1.7, False, True) == {(False, False): 1 - 1.7, (False, True): 1.7}
+    assert guidance_terms(8.3, 1.7, False, False) == {(False, False): 1}
 
 
 def test_coefficients_of_the_guidance_with_the_picture_first():
     def coefficients(*arguments):
-        return guidance_branches(*arguments, "picture_first")
+        return guidance_terms(*arguments, "picture_first")
 
     assert coefficients(8, 1.5, True, True) == {(False, False): -0.5, (False, True): -6.5, (True, True): 8}
-    assert coefficients(3, 3, True, True) == guidance_branches(3, 3, True, True)
+    assert coefficients(3, 3, True, True) == guidance_terms(3, 3, True, True)
     assert coefficients(1, 1, True, True) == {(True, True): 1}
     assert coefficients(0, 1.5, True, True) == {(False, False): -0.5, (False, True): 1.5}
     assert coefficients(8, 1, True, True) == {(False, True): -7, (True, True): 8}
     for has_text, has_image in ((True, False), (False, True), (False, False)):
-        assert coefficients(8.3, 1.7, has_text, has_image) == guidance_branches(8.3, 1.7, has_text, has_image)
+        assert coefficients(8.3, 1.7, has_text, has_image) == guidance_terms(8.3, 1.7, has_text, has_image)
 
 
 @torch.no_grad()
@@ -66,8 +66,8 @@ def test_the_guided_prediction_is_equation_five_or_that_of_instruct_pix2pix(guid
     pipe._cross_attention_kwargs = pipe._clip_skip = None
     latents = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     picture, white = torch.rand(1, 3, 64, 64) * 2 - 1, torch.ones(1, 3, 64, 64)
-    text = pipe.encode_texts("boat", None, 1, {(True, True): 1.0}).repeat_interleave(4, dim=0)
-    null = pipe.encode_texts("boat", None, 1, {(False, False): 1.0}).repeat_interleave(4, dim=0)
+    text = pipe.encode_for_frames("boat", None, 1, [(True, True)], num_frames=4)["prompt_embeds"]
+    null = pipe.encode_for_frames("boat", None, 1, [(False, False)], num_frames=4)["prompt_embeds"]
 
     def f(states, image):
         down, mid = pipe.image_retention(latents, 500, states, image)
@@ -83,15 +83,10 @@ def test_the_guided_prediction_is_equation_five_or_that_of_instruct_pix2pix(guid
     else:
         states, pictures = [null, null, text], [white, picture, picture]
         expected = nothing + 1.5 * (by_picture - nothing) + 8 * (by_both - by_picture)
-    branches = guidance_branches(8, 1.5, True, True, guidance_order)
-    guided = pipe.predict_noise(
-        latents,
-        torch.tensor(500),
-        torch.cat(states),
-        torch.cat(pictures),
-        list(branches.values()),
-        1.0,
-    )
+    terms = guidance_terms(8, 1.5, True, True, guidance_order)
+    embeds = {"prompt_embeds": torch.cat(states)}
+    predict_noise = pipe.noise_predictor(embeds, torch.cat(pictures), list(terms.values()), retention_scale=1.0)
+    guided = predict_noise(latents, torch.tensor(500), 0)
     torch.testing.assert_close(guided, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -382,36 +377,42 @@ def test_a_branch_that_attends_as_it_should_is_not_touched():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"prompt": None, "image": None}, "neither a `prompt` nor an `image`"),
-        ({"prompts": ["mist"]}, "a `prompt` besides the `prompts`"),
-        ({"prompt": None, "prompts": []}, r"`prompts` is \[\], must be a list"),
-        ({"prompt": None, "prompts": "mist"}, "`prompts` is 'mist', must be a list"),
-        ({"prompt": None, "prompts": [None]}, r"`prompts` has None, must be a text"),
-        ({"prompt": []}, "`prompt` is empty"),
-        ({"prompt": ["mist"] * 3, "image": [painting()] * 2}, "are lists of 2, 3; there must be one for all"),
+        ({"prompt": None, "image": None}, "`prompt` or `image` must be given, got neither"),
+        ({"prompts": ["mist"]}, "`prompt` must be None when `prompts` is given"),
+        ({"prompt": None, "prompts": []}, r"`prompts` must be a list with the text of each stage, got \[\]"),
+        ({"prompt": None, "prompts": "mist"}, "`prompts` must be a list with the text of each stage, got 'mist'"),
+        ({"prompt": None, "prompts": [None]}, "`prompts` must hold a string per stage, .* got None for a stage"),
+        ({"prompt": []}, "`prompt` must hold at least one string, got an empty list"),
+        (
+            {"prompt": ["mist"] * 3, "image": [painting()] * 2},
+            "must have one entry for all clips or one per clip, got lists of 2, 3",
+        ),
         ({"prompt": None, "prompts": ["mist", "rain"], "retention_scale": 0.0}, "would not see the end"),
-        ({"prompt": None, "prompts": ["mist", "rain"], "latents": torch.zeros(1, 4, 4, 8, 8)}, "are for one stage"),
+        (
+            {"prompt": None, "prompts": ["mist", "rain"], "latents": torch.zeros(1, 4, 4, 8, 8)},
+            "`latents` must be None with several stages, got 2 `prompts`",
+        ),
         ({"output_type": "latent", "match_stage_colours": True}, "`match_stage_colours` needs frames"),
-        ({"guidance_order": "both"}, "`guidance_order` is 'both', must be one of text_first, picture_first"),
-        ({"fit": "stretch"}, "`fit` is 'stretch', must be one of crop, pad"),
-        ({"output_type": "gif"}, "`output_type` is 'gif', must be one of pil"),
-        ({"sofp_mode": "cubic"}, "`sofp_mode` is 'cubic'"),
-        ({"flow_estimator": "farneback"}, "`flow_estimator` is 'farneback'"),
-        ({"image_guidance_scale": float("nan")}, "`image_guidance_scale` is nan"),
-        ({"retention_scale": float("inf")}, "`retention_scale` is inf"),
-        ({"num_frames": 33}, "`num_frames` is 33, .* at most 32"),
-        ({"num_inference_steps": 0}, "`num_inference_steps` is 0"),
-        ({"height": 60}, "`height` is 60, must be a positive multiple of 8"),
-        ({"latents": torch.zeros(1, 4, 5, 8, 8)}, r"are \(1, 4, 5, 8, 8\), must be \(1, 4, 4, 8, 8\)"),
-        ({"image": [painting()] * 2, "latents": torch.zeros(1, 4, 4, 8, 8)}, r"must be \(2, 4, 4, 8, 8\)"),
-        ({"prompt": None, "retention_scale": 0}, "the `image` is not seen, and there is no `prompt`"),
-        ({"prompt": ("mist", "rain")}, r"`prompt` is \('mist', 'rain'\), must be a text or a list of them"),
-        ({"negative_prompt": ("mist",)}, r"`negative_prompt` is \('mist',\), must be a text or a list of them"),
-        ({"eta": -0.1}, "`eta` is -0.1, must be between 0 and 1"),
-        ({"decode_chunk_size": 0}, "`decode_chunk_size` is 0"),
+        ({"guidance_order": "both"}, "`guidance_order` must be one of text_first, picture_first, got 'both'"),
+        ({"fit": "stretch"}, "`fit` must be one of crop, pad, got 'stretch'"),
+        ({"output_type": "gif"}, "`output_type` must be one of pil, np, pt, latent, got 'gif'"),
+        ({"sofp_mode": "cubic"}, "`sofp_mode` must be one of .*, got 'cubic'"),
+        ({"flow_estimator": "farneback"}, "`flow_estimator` must be one of .*, got 'farneback'"),
+        ({"image_guidance_scale": float("nan")}, "`image_guidance_scale` must be a finite number, got nan"),
+        ({"retention_scale": float("inf")}, "`retention_scale` must be a finite number, got inf"),
+        ({"num_frames": 33}, "`num_frames` must be at most 32, .*, got 33"),
+        ({"num_inference_steps": 0}, "`num_inference_steps` must be a whole number of at least 1, got 0"),
+        ({"height": 60}, "`height` must be a positive multiple of 8, got 60"),
+        ({"latents": torch.zeros(1, 4, 5, 8, 8)}, r"must have the shape \(1, 4, 4, 8, 8\), .*, got \(1, 4, 5, 8, 8\)"),
+        ({"image": [painting()] * 2, "latents": torch.zeros(1, 4, 4, 8, 8)}, r"must have the shape \(2, 4, 4, 8, 8\)"),
+        ({"prompt": None, "retention_scale": 0}, "`retention_scale` must not be 0 without a `prompt`"),
+        ({"prompt": ("mist", "rain")}, r"`prompt` must be a string or a list of strings, got \('mist', 'rain'\)"),
+        ({"negative_prompt": ("mist",)}, r"`negative_prompt` must be a string or a list of strings, got \('mist',\)"),
+        ({"eta": -0.1}, "`eta` must be between 0 and 1, got -0.1"),
+        ({"decode_chunk_size": 0}, "`decode_chunk_size` must be a whole number of at least 1, got 0"),
         ({"image": np.zeros((64, 64), np.float32)}, r"of \(64, 64\), must be of \(batch, 3, 64, 64\)"),
         ({"image": torch.full((3, 64, 64), torch.nan)}, "from nan to nan, must be in"),
-        ({"callback_on_step_end_tensor_inputs": ["images"]}, "has 'images', allowed are latents, prompt_embeds"),
+        ({"callback_on_step_end_tensor_inputs": ["images"]}, "must be among latents, prompt_embeds, got 'images'"),
         ({"image": torch.zeros(3, 32, 32)}, r"of \(1, 3, 32, 32\), must be of \(batch, 3, 64, 64\)"),
     ],
 )
@@ -442,21 +443,23 @@ def test_a_branch_that_does_not_belong_here_is_refused(tiny_components):
     with pytest.raises(ValueError, match="does not fit `unet`"):
         frames_of(pipe)
     pipe.image_retention = learnt(branch_for(pipe.unet, image_channels=(8, 8, 8)))
-    with pytest.raises(ValueError, match="for pictures 4 times as large as the latents, but .* 8 times"):
+    with pytest.raises(ValueError, match="must take images 8 times as large as the latents, .* a branch for 4 times"):
         frames_of(pipe)
     pipe.image_retention = None
-    with pytest.raises(ValueError, match="has no `image_retention`; give it one, or `retention_scale=0`"):
+    with pytest.raises(
+        ValueError, match="`image_retention` must be a component of this pipeline, or `retention_scale` must be 0"
+    ):
         frames_of(pipe)
 
 
-def test_what_knows_nothing_of_pictures_is_refused():
+def test_free_noise_and_ip_adapters_are_refused():
     pipe = build_image_to_video()
-    pipe.enable_free_init(num_iters=2)
-    with pytest.raises(ValueError, match="FreeNoise and FreeInit know nothing of pictures"):
+    pipe.enable_free_noise(context_length=8, context_stride=4)
+    with pytest.raises(ValueError, match="FreeNoise is not supported with images; call `pipe.disable_free_noise"):
         frames_of(pipe)
-    pipe.disable_free_init()
+    pipe.disable_free_noise()
     pipe.unet.config.encoder_hid_dim_type = "ip_image_proj"  # as `load_ip_adapter` leaves it
-    with pytest.raises(ValueError, match="takes no IP-Adapter"):
+    with pytest.raises(ValueError, match="IP-Adapters are not supported with images"):
         frames_of(pipe)
 
 

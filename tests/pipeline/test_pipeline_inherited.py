@@ -12,7 +12,7 @@ def test_free_noise_makes_longer_clips_and_can_be_disabled(tiny_pipeline):
     before = sample(pipe, num_frames=8)
     pipe.enable_free_noise(context_length=8, context_stride=4)
     assert sample(pipe, num_frames=40, num_inference_steps=1, interpolate=False).shape[1] == 40
-    with pytest.raises(ValueError, match="`num_frames` is 0"):
+    with pytest.raises(ValueError, match="`num_frames` must be a whole number of at least 1, got 0"):
         sample(pipe, num_frames=0)
     pipe.disable_free_noise()
     assert not pipe.free_noise_enabled
@@ -35,7 +35,7 @@ def test_split_inference_gives_the_same_frames(tiny_pipeline):
 def test_free_noise_window_must_fit_the_positions(tiny_pipeline):
     pipe = tiny_pipeline()
     pipe.enable_free_noise(context_length=48, context_stride=4)
-    with pytest.raises(ValueError, match="`context_length` is 48, .* at most 32"):
+    with pytest.raises(ValueError, match="`context_length` must be at most 32, .*, got 48"):
         sample(pipe, num_frames=64)
 
 

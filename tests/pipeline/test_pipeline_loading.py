@@ -94,7 +94,7 @@ def test_free_noise_of_a_motion_unet_needs_no_adapter(tiny_components):
     assert torch.equal(sample(bare), sample(stock))
     assert bare.motion_adapter is None
     bare.enable_free_noise(context_length=None)
-    assert bare._free_noise_context_length == bare.motion_positions
+    assert bare._free_noise_context_length == bare.max_num_frames
 
 
 def test_installed_unet_is_taken_as_it_is(tiny_components):
