@@ -14,12 +14,12 @@ import torch
 
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance, polynomial_mmd
 from landscape_video.evaluation.metrics.registry import DIRECTIONS, Measurers
-from landscape_video.evaluation.report.table import markdown_table
 from landscape_video.evaluation.results import ClipResult, Metric, Results, System
 from miniature_claims import RULE, Comparison, compare, difference_sentence, own_spread, sentence
 from miniature_figures import CAMERA, GUIDANCE_SCALE, NOISES, Measured, measured_file, read_measured
 from miniature_rows import CLAIMS, FULL, ROWS, Row, Run
 from miniature_training import Settings, trained_folder, training_minutes
+from motion_adapter.markdown import markdown_table
 from shanshui.renderer.constants import PROMPTS_SEED
 from sofp_table import summary
 

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from interpolators import Remembered, sofp
-from landscape_video.evaluation.report.table import markdown_table
+from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator
 from sofp import load_clip, rendered_clips, score
 

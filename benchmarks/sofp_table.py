@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from landscape_video.evaluation.report.interpolation_rows import NAMES
-from landscape_video.evaluation.report.table import markdown_table
+from motion_adapter.markdown import markdown_table
 
 
 RAFT_NAMES = {"raft_linear": "RAFT linear", "raft_quadratic": "RAFT quadratic"}

@@ -30,8 +30,8 @@ from landscape_video.evaluation.metrics.clip_metrics import ClipScorer, fff_ssim
 from landscape_video.evaluation.metrics.distribution_metrics import polynomial_mmd
 from landscape_video.evaluation.metrics.intervals import Interval
 from landscape_video.evaluation.metrics.video_features import ClipFeatures
-from landscape_video.evaluation.report.table import markdown_table
 from motion_adapter.code_files import BRANCH
+from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video.embedded_model import EMBEDDED_WITH_PICTURES
 from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
 from shanshui.measure import PACKAGES

@@ -1,23 +1,11 @@
-"""Write Markdown tables: any table of the project, and the results of an evaluation."""
-
-from collections.abc import Iterable, Sequence
+"""Write the results of an evaluation as a Markdown table."""
 
 from landscape_video.evaluation.results import Metric, Results, System
+from motion_adapter.markdown import escape, markdown_table
 
 
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 COSTS = ("seconds a clip", "peak memory, GiB")
-
-
-def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Format a Markdown table, without a line end after the last row.
-
-    Args:
-        header: One title for each column; "" for a column without a title.
-        rows: One cell for each column. Cells are converted to text; line breaks become spaces and `|` is escaped.
-    """
-    head, *lines = (f"| {' | '.join(_escape(str(cell)) for cell in row)} |" for row in (header, *rows))
-    return "\n".join([head, "|" + "---|" * len(header), *lines])
 
 
 def markdown(results: Results) -> str:
@@ -33,7 +21,7 @@ def markdown(results: Results) -> str:
         cells = [_cell(results, system, label) for label in metrics]
         costs = [_number(number) for number in (system.seconds_per_clip, system.peak_memory_gib)]
         rows.append([f"{system.name} ({len(system.clips)})", *cells, *costs])
-    protocol = [f"- {_escape(name)}: {_escape(line)}" for name, line in results.protocol.items()]
+    protocol = [f"- {escape(name)}: {escape(line)}" for name, line in results.protocol.items()]
     return "\n".join(
         [markdown_table(["system (clips)", *header, *COSTS], rows), "", "Measured so:", "", *protocol, ""]
     )
@@ -66,7 +54,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
-
-
-def _escape(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from landscape_video.evaluation.report.table import markdown_table
 from landscape_video.evaluation.study.build import KEY_FORMAT
 from landscape_video.evaluation.study.preference_interval import METHOD, Share, preference
 from landscape_video.files import write_json
+from motion_adapter.markdown import markdown_table
 
 
 ANSWERS_FORMAT = "landscape-video study answers 1"

@@ -1,6 +1,6 @@
 """The table of an evaluation: arrows, spreads, the best in bold, and how it was measured."""
 
-from landscape_video.evaluation.report.table import markdown, markdown_table
+from landscape_video.evaluation.report.table import markdown
 from landscape_video.evaluation.results import ClipResult, Metric, Results, System
 
 
@@ -21,10 +21,6 @@ RESULTS = Results(
         system("still", "still", {"CLIP-temp": Metric(1.0, better="higher"), "speed": Metric(0.0, unit="pixels")}),
     ),
 )
-
-
-def test_cells_that_would_break_the_table_are_escaped():
-    assert markdown_table(["", "a|b"], [[1, "two\nlines"]]) == "|  | a\\|b |\n|---|---|\n| 1 | two lines |"
 
 
 def test_the_table():

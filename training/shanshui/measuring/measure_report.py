@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from landscape_video.evaluation.metrics.intervals import Interval
-from landscape_video.evaluation.report.table import markdown_table
+from motion_adapter.markdown import markdown_table
 from shanshui.measuring.measure_controls import SHORT, Control
 from shanshui.measuring.scene_classifiers import HEADS, VALID_FROM
 
