@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline_landscape_video import SHANSHUI_TINY
+import pipeline_landscape_video
 from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 
@@ -16,7 +16,7 @@ def local_path(source: str | Path) -> Path | None:
     """
     source = str(source)
     if source == EMBEDDED_MODEL:
-        return SHANSHUI_TINY
+        return pipeline_landscape_video.SHANSHUI_TINY
     path = Path(source).expanduser()
     is_repo_id = source.count("/") == 1 and "\\" not in source and not source.startswith(("/", ".", "~"))
     return None if is_repo_id and not path.exists() else path

@@ -1,14 +1,15 @@
-"""`landscape-video convert`: motion modules from AnimateDiff's files to ours, and back."""
+"""`landscape-video convert`: motion modules between AnimateDiff's files and diffusers' folders."""
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from landscape_video.cli.common import SparseCausalMode
 from landscape_video.files import write_directory
 
+
+SparseCausalMode = Literal["previous", "current_previous", "first_previous", "full"]
 
 Source = Annotated[
     Path,
@@ -21,22 +22,30 @@ Target = Annotated[
     Path,
     typer.Argument(
         show_default=False,
-        help="What to make: a new folder from a file, a new .safetensors file from a folder.",
+        help="New folder for a file, new .safetensors file for a folder.",
     ),
 ]
 Mode = Annotated[
     SparseCausalMode | None,
     typer.Option(
-        help="Which frames the second attention was trained to see. Without it: what a file of ours says, else all of "
-        "them, as AnimateDiff."
+        help="Frames that the second attention was trained to see.",
+        show_default="what a file of ours says, else full, as AnimateDiff",
     ),
 ]
 MaxFrames = Annotated[
     int | None,
-    typer.Option(min=1, metavar="NUMBER", help="Most frames of a clip, for a file without position tables."),
+    typer.Option(
+        min=1,
+        metavar="NUMBER",
+        help="Maximum frames of a clip, for a file without position tables.",
+        show_default="the file's own",
+    ),
 ]
 DropImageLayers = Annotated[
-    bool, typer.Option("--drop-image-layers", help="Accept a whole UNet's checkpoint; take its motion modules only.")
+    bool,
+    typer.Option(
+        "--drop-image-layers", help="Accept the checkpoint of a whole UNet and take only its motion modules."
+    ),
 ]
 
 
@@ -57,20 +66,20 @@ def convert(
 
         $ landscape-video convert my-adapter my-adapter.safetensors
 
-    Pickled files are read as tensors only; nothing in them can run. Unknown names in a file are an error.
+    Pickled files are read as tensors only; no code in them can run. Unknown names in a file are an error.
     """
     check_target(target)
     if source.is_dir():
-        refused = {"--sparse-causal-mode": sparse_causal_mode, "--max-frames": max_frames}
-        for option, value in {**refused, "--drop-image-layers": drop_image_layers or None}.items():
-            if value is not None:
-                raise ValueError(f"{option}: is for files of AnimateDiff, but {source} is a folder.")
+        for_files = {"sparse_causal_mode": sparse_causal_mode, "max_frames": max_frames}
+        for name, value in {**for_files, "drop_image_layers": drop_image_layers}.items():
+            if value:
+                raise ValueError(f"`{name}` is for files of AnimateDiff, but {source} is a folder; leave it out.")
         if target.suffix != ".safetensors":
-            raise ValueError(f"{target}: the target for a folder has to end in .safetensors.")
+            raise ValueError(f"{target}: the target for a folder must end in .safetensors.")
     elif not source.is_file():
-        raise ValueError(f"{source}: there is no such file or folder.")
+        raise ValueError(f"{source}: no such file or folder.")
     elif target.suffix:
-        raise ValueError(f"{target}: the target for a file has to be a folder, a name without a suffix.")
+        raise ValueError(f"{target}: the target for a file must be a folder, a name without a suffix.")
 
     from motion_adapter.convert import load_animatediff, save_animatediff
     from motion_adapter.publish import load_adapter
@@ -84,8 +93,7 @@ def convert(
             if mode != "full":
                 typer.echo(f"warning: trained as {mode!r}; other programs run it with plain attention.", err=True)
         else:
-            mode = sparse_causal_mode and sparse_causal_mode.value
-            adapter = load_animatediff(source, mode, max_frames, drop_image_layers=drop_image_layers)
+            adapter = load_animatediff(source, sparse_causal_mode, max_frames, drop_image_layers=drop_image_layers)
             with write_directory(target) as folder:
                 adapter.save_pretrained(folder)
     config = adapter.config
@@ -96,10 +104,11 @@ def convert(
 
 
 def check_target(target: Path) -> None:
-    """Raise `ValueError` for a target that is there, or whose folder is not."""
+    """Raise `ValueError` for a target that exists, or whose folder is missing or not writable."""
+    folder = target.absolute().parent
     if target.exists():
-        raise ValueError(f"{target}: is there already; remove it, or choose another name.")
-    if not target.absolute().parent.is_dir():
-        raise ValueError(f"{target}: there is no folder {target.parent}.")
-    if not os.access(target.absolute().parent, os.W_OK | os.X_OK):
-        raise ValueError(f"{target}: the folder {target.parent} cannot be written to.")
+        raise ValueError(f"{target}: exists already; remove it, or choose another name.")
+    if not folder.is_dir():
+        raise ValueError(f"{target}: the folder {target.parent} does not exist.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{target}: the folder {target.parent} is not writable.")

@@ -9,18 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape_video.cli.common import (
-    DEVICE_HELP,
-    FLOW_HELP,
-    FLOW_WEIGHTS_HELP,
-    SOFP_HELP,
-    Flow,
-    SofpMode,
-    check_flow_weights,
-    environment,
-    name_of_flow_estimator,
-    pick_device,
-)
+from landscape_video.cli.options import option_of, with_settings
+from landscape_video.generation.models import pick_device
+from landscape_video.generation.settings import InterpolationSettings, ModelSettings
 
 
 if TYPE_CHECKING:
@@ -33,19 +24,17 @@ if TYPE_CHECKING:
 CONTAINER_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
 
 
+@with_settings
 def interpolate(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="Any video that FFmpeg reads.", show_default=False)],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT.mp4", help="The smoother one.", show_default=False)],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT.mp4", help="The smoother video.", show_default=False)],
     times: Annotated[
         int,
-        typer.Option(min=1, max=3, metavar="1|2|3", help="How often the frame rate is doubled: to 2, 4 or 8 times."),
+        typer.Option(min=1, max=3, metavar="1|2|3", help="How often to double the frame rate: to 2, 4 or 8 times."),
     ] = 1,
-    sofp_mode: Annotated[SofpMode, typer.Option(help=SOFP_HELP)] = SofpMode.quadratic,
-    flow: Annotated[Flow | None, typer.Option(help=FLOW_HELP)] = None,
-    flow_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=FLOW_WEIGHTS_HELP, show_default=False)
-    ] = None,
-    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    device: option_of(ModelSettings, "device") = "auto",
+    *,
+    settings: InterpolationSettings,
 ) -> None:
     """Double the frame rate of a video.
 
@@ -57,9 +46,9 @@ def interpolate(
 
         $ landscape-video interpolate river.mov smooth.mp4 --times 3
 
-    Timestamps, sound and tags are kept: sound as it is where mp4 takes it, else as AAC; subtitles are not. Rotation
-    and pixel aspect are applied. Nothing is blended across a cut. Only a few frames at a time are in memory, however
-    long the video is.
+    Timestamps, sound and tags are kept, subtitles are not; sound that mp4 does not support is encoded as AAC.
+    Rotation and pixel aspect are applied. Frames are never blended across a cut. Memory use does not depend on the
+    length of the video.
     """
     from tqdm import tqdm
 
@@ -68,30 +57,24 @@ def interpolate(
     from pipeline_landscape_video.video_io import check_output, iterate_video, open_mp4, probe_video, read_metadata
 
     # 1. Everything that can be wrong with the files
-    check_flow_weights(flow, flow_weights)
     check_output(output)
     if output.suffix.lower() != ".mp4":
         raise ValueError(f"{output}: the output must be an .mp4 file.")
     if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise ValueError(f"{output}: the folder {output.parent} cannot be written to.")
+        raise ValueError(f"{output}: the folder {output.parent} is not writable.")
     info = probe_video(source)
     if output.exists() and output.samefile(source):
         raise ValueError(f"{output}: is the input; give the output another name.")
 
-    # 2. What estimates motion
+    # 2. Load the flow estimator
     target = pick_device(device)
 
+    from landscape_video.generation.generate_clip import describe_environment, flow_estimator_name
     from pipeline_landscape_video import interpolate_stream, load_flow_estimator
 
-    flow_estimator = load_flow_estimator(flow and flow.value, flow_weights, device=target)
-    settings = {
-        "source": source.name,
-        "times": times,
-        "sofp_mode": sofp_mode.value,
-        "flow": name_of_flow_estimator(flow_estimator),
-        "flow_weights": str(flow_weights) if flow_weights else None,
-        **environment(target),
-    }
+    flow_estimator = load_flow_estimator(settings.flow, settings.flow_weights, device=target)
+    described = {"source": source.name, "times": times, **settings.as_metadata()}
+    described |= {"flow": flow_estimator_name(flow_estimator), **describe_environment(target)}
 
     # 3. Read, interpolate and write, a few frames at a time
     last_duration, after_cut = Fraction(0), False  # of the frame read last
@@ -111,7 +94,7 @@ def interpolate(
             info.height,
             fps=info.fps * multiple,
             time_base=info.time_base / multiple,
-            metadata={**read_metadata(source), "interpolation": settings, "fps": float(info.fps * multiple)},
+            metadata={**read_metadata(source), "interpolation": described, "fps": float(info.fps * multiple)},
             tags={name: value for name, value in info.tags.items() if name not in CONTAINER_TAGS},
             color_primaries=info.color_primaries,
             color_trc=info.color_trc,
@@ -119,10 +102,10 @@ def interpolate(
         AudioCopy(source, writer.container) as audio,
         tqdm(total=num_frames, unit="frame", desc=output.name, file=sys.stderr) as bar,
     ):
-        stream = interpolate_stream(frames(), flow_estimator, sofp_mode.value, times, is_cut=lambda *_: after_cut)
+        stream = interpolate_stream(frames(), flow_estimator, settings.sofp_mode, times, is_cut=lambda *_: after_cut)
         for frame, time in stream:
             audio.advance(time)
-            writer.write(frame, time, last_duration)  # which counts for the last one; the others end with the next
+            writer.write(frame, time, last_duration)  # only the last frame needs it; others end with the next one
             bar.update()
         audio.advance()
     typer.echo(f"{output}: {bar.n} frames of {info.width} x {info.height}, {float(info.fps * multiple):.6g} fps")

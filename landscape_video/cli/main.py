@@ -1,6 +1,6 @@
-"""The `landscape-video` command: what is common to its subcommands.
+"""The `landscape-video` command: its subcommands, and what its errors look like.
 
-Nothing heavy is imported here, nor at the top of a subcommand's file: `--help` must not wait for torch.
+No heavy library is imported here, nor at the top of a subcommand's file: `--help` must not wait for torch.
 """
 
 import errno
@@ -17,21 +17,22 @@ from landscape_video.cli.convert import convert
 from landscape_video.cli.evaluate import evaluate
 from landscape_video.cli.generate import generate
 from landscape_video.cli.interpolate import interpolate
+from landscape_video.cli.options import Command
 from landscape_video.cli.pull import pull
 from landscape_video.cli.push import push
 from landscape_video.cli.report import report
 from landscape_video.cli.study import study
 
 
-# What is wrong with the path that was given; other errors of the system (a full disk) are no wrong input.
+# Errors of the system that mean a wrong path; others, such as a full disk, are not the input's fault.
 _WRONG_PATH = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST)
 
 
 class OneLineErrors(TyperGroup):
-    """Says what went wrong in one line on stderr.
+    """Prints an error as one line on stderr.
 
-    Exit codes: 2 for wrong input, 1 for a run that failed (disk full, no network), 130 after Ctrl-C. What nobody
-    foresaw keeps its traceback.
+    Exit codes: 2 for wrong input, 1 for a run that failed (disk full, no network), 130 after Ctrl-C. Unforeseen
+    errors keep their traceback.
     """
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
@@ -41,7 +42,7 @@ class OneLineErrors(TyperGroup):
             code = super().main(*args, standalone_mode=False, **extra)
         except typer.TyperException as error:
             _fail(error.format_message(), error.exit_code)
-        except ConnectionError as error:  # the Hub is out of reach: nothing to correct in the command
+        except (ConnectionError, FloatingPointError) as error:  # no Hub, or NaN: the command itself is right
             _fail(str(error), 1)
         except OSError as error:
             _fail(str(error), 2 if error.errno in _WRONG_PATH else 1)
@@ -53,18 +54,14 @@ class OneLineErrors(TyperGroup):
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
                 raise
-            _fail(
-                "the memory of the GPU is too small. A smaller picture or fewer frames take less, so does --offload"
-                " model where a command has it; --device cpu takes none.",
-                1,
-            )
+            _fail("out of GPU memory. Use smaller or fewer frames, --offload model, or --device cpu.", 1)
         if code == 130:
             _fail("interrupted.", 130)
         sys.exit(code)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    if message:  # none where the help was printed, because a command was given nothing at all
+    if message:  # empty if the help was printed because a command was given nothing at all
         typer.echo(f"landscape-video: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
@@ -77,19 +74,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(no_args_is_help=True)(generate)
-app.command(no_args_is_help=True)(animate)
-app.command(no_args_is_help=True)(interpolate)
-app.command(no_args_is_help=True)(convert)
-app.command(no_args_is_help=True)(evaluate)
-app.command(no_args_is_help=True)(push)
-app.command(no_args_is_help=True)(pull)
-app.command(no_args_is_help=True)(report)
+for command in (generate, animate, interpolate, convert, evaluate, push, pull, report):
+    app.command(cls=Command, no_args_is_help=True)(command)
 app.add_typer(study, name="study")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         from importlib.metadata import version
 
         typer.echo(f"landscape-video {version('landscape-video')}")
@@ -97,16 +88,16 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def roof(
+def landscape_video(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Landscape-painting video from a prompt, and smoother video from any file."""
+    """Generate landscape-painting videos from a prompt or an image, and make any video smoother."""
 
 
 def _on_terminate(signal_number: int, frame: Any) -> NoReturn:
-    signal.signal(signal_number, signal.SIG_IGN)  # a second one must not end the cleaning up
+    signal.signal(signal_number, signal.SIG_IGN)  # a second signal must not end the clean-up
     sys.exit(128 + signal_number)  # an exception, so that half-written files are removed on the way out
 
 

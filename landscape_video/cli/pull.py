@@ -1,4 +1,4 @@
-"""`landscape-video pull`: a whole repository from the Hugging Face Hub, for use without a network."""
+"""`landscape-video pull`: download a repository from the Hugging Face Hub, for use without a network."""
 
 import shutil
 from pathlib import Path
@@ -11,32 +11,34 @@ from landscape_video.files import check_replaceable, write_directory
 
 RepoId = Annotated[str, typer.Argument(metavar="USER/NAME", show_default=False, help="The repository.")]
 Revision = Annotated[
-    str | None, typer.Option(metavar="COMMIT|TAG|BRANCH", help="Which revision; the newest without it.")
+    str | None,
+    typer.Option(metavar="COMMIT|TAG|BRANCH", help="Revision to download.", show_default="the newest of main"),
 ]
 To = Annotated[
     Path | None,
     typer.Option(
         "--to",
         metavar="FOLDER",
-        help="A new folder for the files. Without, they stay in the cache of the Hub's client.",
+        help="New folder for the files.",
+        show_default="the cache of huggingface_hub",
     ),
 ]
 
 
 def pull(repo_id: RepoId, revision: Revision = None, to: To = None) -> None:
-    """Fetch all files of a model from the Hugging Face Hub, and print the folder they are in.
+    """Download all files of a model from the Hugging Face Hub, and print their folder.
 
-    Into a folder of its own:
+    Into a new folder:
 
         $ landscape-video pull me/my-mountains --to my-mountains
 
-    A commit whose code you have read, into the cache:
+    A commit whose code you have reviewed, into the cache:
 
         $ landscape-video pull me/my-mountains --revision 0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c
 
-    That folder works without a network, where the name would not: set HF_HUB_OFFLINE=1 and give it as `--model`. A
-    repository of ours is checked: every weight is there, in its shape, and finite. An adapter's base model is a
-    repository of its own; pull it as well.
+    Give the printed folder as `--model` to work without a network (HF_HUB_OFFLINE=1); the name alone would not load.
+    The weights of a repository made by `push` are checked: all present, of the right shape, and finite. The base
+    model of an adapter is a repository of its own; pull it as well.
     """
     from motion_adapter.hub import pull as pull_repository
     from motion_adapter.validate import check_export, is_export

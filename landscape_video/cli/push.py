@@ -1,41 +1,41 @@
-"""`landscape-video push`: a trained adapter, or a whole pipeline, to the Hugging Face Hub."""
+"""`landscape-video push`: publish an adapter or a pipeline on the Hugging Face Hub."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from landscape_video.generation.models import Dtype
+from landscape_video.cli.options import option_of
+from landscape_video.generation.settings import ModelSettings
 
 
 Folder = Annotated[
     Path,
-    typer.Argument(
-        show_default=False, help="A motion adapter, the output folder of train_motion.py, or a whole pipeline."
-    ),
+    typer.Argument(show_default=False, help="A motion adapter, the output folder of train_motion.py, or a pipeline."),
 ]
-RepoId = Annotated[str, typer.Argument(metavar="USER/NAME", show_default=False, help="The repository; made if new.")]
+RepoId = Annotated[
+    str, typer.Argument(metavar="USER/NAME", show_default=False, help="The repository; created if missing.")
+]
 License = Annotated[
     str,
     typer.Option(
-        metavar="ID", show_default=False, help="Of the weights, as the Hub names licences: apache-2.0, cc-by-4.0, ..."
+        metavar="ID",
+        show_default=False,
+        help="License of the weights, by its identifier on the Hub: apache-2.0, cc-by-4.0, ...",
     ),
 ]
-LicenseName = Annotated[str | None, typer.Option(metavar="NAME", help="With --license other: what it is called.")]
-LicenseLink = Annotated[str | None, typer.Option(metavar="URL", help="With --license other: where it stands.")]
+LicenseName = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the license, with --license other.")]
+LicenseLink = Annotated[str | None, typer.Option(metavar="URL", help="Link to its text, with --license other.")]
 BaseModel = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The image model that the adapter is for, as the Hub names it, or shanshui-tiny. What train_motion.py "
-        "wrote down, without this option.",
+        help="Image model of the adapter: its name on the Hub, or shanshui-tiny.",
+        show_default="what train_motion.py recorded",
     ),
 ]
-Full = Annotated[
-    bool, typer.Option("--full", help="Push a pipeline that needs nothing else: the base model with the adapter.")
-]
-Private = Annotated[bool, typer.Option("--private", help="If the repository is new, only you can read it.")]
-DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the weights that are pushed; auto is as they are.")]
+Full = Annotated[bool, typer.Option("--full", help="Push a complete pipeline: the base model with the adapter.")]
+Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
 
 
 def push(
@@ -47,11 +47,16 @@ def push(
     base_model: BaseModel = None,
     full: Full = False,
     private: Private = False,
-    dtype: DtypeOption = Dtype.auto,
+    dtype: option_of(
+        ModelSettings,
+        "dtype",
+        help="Precision of the pushed weights; auto leaves them as they are.",
+        rich_help_panel=None,
+    ) = "auto",
 ) -> None:
     """Publish a motion adapter or a pipeline on the Hugging Face Hub, in one commit.
 
-    What was trained on the small model in the package, as a pipeline that loads by its name:
+    An adapter trained on the bundled model, as a complete pipeline:
 
         $ landscape-video push motion-adapter me/my-mountains --license apache-2.0 --full
 
@@ -60,9 +65,9 @@ def push(
         $ landscape-video push motion-adapter me/my-mountains --license creativeml-openrail-m
         --base-model stable-diffusion-v1-5/stable-diffusion-v1-5
 
-    Weights, code and a card with the figures of the training go there after a fresh process has loaded them and has
-    painted the same frames, to the bit. They replace what an earlier push left: other files ending in .py, .json or
-    .safetensors at the top of the repository are deleted. The token comes from `hf auth login` or HF_TOKEN.
+    Weights, code and a card with training figures are pushed after a fresh process has loaded them and generated
+    bit-identical frames. They replace an earlier push: other .py, .json and .safetensors files at the top of the
+    repository are deleted. The token comes from `hf auth login` or HF_TOKEN.
     """
     import torch
 
@@ -78,8 +83,8 @@ def push(
         release = publish(
             folder,
             facts,
-            None if dtype is Dtype.auto else getattr(torch, dtype.value),
+            None if dtype == "auto" else getattr(torch, dtype),
             private,
             report=lambda line: typer.echo(line, err=True),
         )
-    typer.echo(f"{repo_id} is at commit {release.commit}. It loads, for ever the same, with\n\n{release.usage}")
+    typer.echo(f"{repo_id} is at commit {release.commit}. To load exactly this commit:\n\n{release.usage}")

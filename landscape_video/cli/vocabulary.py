@@ -1,4 +1,4 @@
-"""Which words of a prompt a small model has never met: those that its `words.json` does not list."""
+"""Find the words of a prompt that a small model was not trained on: those missing in its `words.json`."""
 
 import json
 import re
@@ -6,17 +6,16 @@ from pathlib import Path
 
 
 WORDS = "words.json"
-# A run of letters is a word, but in Chinese every character counts by itself.
+# A run of letters is a word; in Chinese, every character is one.
 _WORD = re.compile(r"[\u3400-\u9fff]|[^\W\d_\u3400-\u9fff]+")
 
 
-def unknown_words(prompt: str, model: str) -> list[str]:
-    """The words of `prompt` that the model in the folder `model` was not trained on, in their order, each once.
+def unknown_words(prompt: str, model: Path | None) -> list[str]:
+    """The words of a prompt that the model in a folder was not trained on, in their order, each once.
 
-    None for a model without a list of words: large text encoders have read everything.
+    Empty for a model without a list of words: large text encoders have seen them all.
     """
-    path = Path(model) / WORDS
-    if not path.is_file():
+    if model is None or not (path := model / WORDS).is_file():
         return []
     known = set(json.loads(path.read_text(encoding="utf-8")))
     found = _WORD.findall(re.sub(r"['’]s\b", "", prompt.lower()))

@@ -1,121 +1,165 @@
-"""Which models `generate` and `animate` paint with, and loading them."""
+"""Load models from folders, files and the Hugging Face Hub; `motion_adapter.sources` tells which one a name means."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
+from landscape_video.generation.settings import ImageModelSettings, ModelSettings
+from motion_adapter.sources import local_path
 
 
+# Heavy libraries are imported where they are used: `check_models` answers before torch is loaded.
 if TYPE_CHECKING:
     import torch
-    from diffusers import ModelMixin
+    from diffusers import DiffusionPipeline, ModelMixin, MotionAdapter
 
     from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 
-
-NO_BRANCH = (
-    "--model {model}: has no trained image_retention/ folder, so it cannot see a picture; give one with"
-    " --image-retention, or another model."
-)
-
-
-class Dtype(StrEnum):
-    auto = "auto"
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
+# What is downloaded of a repository on the Hub: neither code nor pickled weights.
+SAFE_FILES = ("*.json", "*.txt", "*.safetensors")
+# The file by which a folder is known to hold a pipeline, a motion adapter or an image retention branch.
+CONFIG_FILES = {"model": "model_index.json", "motion_adapter": "config.json", "image_retention": "config.json"}
 
 
-class Offload(StrEnum):
-    none = "none"
-    model = "model"
-    sequential = "sequential"
+def find_weights(source: str | Path) -> Path:
+    """The file or folder of a model's weights. A repository on the Hub is downloaded, without its code.
+
+    Raises:
+        FileNotFoundError: A path that does not exist.
+        ValueError, ConnectionError: The Hub does not have it, or cannot be reached.
+    """
+    if (path := local_path(source)) is not None:
+        if not path.exists():
+            raise FileNotFoundError(f"{source}: no such file or folder.")
+        return path
+    from huggingface_hub import snapshot_download
+
+    from motion_adapter.hub import hub_errors
+
+    with hub_errors(str(source)):
+        return Path(snapshot_download(str(source), allow_patterns=SAFE_FILES))
 
 
-def check_models(model: str, motion_adapter: str | None, lora: list[str] | None) -> None:
-    """Raise `ValueError` for a path that holds no model. Names on the Hub are left to the loading."""
-    folder = _local(model_source(model))
-    if folder is not None and not (folder / "model_index.json").is_file():
-        problem = "holds no model_index.json, so it is no pipeline" if folder.is_dir() else "there is no such folder"
-        raise ValueError(f"--model {model}: {problem}.")
-    folder = motion_adapter and _local(motion_adapter)
-    if folder and not (folder / "config.json").is_file():
-        problem = "holds no config.json, so it is no motion adapter" if folder.is_dir() else "there is no such folder"
-        raise ValueError(f"--motion-adapter {motion_adapter}: {problem}.")
-    for source in lora or []:
-        path = _local(source)
-        if path is not None and not path.exists():
-            raise ValueError(f"--lora {source}: there is no such file or folder.")
+def find_pipeline(source: str, pipeline_class: Callable[[], "type[DiffusionPipeline]"]) -> Path:
+    """The folder of a pipeline. Of one on the Hub, what `pipeline_class()` needs is downloaded.
+
+    Raises:
+        ValueError: A path without a model_index.json.
+    """
+    if (path := local_path(source)) is not None:
+        if problem := folder_problem(path, CONFIG_FILES["model"]):
+            raise ValueError(f"{source}: {problem}.")
+        return path
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    index = json.loads(Path(hf_hub_download(source, CONFIG_FILES["model"])).read_text(encoding="utf-8"))
+    if isinstance(index.get("_class_name"), list):  # it brings code; ours is installed, nobody else's is run
+        patterns = [CONFIG_FILES["model"], *(f"*/{ending}" for ending in SAFE_FILES)]
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    return Path(pipeline_class().download(source))
 
 
-def check_branch(model: str, image_retention: str | None) -> None:
-    """Raise `ValueError` for models on this machine that cannot see a picture."""
-    if image_retention is not None:
-        folder = _local(image_retention)
-        if folder is not None and not (folder / "config.json").is_file():
-            problem = "holds no config.json, so it is no branch" if folder.is_dir() else "there is no such folder"
-            raise ValueError(f"--image-retention {image_retention}: {problem}.")
-        return
-    folder = _local(model_source(model))
-    if folder is not None and not (folder / "image_retention").is_dir():
-        raise ValueError(NO_BRANCH.format(model=model))
+def folder_problem(path: Path, config_file: str) -> str | None:
+    """Why a path is not the folder of a model with this configuration file, `None` if it is."""
+    if not path.exists():
+        return "no such file or folder"
+    return None if (path / config_file).is_file() else f"not the folder of such a model: {config_file} is missing"
 
 
-def load_pipeline(
-    model: str,
-    motion_adapter: str | None,
-    lora: list[str] | None,
-    device: "torch.device",
-    dtype: Dtype,
-    offload: Offload,
-    image_retention: str | None = None,
-    takes_pictures: bool = False,
-) -> "LandscapeVideoPipeline | LandscapeImageToVideoPipeline":
-    """The pipeline on its device, with its adapters. Raises `ValueError` or `OSError` where one does not load."""
-    if offload is not Offload.none and device.type == "cpu":
-        raise ValueError(f"--offload {offload}: needs a GPU, but the device is the CPU.")
+def check_models(models: ModelSettings) -> None:
+    """Raise `ValueError` for a path without the model it should hold. Names on the Hub are left to the loading."""
+    for name, config_file in CONFIG_FILES.items():
+        source = getattr(models, name, None)
+        path = None if source is None else local_path(source)
+        is_adapter_file = name == "motion_adapter" and path is not None and path.is_file()
+        if path is not None and not is_adapter_file and (problem := folder_problem(path, config_file)):
+            raise ValueError(f"`{name}` {source}: {problem}.")
+    for source in models.lora or []:
+        if (path := local_path(source)) is not None and not path.exists():
+            raise ValueError(f"`lora` {source}: no such file or folder.")
+    if isinstance(models, ImageModelSettings) and models.image_retention is None:
+        folder = local_path(models.model)
+        if folder is not None and not (folder / "image_retention").is_dir():
+            raise ValueError(without_branch(models.model))
+
+
+def without_branch(model: str) -> str:
+    """The message about a model that cannot take an image."""
+    return f"`model` {model}: has no trained image_retention/ folder; set `image_retention` or choose another model."
+
+
+def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeImageToVideoPipeline":
+    """Load a pipeline with its adapters onto its device: an image-to-video one for `ImageModelSettings`.
+
+    Raises:
+        ValueError, ConnectionError: A part does not load; the message begins with the name of its setting.
+    """
+    device = pick_device(models.device)
+    if models.offload != "none" and device.type == "cpu":
+        raise ValueError(f"`offload` must be none on the CPU, got {models.offload!r}: it needs a GPU.")
 
     import torch
-    from diffusers import MotionAdapter
 
     from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
     from pipeline_landscape_video.quiet_loading import less_chatter
 
-    pipeline_class = LandscapeImageToVideoPipeline if takes_pictures else LandscapeVideoPipeline
-    if dtype is Dtype.auto:
-        dtype = Dtype.float32 if device.type == "cpu" else Dtype.float16
-    torch_dtype = getattr(torch, dtype.value)
+    takes_image = isinstance(models, ImageModelSettings)
+    pipeline_class = LandscapeImageToVideoPipeline if takes_image else LandscapeVideoPipeline
+    dtype = getattr(torch, pick_dtype(models.dtype, device))
     with less_chatter():
-        components = {}
-        if motion_adapter is not None:
-            with _blaming(f"--motion-adapter {motion_adapter}", motion_adapter):
-                components["motion_adapter"] = _load_whole(MotionAdapter, motion_adapter, torch_dtype)
-        if image_retention is not None:
-            with _blaming(f"--image-retention {image_retention}", image_retention):
-                components["image_retention"] = _load_whole(ImageRetention, image_retention, torch_dtype)
-        with _blaming(f"--model {model}", model):
-            source = _resolved(model_source(model))
-            pipe = pipeline_class.from_pretrained(source, dtype=torch_dtype, **components)
-        if takes_pictures and pipe.image_retention is None:  # of a name on the Hub this is known only now
-            raise ValueError(NO_BRANCH.format(model=model))
-        _load_lora(pipe, lora or [])
+        parts = {}
+        if models.motion_adapter is not None:
+            with naming(f"`motion_adapter` {models.motion_adapter}", models.motion_adapter, "does not load: "):
+                parts["motion_adapter"] = load_motion_adapter(models.motion_adapter, dtype)
+        if takes_image and models.image_retention is not None:
+            with naming(f"`image_retention` {models.image_retention}", models.image_retention, "does not load: "):
+                parts["image_retention"] = load_model(ImageRetention, models.image_retention, dtype)
+        with naming(f"`model` {models.model}", models.model, "does not load: "):
+            folder = find_pipeline(models.model, lambda: pipeline_class)
+            pipe = pipeline_class.from_pretrained(folder, dtype=dtype, **parts)
+        if takes_image and pipe.image_retention is None:  # of a name on the Hub this is known only now
+            raise ValueError(without_branch(models.model))
+        for index, source in enumerate(models.lora or []):
+            with naming(f"`lora` {source}", source, "does not load: "):
+                load_lora(pipe, source, f"lora_{index}")
+        if models.lora:
+            pipe.set_adapters([f"lora_{index}" for index in range(len(models.lora))])
 
-    if offload is Offload.model:
+    if models.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
-    elif offload is Offload.sequential:
+    elif models.offload == "sequential":
         pipe.enable_sequential_cpu_offload(device=device)
     else:
         pipe.to(device)
     return pipe
 
 
-def _load_whole(model_class: "type[ModelMixin]", source: str, dtype: "torch.dtype") -> "ModelMixin":
-    """The model in `source`. Raises a `ValueError` for one of another class, and where weights are missing: diffusers
-    goes on with both."""
-    source = _resolved(source)
+def load_motion_adapter(source: str | Path, dtype: "torch.dtype") -> "MotionAdapter":
+    """A `MotionAdapter` from a folder, the Hub, or a file in the layout of diffusers or AnimateDiff."""
+    from diffusers import MotionAdapter
+
+    from motion_adapter.convert import OUR_NAME, deduce_config, load_animatediff, read_weights
+
+    path = local_path(source)
+    if path is None or not path.is_file():
+        return load_model(MotionAdapter, source, dtype)
+    weights, _ = read_weights(path)
+    if not all(OUR_NAME.fullmatch(name) and "temporal_transformer" not in name for name in weights):
+        return load_animatediff(path).to(dtype)
+    adapter = MotionAdapter(**deduce_config(str(path), weights, None, heads=8))
+    adapter.load_state_dict(weights)
+    return adapter.to(dtype)
+
+
+def load_model(model_class: "type[ModelMixin]", source: str | Path, dtype: "torch.dtype") -> "ModelMixin":
+    """The model in a folder or on the Hub.
+
+    Raises:
+        ValueError: It is of another class, or weights are missing: diffusers accepts both.
+    """
+    source = str(local_path(source) or source)
     found = model_class.load_config(source).get("_class_name", model_class.__name__)
     if found != model_class.__name__:
         raise ValueError(f"it is of the class {found}, not {model_class.__name__}.")
@@ -126,47 +170,48 @@ def _load_whole(model_class: "type[ModelMixin]", source: str, dtype: "torch.dtyp
     return model
 
 
+def load_lora(pipe: "DiffusionPipeline", source: str | Path, name: str) -> None:
+    """Load LoRA weights into a pipeline under a name. Raises `ValueError` if none of them belongs there."""
+    pipe.load_lora_weights(str(local_path(source) or source), adapter_name=name)
+    if not any(name in adapters for adapters in pipe.get_list_adapters().values()):
+        raise ValueError("it holds no weights for this model.")
+
+
+def pick_device(name: str) -> "torch.device":
+    """The device of that name; for "auto" a GPU if there is one. Raises `ValueError` if it is not available."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"`device` must be available on this machine, got {name} ({reason}).") from error
+    return device
+
+
+def pick_dtype(name: str, device: "torch.device") -> str:
+    """The precision of that name; for "auto" float16 on a GPU and float32 on a CPU."""
+    return name if name != "auto" else "float32" if device.type == "cpu" else "float16"
+
+
 @contextmanager
-def _blaming(option: str, source: str) -> Iterator[None]:
-    """Make whatever a `source` that does not load raises a `ValueError` that begins with the option it came by."""
+def naming(label: str, source: str, problem: str = "") -> Iterator[None]:
+    """Make whatever a source that does not load raises one line that begins with `label`.
+
+    What went wrong on the Hub is explained; other errors stand as they are after `problem`.
+    """
     from safetensors import SafetensorError
 
     try:
         yield
-    except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
+    except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
         from motion_adapter.hub import explain_hub_error
 
-        if _local(source) is None and (explained := explain_hub_error(error, source)) is not None:
-            raise type(explained)(f"{option}: {explained}") from error
-        raise ValueError(f"{option}: does not load: {error}") from error
-
-
-def _load_lora(pipe: "LandscapeVideoPipeline", sources: list[str]) -> None:
-    names = [f"lora_{index}" for index in range(len(sources))]
-    for source, name in zip(sources, names, strict=True):
-        with _blaming(f"--lora {source}", source):
-            pipe.load_lora_weights(_resolved(source), adapter_name=name)
-            if name not in {adapter for adapters in pipe.get_list_adapters().values() for adapter in adapters}:
-                raise ValueError("holds no weights for this model.")
-    if names:
-        pipe.set_adapters(names)
-
-
-def model_source(model: str) -> str:
-    """The folder or the name on the Hub that `--model` means."""
-    if model != EMBEDDED_MODEL:
-        return model
-    from pipeline_landscape_video import SHANSHUI_TINY
-
-    return str(SHANSHUI_TINY)
-
-
-def _local(source: str) -> Path | None:
-    """The path that `source` means, or None where it can only be a name on the Hub."""
-    path = Path(source).expanduser()
-    looks_like_a_path = source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
-    return path if path.exists() or looks_like_a_path else None
-
-
-def _resolved(source: str) -> str:
-    return str(_local(source) or source)
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, a RuntimeError
+            raise
+        explained = explain_hub_error(error, source) if local_path(source) is None else None
+        kind = ConnectionError if isinstance(explained, ConnectionError) else ValueError
+        raise kind(f"{label}: {explained or f'{problem}{error}'}") from error

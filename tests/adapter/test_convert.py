@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from diffusers import MotionAdapter
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from landscape_video.cli.common import SparseCausalMode
+from landscape_video.cli.convert import SparseCausalMode
 from landscape_video.cli.main import app
 from motion_adapter.convert import METADATA, load_animatediff, save_animatediff
 from pipeline_landscape_video.landscape_motion_attention import SPARSE_CAUSAL_MODES
@@ -311,21 +312,21 @@ def test_both_ways_on_the_command_line(tmp_path, monkeypatch):
 
 
 def test_modes_of_the_command_are_those_of_the_library():
-    assert tuple(SparseCausalMode) == SPARSE_CAUSAL_MODES
+    assert get_args(SparseCausalMode) == SPARSE_CAUSAL_MODES
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing.ckpt", "new"], "nothing.ckpt: there is no such file or folder."),
-        (["mm.ckpt", "there"], "there: is there already; remove it, or choose another name."),
-        (["mm.ckpt", "no/new"], "no/new: there is no folder no."),
-        (["mm.ckpt", "new.safetensors"], "new.safetensors: the target for a file has to be a folder"),
+        (["nothing.ckpt", "new"], "nothing.ckpt: no such file or folder."),
+        (["mm.ckpt", "there"], "there: exists already; remove it, or choose another name."),
+        (["mm.ckpt", "no/new"], "no/new: the folder no does not exist."),
+        (["mm.ckpt", "new.safetensors"], "new.safetensors: the target for a file must be a folder"),
         (["mm.ckpt", "new"], "mm.ckpt: holds no motion modules."),
-        (["there", "new"], "new: the target for a folder has to end in .safetensors."),
+        (["there", "new"], "new: the target for a folder must end in .safetensors."),
         (["there", "new.safetensors"], "there: holds no motion adapter: it has no config.json."),
-        (["there", "new.safetensors", "--max-frames", "8"], "--max-frames: is for files of AnimateDiff"),
-        (["there", "new.safetensors", "--drop-image-layers"], "--drop-image-layers: is for files of AnimateDiff"),
+        (["there", "new.safetensors", "--max-frames", "8"], "--max-frames is for files of AnimateDiff"),
+        (["there", "new.safetensors", "--drop-image-layers"], "--drop-image-layers is for files of AnimateDiff"),
     ],
 )
 def test_wrong_arguments_end_with_one_line_and_nothing_written(tmp_path, monkeypatch, arguments, message):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,15 @@ def test_a_painting_becomes_a_clip_that_knows_how_it_was_made(animate):
 
 
 def test_the_words_of_options_are_those_of_the_library():
-    from landscape_video.cli.animate import Fit, GuidanceOrder
+    from landscape_video.generation.settings import ImageToVideoSettings, choices
+    from pipeline_landscape_video.landscape_flow_interpolation import SOFP_MODES
     from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
+    from pipeline_landscape_video.landscape_optical_flow import FLOW_ESTIMATORS
     from pipeline_landscape_video.landscape_pictures import FITS
 
-    assert tuple(Fit) == FITS and set(GuidanceOrder) == set(GUIDANCE_ORDERS)
+    words = {each.name: choices(each.type) for each in fields(ImageToVideoSettings)}
+    assert words["fit"] == FITS and set(words["guidance_order"]) == set(GUIDANCE_ORDERS)
+    assert words["sofp_mode"] == SOFP_MODES and words["flow"] == FLOW_ESTIMATORS
 
 
 def test_the_embedded_model_and_what_was_trained_from_it_have_their_own_guidance(animate, moving, monkeypatch):
@@ -126,24 +131,33 @@ def test_pictures_as_people_have_them(animate, mode):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.png", "mist"], "none.png: there is no such file"),
+        (["none.png", "mist"], "none.png: no such file"),
         (["folder", "mist"], "folder: is a folder"),
-        (["text.png", "mist"], "text.png: is no picture that can be read"),
+        (["text.png", "mist"], "text.png: not a readable image"),
         (["half.png", "mist"], "half.png: "),
         (["tiny.png", "mist"], "tiny.png: the picture has 4 x 64 pixels, at least 8 x 8"),
         (["float.tif", "mist"], "float.tif: the picture is of mode F"),
         (["scroll.png", "mist", "--fit", "pad"], "1600 x 40 is too long to be seen whole in 64 x 64"),
-        (["painting.png", " "], "a prompt is empty"),
+        (["painting.png", " "], "a prompt must not be empty"),
         (["painting.png", "mist", "--prompts", "text.png"], "not both"),
-        (["painting.png", "mist", "rain", "--stages", "3"], "--stages 3: there are 2 prompts"),
-        (["painting.png", "--stages", "2"], "--stages 2: needs a prompt"),
-        (["painting.png", "mist", "--stages", "2", "--retention-scale", "0"], "--retention-scale 0: a stage would"),
-        (["painting.png", "mist", "--image-guidance-scale", "nan"], "--image-guidance-scale"),
-        (["painting.png", "mist", "--fit", "stretch"], "--fit"),
-        (["painting.png", "mist", "--height", "100"], "--height is 100, but must be a multiple of 8"),
+        (["painting.png", "mist", "rain", "--stages", "3"], "--stages must be 2, one for each prompt, got 3."),
+        (["painting.png", "--stages", "2"], "--stages needs a prompt, got 2 stages and none."),
+        (
+            ["painting.png", "mist", "--stages", "2", "--retention-scale", "0"],
+            "a stage would not see the end of the one before",
+        ),
+        (
+            ["painting.png", "mist", "--image-guidance-scale", "nan"],
+            "--image-guidance-scale must be a finite",
+        ),
+        (["painting.png", "mist", "--fit", "stretch"], "--fit must be one of crop, pad, got 'stretch'."),
+        (["painting.png", "mist", "--height", "100"], "--height must be a multiple of 8, got 100."),
         (["painting.png", "mist", "--output", "mist.avi"], "cannot write '.avi'"),
-        (["painting.png", "mist", "--image-retention", "./none"], "--image-retention ./none: there is no such folder"),
-        (["painting.png", "mist", "--image-retention", "folder"], "folder: holds no config.json, so it is no branch"),
+        (["painting.png", "mist", "--image-retention", "./none"], "--image-retention ./none: no such file or folder"),
+        (
+            ["painting.png", "mist", "--image-retention", "folder"],
+            "folder: not the folder of such a model",
+        ),
         (["painting.png", "mist", "--image-retention", "other"], "cross_attention_dim is 32, but 16 in the UNet"),
         (["painting.png", "mist", "--image-retention", "damaged/image_retention"], "--image-retention damaged/image_"),
         (["painting.png", "mist", "--model", "damaged"], "--model damaged: "),

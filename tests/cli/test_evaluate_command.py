@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -49,21 +50,21 @@ def test_only_a_folder(evaluate):
     [
         (["--reference", "clips"], "there is nothing to evaluate"),
         (["--videos", "none"], "none: there is no such folder"),
-        (["--videos", "a=clips", "--videos", "a=clips"], "--videos: two folders are called 'a'"),
+        (["--videos", "a=clips", "--videos", "a=clips"], "--videos must have different names, got 'a' twice"),
         (["--videos", "clips"], "1.mp4: has 6 frames, but 16 at stride 1 need 16"),
         (["--videos", "clips", "--num-frames", "1"], "--num-frames"),
         (["--model", "shanshui-tiny"], "there are no prompts"),
-        (["--prompts", "none.txt"], "none.txt: there is no such file"),
-        (["--prompts", "prompts.txt", "--motion-adapter", "x"], "belong to a --model"),
-        (["--prompts", "prompts.txt", "--model", "./none"], "./none: there is no such folder"),
-        (["--prompts", "prompts.txt", "--baseline", "zeroscope=x"], "there is no form 'zeroscope'"),
-        (["--prompts", "prompts.txt", "--height", "100"], "--height is 100, but must be a multiple of 8"),
-        (["--videos", "clips", "--num-frames", "4", "--clip", "./none"], "./none: there is no such folder"),
+        (["--prompts", "none.txt"], "--prompts none.txt: no such file"),
+        (["--prompts", "prompts.txt", "--motion-adapter", "x"], "--motion-adapter and --lora need a --model"),
+        (["--prompts", "prompts.txt", "--model", "./none"], "./none: no such file or folder"),
+        (["--prompts", "prompts.txt", "--baseline", "zeroscope=x"], "got 'zeroscope'"),
+        (["--prompts", "prompts.txt", "--height", "100"], "--height must be a multiple of 8, got 100."),
+        (["--videos", "clips", "--num-frames", "4", "--clip", "./none"], "./none: no such file or folder"),
         (["--videos", "clips", "--num-frames", "4", "--i3d", "prompts.txt"], "prompts.txt: is neither TorchScript"),
         (["--videos", "clips", "--num-frames", "4", "--i3d", "none.pt"], "none.pt: there is no such file"),
         (["--videos", "clips", "--num-frames", "4", "--video-classifier", "clips"], "does not load as a video"),
-        (["--videos", "clips", "--seed", "-1"], "--seed"),
-        (["--videos", "clips", "--device", "abacus"], "--device abacus"),
+        (["--videos", "clips", "--seed", "-1"], "--seed must be from 0"),
+        (["--videos", "clips", "--device", "abacus"], "--device must be available on this machine, got abacus"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -79,6 +80,6 @@ def test_wrong_input_is_one_line_and_writes_nothing(evaluate, arguments, message
 def test_the_help_names_every_form_and_preset():
     text = CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "200"}).stdout
     assert all(form in text for form in FORMS)
-    assert [preset.value for preset in I3DPreset] == list(I3D_PRESETS)
+    assert list(get_args(I3DPreset)) == list(I3D_PRESETS)
     for flag in "--videos --reference --baseline --prompts --repeats --clip --clip-sim --i3d --images".split():
         assert re.search(rf"{flag}(?![\w-])", text), flag

@@ -155,7 +155,7 @@ def test_an_image_model_with_a_motion_adapter(generate, models):
     assert result.exit_code == 0, result.stderr
     assert len(pictures("a")) == 7
     result = generate("mist", "--output", "b", model="still")
-    assert result.exit_code == 2 and "motion_adapter" in result.stderr.splitlines()[-1]
+    assert result.exit_code == 2 and "--motion-adapter must be given" in result.stderr.splitlines()[-1]
     result = generate("mist", "--motion-adapter", models / "wide_adapter", "--output", "b", model="still")
     assert result.exit_code == 2 and "does not fit" in result.stderr.splitlines()[-1]
     assert not Path("b").exists()
@@ -196,8 +196,8 @@ def test_words_that_the_embedded_model_has_never_met_are_named(generate, models,
     monkeypatch.setattr("pipeline_landscape_video.SHANSHUI_TINY", embedded)
     result = generate("mist over dragons", "--no-interpolate", model=None)
     assert result.exit_code == 0, result.stderr
-    assert f"warning: this model has never met: dragons; see words.json in {embedded}\n" in result.stderr
-    assert "never met" not in generate("mist over mist", "--no-interpolate", model=None).stderr
+    assert f"warning: this model was not trained on: dragons; see words.json in {embedded}\n" in result.stderr
+    assert "not trained on" not in generate("mist over mist", "--no-interpolate", model=None).stderr
 
 
 def test_what_was_trained_from_the_embedded_model_is_sampled_as_it_is(generate, models, monkeypatch):

@@ -1,6 +1,7 @@
 """Whole evaluations: folders and painted clips side by side, going on after a stop, shared by two processes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from landscape_video.evaluation.metrics.registry import Measurers
 from landscape_video.evaluation.results import read_results
 from landscape_video.evaluation.systems.clips import list_clips
 from landscape_video.evaluation.systems.generated_clips import clip_seed
-from landscape_video.evaluation.systems.text_to_video import Settings, SystemSpec
+from landscape_video.evaluation.systems.text_to_video import DEFAULTS, SystemSpec
 from pipeline_landscape_video.video_io import read_metadata, read_video, write_video
 from processes import launch
 
@@ -49,7 +50,7 @@ def clips(tmp_path_factory) -> Path:
 def plan_for(output: Path, clips: Path, models: Path | None = None, **changes) -> Plan:
     systems = ()
     if models is not None:
-        settings = Settings(num_frames=FRAMES, steps=1)
+        settings = replace(DEFAULTS, num_frames=FRAMES, steps=1)
         systems = (SystemSpec("ours", "landscape", str(models / "video"), settings=settings),)
     arguments = {
         "output": output,
@@ -137,7 +138,9 @@ def test_nothing_is_done_twice(measurers, clips, models, tmp_path):
     # Other settings are other clips; more prompts and repeats add to those that are there.
     more = evaluate(plan_for(tmp_path, clips, models, prompts=(*PROMPTS, "rain"), repeats=2), measurers)
     assert len(more.systems[0].clips) == 6 and painted[1].stat().st_mtime_ns == made[painted[1]]
-    other = SystemSpec("ours", "landscape", str(models / "video"), settings=Settings(num_frames=FRAMES, steps=2))
+    other = SystemSpec(
+        "ours", "landscape", str(models / "video"), settings=replace(DEFAULTS, num_frames=FRAMES, steps=2)
+    )
     evaluate(plan_for(tmp_path, clips, systems=(other,)), measurers)
     assert len([path for path in (tmp_path / "clips").iterdir() if path.name.startswith("ours-")]) == 2
 
@@ -145,16 +148,16 @@ def test_nothing_is_done_twice(measurers, clips, models, tmp_path):
 def test_a_run_that_was_stopped_goes_on(measurers, clips, models, tmp_path, monkeypatch):
     from landscape_video.evaluation.systems.text_to_video import Landscape
 
-    paint, painted = Landscape.paint, []
+    generate, painted = Landscape.generate, []
 
     def stopped(self, prompt: str, seed: int) -> np.ndarray:
         if painted:
             raise KeyboardInterrupt
         painted.append(prompt)
-        return paint(self, prompt, seed)
+        return generate(self, prompt, seed)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Landscape, "paint", stopped)
+        patch.setattr(Landscape, "generate", stopped)
         evaluate(plan_for(tmp_path, clips, models), measurers)
     (first,) = files_of(tmp_path).items()
     assert not (tmp_path / "results.json").exists()
@@ -220,7 +223,7 @@ def test_stride_takes_other_frames_of_folders(measurers, clips, tmp_path):
         ({"images": Path("none")}, "none: there is no such folder"),
         ({"output": Path("broken/x.mp4")}, "is no folder"),
         ({"systems": (SystemSpec("ours", "landscape", "shanshui-tiny"),), "prompts": ()}, "no prompts"),
-        ({"systems": (SystemSpec("ours", "landscape", "./none"),)}, "ours: ./none: there is no such folder"),
+        ({"systems": (SystemSpec("ours", "landscape", "./none"),)}, "ours: ./none: no such file or folder"),
     ],
 )
 def test_wrong_input_is_seen_before_anything_is_made(measurers, clips, tmp_path, monkeypatch, changes, problem):

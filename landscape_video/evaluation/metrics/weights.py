@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from landscape_video.files import hash_file, hash_text
-from motion_adapter.hub import hub_errors
+from landscape_video.generation.models import find_weights
 
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -11,23 +11,15 @@ CONFIGS = (".json", ".txt")
 
 
 def find_folder(source: str | Path) -> Path:
-    """A folder that is there, or a name on the Hub, whose configuration, tokenizer and weights are then fetched.
+    """The folder of a model that measures. A repository on the Hub is downloaded, without its code.
 
     Raises:
-        FileNotFoundError: a path that is not there.
-        ValueError, ConnectionError: the Hub does not have it, or cannot be reached.
+        FileNotFoundError, ValueError, ConnectionError: As `find_weights`; also for a file.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise ValueError(f"{source}: is a file, but has to be a folder or a name on the Hub.")
-    if path.is_absolute() or str(source).startswith(".") or str(source).count("/") != 1:
-        raise FileNotFoundError(f"{source}: there is no such folder.")
-    from huggingface_hub import snapshot_download
-
-    with hub_errors(str(source)):
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+    path = find_weights(source)
+    if path.is_file():
+        raise ValueError(f"{source}: is a file, must be a folder or a name on the Hub.")
+    return path
 
 
 def hash_weights(path: str | Path) -> str:

@@ -59,18 +59,18 @@ class GeneratedClips:
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
         memory = PeakMemory(device)
-        painter = FORMS[self.spec.form](self.spec, device)
+        runner = FORMS[self.spec.form](self.spec, device)
         progress = {"total": len(mine), "initial": len(mine) - len(missing), "disable": not show_progress}
-        with tqdm(unit="clip", desc=f"{self.spec.name}: painting", **progress) as bar:
+        with tqdm(unit="clip", desc=f"{self.spec.name}: generating", **progress) as bar:
             for clip in missing:
                 memory.reset()
                 start = time.perf_counter()
-                frames = painter.paint(clip.prompt, clip.seed)
+                frames = runner.generate(clip.prompt, clip.seed)
                 figures = {"seconds": time.perf_counter() - start, "peak_memory_gib": memory.gib()}
                 metadata = {"prompt": clip.prompt, "seed": clip.seed, **figures, "system": self.record}
                 write_video(clip.path, frames, SAMPLED_FPS, metadata)
                 bar.update()
-        del painter
+        del runner
         gc.collect()
         if torch.device(device).type == "cuda":
             torch.cuda.empty_cache()

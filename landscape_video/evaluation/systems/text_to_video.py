@@ -1,12 +1,12 @@
-"""Any text-to-video pipeline of diffusers through one call: prompt and seed in, uint8 frames out.
+"""Run any text-to-video pipeline of diffusers by one call: prompt and seed in, uint8 frames out.
 
-What differs between them is how they are put together and what their call is named; each such form is a class below.
+Pipelines differ in how they are assembled and in the names of their arguments; each such form is a class below.
 """
 
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,78 +14,90 @@ import numpy as np
 import torch
 
 from landscape_video.evaluation.metrics.weights import hash_configs, hash_weights
-from landscape_video.evaluation.systems.model_sources import (
-    add_lora,
-    load_adapter,
-    local_source,
-    naming,
-    pipeline_folder,
+from landscape_video.generation.generate_clip import generate_clip
+from landscape_video.generation.models import find_pipeline, find_weights, load_lora, load_motion_adapter, naming
+from landscape_video.generation.settings import (
+    NOT_PASSED,
+    Settings,
+    TextToVideoSettings,
+    VideoSettings,
+    pipeline_arguments,
 )
-from pipeline_landscape_video.embedded_model import choose_sampling, default_sampling
+from pipeline_landscape_video.embedded_model import default_sampling
 from pipeline_landscape_video.landscape_optical_flow import estimator_at_hand
 from pipeline_landscape_video.quiet_loading import less_chatter
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What is asked of a system; None is the form's own default, or the pipeline's where the form has none.
-
-    `interpolate` samples (num_frames // 2 + 1) frames and fills in between, then cuts to `num_frames`: for pipelines
-    of ours only.
-    """
-
-    num_frames: int = 16
-    height: int | None = None
-    width: int | None = None
-    steps: int | None = None
-    guidance_scale: float | None = None
-    negative_prompt: str | None = None
-    interpolate: bool = False
-    dtype: str = "float32"
+# Steps and guidance are the form's own unless they are given; clips are compared as they were sampled.
+DEFAULTS = TextToVideoSettings(steps=None, interpolate=False)
 
 
 @dataclass(frozen=True)
 class SystemSpec:
-    """A system that makes clips: its name in tables, its form (one of `FORMS`) and where its weights are."""
+    """A system that makes clips.
+
+    Args:
+        name: Its name in tables.
+        form: One of `FORMS`.
+        model: Folder of its pipeline, or name on the Hub.
+        adapter: Motion modules, for forms that take them: folder, file or name on the Hub.
+        lora: LoRA weights: file, folder or name on the Hub.
+        settings: How clips are sampled; `None` is the form's own value, or the pipeline's if the form has none. With
+            `interpolate`, for our own pipelines only, `num_frames // 2 + 1` frames are sampled and those in between
+            interpolated, then cut to `num_frames`.
+        dtype: Precision of the weights, as torch names it.
+
+    Raises:
+        ValueError: An unknown form, a missing adapter, or one that the form does not take.
+    """
 
     name: str
     form: str
     model: str
     adapter: str | None = None
     lora: str | None = None
-    settings: Settings = Settings()
+    settings: TextToVideoSettings = DEFAULTS
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
-            raise ValueError(f"{self.name}: there is no form {self.form!r}; there are {', '.join(FORMS)}.")
+            raise ValueError(f"{self.name}: the form must be one of {', '.join(FORMS)}, got {self.form!r}.")
         if FORMS[self.form].needs_adapter and self.adapter is None:
             raise ValueError(f"{self.name}: {self.form} needs adapter=FOLDER, its motion modules.")
         if not FORMS[self.form].takes_adapter and self.adapter is not None:
-            raise ValueError(f"{self.name}: {self.form} takes no adapter.")
+            raise ValueError(f"{self.name}: {self.form} takes no adapter; leave it out.")
 
     def record(self) -> dict[str, Any]:
-        """Everything that decides the clips, with the hashes of every part's weights and configuration. A setting that
-        was not given is the default that stands for it: another version of this program may have another."""
+        """Everything that determines the clips: settings, and the hashes of each part's weights and configuration.
+
+        Defaults are recorded by value: another version of this program may have others.
+        """
+        form = FORMS[self.form]
         sources = {"model": self.model, "adapter": self.adapter, "lora": self.lora}
         hashes = {}
         with naming(self.name, self.model):
-            paths = {"model": pipeline_folder(self.model, FORMS[self.form].pipeline_class)}
-            paths |= {role: local_source(sources[role]) for role in ("adapter", "lora") if sources[role]}
+            paths = {"model": find_pipeline(self.model, form.pipeline_class)}
+            paths |= {role: find_weights(sources[role]) for role in ("adapter", "lora") if sources[role]}
             for role, path in paths.items():
                 hashes |= {f"{role}_sha256": hash_weights(path), f"{role}_config_sha256": hash_configs(path)}
-            defaults = FORMS[self.form].defaults(paths["model"])
-        settings = asdict(self.settings)
-        settings |= {name: value for name, value in defaults.items() if settings.get(name) is None}
+            defaults = form.defaults(paths["model"])
+        given = self.settings.as_metadata()
+        settings = {name: defaults.get(name) if given[name] is None else given[name] for name in form.setting_names()}
+        settings |= {"interpolate": self.settings.interpolate, "dtype": self.dtype}
         if self.settings.interpolate:
             settings["flow_estimator"] = estimator_at_hand()
         return {"form": self.form, **sources, **hashes, **settings}
 
 
-class Painter:
-    """A loaded system, on its device.
+class PipelineRunner:
+    """A loaded system on its device.
+
+    Args:
+        spec: The system.
+        device: Device to compute on.
 
     Raises:
-        FileNotFoundError, ValueError, ConnectionError: a part is not there or does not load; the message begins with
+        FileNotFoundError, ValueError, ConnectionError: A part is missing or does not load; the message begins with
             the system's name.
     """
 
@@ -93,14 +105,23 @@ class Painter:
     steps: int | None = None
     guidance_scale: float | None = None
     lora_scale = 1.0
+    # Parts of the pipeline that do not come from the model's folder.
+    parts: dict[str, Any] = {}
+    # The class whose fields the pipeline's call takes.
+    settings_class: type[Settings] = VideoSettings
 
     def __init__(self, spec: SystemSpec, device: str | torch.device) -> None:
         self.spec = spec
-        dtype = getattr(torch, spec.settings.dtype)
+        dtype, parts = getattr(torch, spec.dtype), dict(self.parts)
         with naming(spec.name, spec.model), less_chatter():
-            folder, parts = pipeline_folder(spec.model, self.pipeline_class), self.parts(spec, dtype)
+            folder = find_pipeline(spec.model, self.pipeline_class)
+            if spec.adapter is not None:
+                parts["motion_adapter"] = load_motion_adapter(find_weights(spec.adapter), dtype)
             self.pipe = self.pipeline_class().from_pretrained(folder, dtype=dtype, **parts)
-            self.finish(spec)
+            if spec.lora is not None:
+                load_lora(self.pipe, find_weights(spec.lora), "lora")
+                self.pipe.set_adapters(["lora"], [self.lora_scale])
+            self.pipe.scheduler = self.scheduler(self.pipe.scheduler)
             self.pipe.to(device)
         self.pipe.set_progress_bar_config(disable=True)
 
@@ -113,66 +134,66 @@ class Painter:
 
     @classmethod
     def defaults(cls, folder: Path) -> dict[str, Any]:
-        """What stands for settings that are not given, for the pipeline in `folder`."""
+        """The values of settings that are not given, for the pipeline in `folder`."""
         return {"steps": cls.steps, "guidance_scale": cls.guidance_scale}
 
-    def parts(self, spec: SystemSpec, dtype: torch.dtype) -> dict[str, Any]:
-        """What does not come from the model's folder."""
-        return {}
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """The settings that the pipeline is given."""
+        return [each.name for each in fields(cls.settings_class) if each.metadata["argument"] is not NOT_PASSED]
 
-    def finish(self, spec: SystemSpec) -> None:
-        """What happens to `self.pipe` after it was put together."""
-        if spec.lora is not None:
-            add_lora(self.pipe, spec.lora, self.lora_scale)
+    def scheduler(self, scheduler: Any) -> Any:
+        """The scheduler to sample with instead of the model's."""
+        return scheduler
 
-    def arguments(self, settings: Settings) -> dict[str, Any]:
-        """The settings in the words of the pipeline's call; None is left to the pipeline."""
-        return {
-            "num_frames": settings.num_frames,
-            "height": settings.height,
-            "width": settings.width,
-            "num_inference_steps": self.steps if settings.steps is None else settings.steps,
-            "guidance_scale": self.guidance_scale if settings.guidance_scale is None else settings.guidance_scale,
-            "negative_prompt": settings.negative_prompt,
-        }
+    def settings(self) -> TextToVideoSettings:
+        """The settings of the system, with the form's own steps and guidance where none are given."""
+        given = self.spec.settings
+        steps = self.steps if given.steps is None else given.steps
+        guidance_scale = self.guidance_scale if given.guidance_scale is None else given.guidance_scale
+        return replace(given, steps=steps, guidance_scale=guidance_scale)
 
-    def frames_of(self, output: Any) -> np.ndarray:
-        """The first clip of what the pipeline returns, (num_frames, height, width, 3) in [0, 1]."""
+    def arguments(self) -> dict[str, Any]:
+        """The settings as keywords of the pipeline's call."""
+        return pipeline_arguments(self.settings(), self.settings_class)
+
+    def sample(self, prompt: str, seed: int) -> Any:
+        """Frames of a clip, each `(height, width, 3)` in [0, 1]: an array, or a list from some pipelines."""
+        arguments = self.arguments()
+        known = inspect.signature(self.pipe.__call__).parameters
+        if unknown := [name for name in arguments if name not in known]:  # some calls ignore them silently
+            raise ValueError(f"{type(self.pipe).__name__} takes no {', '.join(unknown)}.")
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: a seed means the same everywhere
+        return self.frames_of(self.pipe(prompt, generator=generator, output_type="np", **arguments))
+
+    def frames_of(self, output: Any) -> Any:
+        """The first clip of the pipeline's output."""
         return output.frames[0]
 
-    def paint(self, prompt: str, seed: int) -> np.ndarray:
-        """A clip, uint8 (num_frames, height, width, 3). Noise is drawn on the CPU: a seed means the same everywhere.
+    def generate(self, prompt: str, seed: int) -> np.ndarray:
+        """A clip, uint8 `(num_frames, height, width, 3)`.
 
         Raises:
-            ValueError: the pipeline does not take a setting, computes NaN, or makes fewer frames than were asked for.
+            ValueError: The pipeline does not take a setting, computes NaN, or returns too few frames.
         """
-        settings = self.spec.settings
+        num_frames = self.spec.settings.num_frames
         try:
-            given = {name: value for name, value in self.arguments(settings).items() if value is not None}
-            self.check_arguments(given)
-            generator = torch.Generator().manual_seed(seed)
-            frames = self.frames_of(self.pipe(prompt, generator=generator, output_type="np", **given))
-            frames = np.stack([np.asarray(frame) for frame in frames])  # some return a list of frames
+            frames = np.stack([np.asarray(frame) for frame in self.sample(prompt, seed)])
             if not np.isfinite(frames).all():
-                raise ValueError(f"computed NaN in {settings.dtype}.")
-            if len(frames) < settings.num_frames:
-                raise ValueError(f"made {len(frames)} frames, but {settings.num_frames} are needed.")
-        except ValueError as error:
+                raise ValueError(f"the pipeline computed NaN in {self.spec.dtype}.")
+            if len(frames) < num_frames:
+                raise ValueError(f"the pipeline must return {num_frames} frames, got {len(frames)}.")
+        except (ValueError, FloatingPointError) as error:
             raise ValueError(f"{self.spec.name}: {error}") from error
-        return (frames[: settings.num_frames].clip(0, 1) * 255).round().astype(np.uint8)
-
-    def check_arguments(self, given: dict[str, Any]) -> None:
-        """Raise `ValueError` for what the pipeline's call does not know: some swallow it and say nothing."""
-        known = inspect.signature(self.pipe.__call__).parameters
-        if unknown := [name for name in given if name not in known]:
-            raise ValueError(f"{type(self.pipe).__name__} takes no {', '.join(unknown)}.")
+        return (frames[:num_frames].clip(0, 1) * 255).round().astype(np.uint8)
 
 
-class Landscape(Painter):
-    """A pipeline of ours, or Stable Diffusion's parts with a motion adapter."""
+class Landscape(PipelineRunner):
+    """A pipeline of ours, or the parts of Stable Diffusion with a motion adapter."""
 
     takes_adapter = True
     steps = 25
+    settings_class = TextToVideoSettings
 
     @staticmethod
     def pipeline_class() -> Any:
@@ -185,19 +206,16 @@ class Landscape(Painter):
         config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
         return super().defaults(folder) | default_sampling(config)._asdict()
 
-    def parts(self, spec: SystemSpec, dtype: torch.dtype) -> dict[str, Any]:
-        return {} if spec.adapter is None else {"motion_adapter": load_adapter(spec.adapter, dtype)}
+    def settings(self) -> TextToVideoSettings:
+        settings = super().settings()
+        return replace(settings, num_frames=settings.num_frames // 2 + 1) if settings.interpolate else settings
 
-    def arguments(self, settings: Settings) -> dict[str, Any]:
-        given = super().arguments(settings) | {"interpolate": settings.interpolate}
-        given |= choose_sampling(self.pipe, settings.guidance_scale)
-        if settings.interpolate:
-            given["num_frames"] = settings.num_frames // 2 + 1
-        return given
+    def sample(self, prompt: str, seed: int) -> np.ndarray:
+        return generate_clip(self.pipe, prompt, replace(self.settings(), seed=seed)).frames
 
 
-class AnimateDiff(Painter):
-    """AnimateDiff as diffusers has it: Stable Diffusion's parts and a motion adapter, DDIM with linear betas."""
+class AnimateDiff(PipelineRunner):
+    """AnimateDiff as in diffusers: the parts of Stable Diffusion, a motion adapter, and DDIM with linear betas."""
 
     needs_adapter = takes_adapter = True
     steps, guidance_scale = 25, 7.5
@@ -208,19 +226,11 @@ class AnimateDiff(Painter):
 
         return AnimateDiffPipeline
 
-    def parts(self, spec: SystemSpec, dtype: torch.dtype) -> dict[str, Any]:
-        return {"motion_adapter": load_adapter(spec.adapter, dtype)}
-
-    def finish(self, spec: SystemSpec) -> None:
-        super().finish(spec)
-        self.pipe.scheduler = self.scheduler(self.pipe.scheduler.config)
-
-    def scheduler(self, config: dict[str, Any]) -> Any:
-        """What takes the place of the image model's scheduler."""
+    def scheduler(self, scheduler: Any) -> Any:
         from diffusers import DDIMScheduler
 
         changes = {"beta_schedule": "linear", "clip_sample": False, "steps_offset": 1}
-        return DDIMScheduler.from_config(config, timestep_spacing="linspace", **changes)
+        return DDIMScheduler.from_config(scheduler.config, timestep_spacing="linspace", **changes)
 
 
 class AnimateLCM(AnimateDiff):
@@ -228,10 +238,10 @@ class AnimateLCM(AnimateDiff):
 
     steps, guidance_scale, lora_scale = 6, 2.0, 0.8
 
-    def scheduler(self, config: dict[str, Any]) -> Any:
+    def scheduler(self, scheduler: Any) -> Any:
         from diffusers import LCMScheduler
 
-        return LCMScheduler.from_config(config, beta_schedule="linear")
+        return LCMScheduler.from_config(scheduler.config, beta_schedule="linear")
 
 
 class AnimateDiffLightning(AnimateDiff):
@@ -239,16 +249,18 @@ class AnimateDiffLightning(AnimateDiff):
 
     steps, guidance_scale = 4, 1.0
 
-    def scheduler(self, config: dict[str, Any]) -> Any:
+    def scheduler(self, scheduler: Any) -> Any:
         from diffusers import EulerDiscreteScheduler
 
-        return EulerDiscreteScheduler.from_config(config, timestep_spacing="trailing", beta_schedule="linear")
+        changes = {"timestep_spacing": "trailing", "beta_schedule": "linear"}
+        return EulerDiscreteScheduler.from_config(scheduler.config, **changes)
 
 
-class Text2VideoZero(Painter):
-    """Text2Video-Zero: an image model whose frames look at the first one, and latents that are moved."""
+class Text2VideoZero(PipelineRunner):
+    """Text2Video-Zero: an image model whose frames attend to the first one, with latents moved between steps."""
 
     steps, guidance_scale = 50, 7.5
+    parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
     @staticmethod
     def pipeline_class() -> Any:
@@ -256,28 +268,25 @@ class Text2VideoZero(Painter):
 
         return TextToVideoZeroPipeline
 
-    def parts(self, spec: SystemSpec, dtype: torch.dtype) -> dict[str, Any]:
-        return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-
-    def arguments(self, settings: Settings) -> dict[str, Any]:
-        given = super().arguments(settings)
-        given["video_length"] = given.pop("num_frames")
-        # The published 44 and 47 of 50 steps: when the latents are moved, at the same place among fewer steps.
-        steps = given["num_inference_steps"]
+    def arguments(self) -> dict[str, Any]:
+        arguments = super().arguments()
+        arguments["video_length"] = arguments.pop("num_frames")
+        # The published 44 and 47 of 50 steps: with fewer steps, the latents are moved at the same fraction of them.
+        steps = arguments["num_inference_steps"]
         t0 = min(round(44 / 50 * steps), steps - 3)
         if t0 < 1:
-            raise ValueError(f"Text2Video-Zero moves latents between steps: {steps} steps are too few, 4 are needed.")
-        return given | {"t0": t0, "t1": max(t0 + 1, min(round(47 / 50 * steps), steps - 2))}
+            raise ValueError(f"`steps` must be at least 4 for Text2Video-Zero, got {steps}.")
+        return arguments | {"t0": t0, "t1": max(t0 + 1, min(round(47 / 50 * steps), steps - 2))}
 
     def frames_of(self, output: Any) -> np.ndarray:
         return output.images
 
 
-class Diffusers(Painter):
-    """Any other pipeline of diffusers that takes `num_frames` and returns `frames`: ModelScope's, CogVideoX, Wan."""
+class Diffusers(PipelineRunner):
+    """Any other pipeline of diffusers that takes `num_frames` and returns `frames`: ModelScope, CogVideoX, Wan."""
 
 
-FORMS: dict[str, type[Painter]] = {
+FORMS: dict[str, type[PipelineRunner]] = {
     "landscape": Landscape,
     "animatediff": AnimateDiff,
     "animatelcm": AnimateLCM,
@@ -287,27 +296,31 @@ FORMS: dict[str, type[Painter]] = {
 }
 
 
-def parse_system(text: str, settings: Settings) -> SystemSpec:
+def parse_system(text: str, settings: TextToVideoSettings = DEFAULTS, dtype: str = "float32") -> SystemSpec:
     """A system from one line, `FORM=MODEL[,adapter=...][,lora=...][,name=...][,steps=...][,guidance=...]`.
 
+    Args:
+        text: The line.
+        settings: Settings of all systems. Its steps and guidance are not used, as those of one pipeline suit no other.
+        dtype: Precision of the weights.
+
     Raises:
-        ValueError: another shape, an unknown key or form, or a number that is none.
+        ValueError: The line is of another shape, or has an unknown key or form, or a value that is not a number.
     """
     form, equals, rest = text.partition("=")
     model, *pairs = rest.split(",")
     if not (form and equals and model):
-        raise ValueError(f"{text!r} has to be of the form FORM=MODEL[,adapter=...][,steps=...], ...")
+        raise ValueError(f"a system must be FORM=MODEL[,adapter=...][,steps=...], ..., got {text!r}.")
     converters: dict[str, Callable[[str], Any]] = {"steps": int, "guidance": float, "adapter": str, "lora": str}
     values: dict[str, Any] = {"name": form}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if key not in (*converters, "name") or not equals or not value:
-            raise ValueError(f"{text!r}: {pair!r} is none of {', '.join(converters)} and name, each with =VALUE.")
+            raise ValueError(f"{text!r}: expected {', '.join(converters)} or name, each with =VALUE, got {pair!r}.")
         try:
             values[key] = converters.get(key, str)(value)
         except ValueError as error:
-            raise ValueError(f"{text!r}: {key} has to be a number, not {value!r}.") from error
-    # A step count for one pipeline says nothing about another: what was given for ours does not reach a baseline.
+            raise ValueError(f"{text!r}: {key} must be a number, got {value!r}.") from error
     own = {"steps": values.pop("steps", None), "guidance_scale": values.pop("guidance", None)}
     own["interpolate"] = settings.interpolate and form == "landscape"
-    return SystemSpec(form=form, model=model, settings=Settings(**(asdict(settings) | own)), **values)
+    return SystemSpec(form=form, model=model, settings=replace(settings, **own), dtype=dtype, **values)

@@ -122,7 +122,7 @@ def test_protocol_of_a_clip(scorer):
 
 
 def test_sources_that_are_no_clip(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="none: there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="none: no such file or folder"):
         ClipScorer("./none")
     with pytest.raises(ValueError, match="does not load as a CLIP"):
         ClipScorer(tmp_path)

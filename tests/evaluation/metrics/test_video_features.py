@@ -219,7 +219,7 @@ def test_classifier_gets_frames_evenly_spaced(tiny_classifier):
 
 
 def test_sources_that_are_no_classifier(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
         VideoClassifier("./none")
     with pytest.raises(ValueError, match="does not load as a video classifier"):
         VideoClassifier(tmp_path)

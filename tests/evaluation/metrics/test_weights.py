@@ -1,5 +1,6 @@
 """Where the weights that measure and paint come from, and the hash that stands beside every number."""
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hub_runs import files_of
 from landscape_video.evaluation.metrics.clip_metrics import ClipScorer
 from landscape_video.evaluation.metrics.weights import find_folder, hash_configs, hash_weights
-from landscape_video.evaluation.systems.text_to_video import FORMS, Settings, SystemSpec
+from landscape_video.evaluation.systems.text_to_video import DEFAULTS, FORMS, SystemSpec
 from motion_adapter.publish import export_pipeline
 from pipeline_landscape_video import SHANSHUI_TINY
 
@@ -47,9 +48,9 @@ def test_a_clip_from_the_hub(hub):
 def test_a_pipeline_from_the_hub_paints_as_its_folder_does(hub, tiny_pipeline, tmp_path):
     folder = export_pipeline(tiny_pipeline(), tmp_path / "export")
     hub.create("me/mountains", files_of(folder))
-    settings = Settings(num_frames=3, steps=1)
+    settings = replace(DEFAULTS, num_frames=3, steps=1)
     specs = [SystemSpec("ours", "landscape", model, settings=settings) for model in ("me/mountains", str(folder))]
-    clips = [FORMS["landscape"](spec, "cpu").paint("mist", 2) for spec in specs]
+    clips = [FORMS["landscape"](spec, "cpu").generate("mist", 2) for spec in specs]
     np.testing.assert_array_equal(*clips)
     assert specs[0].record()["model_sha256"] == specs[1].record()["model_sha256"]
     with pytest.raises(ValueError, match="^ours: me/none is not on the Hub"):
@@ -58,7 +59,7 @@ def test_a_pipeline_from_the_hub_paints_as_its_folder_does(hub, tiny_pipeline, t
 
 @pytest.mark.parametrize("source", ["./none", "/none/clip", "none", "a/b/c"])
 def test_paths_that_are_not_there(source):
-    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
         find_folder(source)
 
 

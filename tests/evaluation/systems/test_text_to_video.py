@@ -1,4 +1,4 @@
-"""Every form of baseline on a small random pipeline of its own class, and one call for all of them."""
+"""Every form of baseline on a small random pipeline of its own class, by one call."""
 
 import shutil
 from dataclasses import replace
@@ -17,18 +17,15 @@ from diffusers import (
     TextToVideoZeroPipeline,
     UNet3DConditionModel,
 )
-from safetensors.torch import save_file
 
 from landscape_video.evaluation.systems.generated_clips import GeneratedClips
-from landscape_video.evaluation.systems.model_sources import load_adapter
-from landscape_video.evaluation.systems.text_to_video import FORMS, Settings, SystemSpec, parse_system
-from motion_adapter.convert import save_animatediff
+from landscape_video.evaluation.systems.text_to_video import DEFAULTS, FORMS, SystemSpec, parse_system
 from pipeline_landscape_video.embedded_model import Sampling
 from pipeline_landscape_video.landscape_optical_flow import estimator_at_hand
 from tiny_models import build_components
 
 
-SETTINGS = Settings(num_frames=4, steps=4)
+SETTINGS = replace(DEFAULTS, num_frames=4, steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +57,13 @@ def system(models: Path, modelscope: Path, form: str, **settings) -> SystemSpec:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_paints_by_prompt_and_seed(models, modelscope, form):
-    painter = FORMS[form](system(models, modelscope, form), "cpu")
-    clip = painter.paint("misty mountains", 3)
+def test_each_form_generates_by_prompt_and_seed(models, modelscope, form):
+    runner = FORMS[form](system(models, modelscope, form), "cpu")
+    clip = runner.generate("misty mountains", 3)
     assert clip.shape == (4, 64, 64, 3) and clip.dtype == np.uint8 and clip.std() > 0
-    np.testing.assert_array_equal(clip, painter.paint("misty mountains", 3))
-    assert (clip != painter.paint("misty mountains", 4)).any()
-    assert (clip != painter.paint("a boat over the river", 3)).any()
+    np.testing.assert_array_equal(clip, runner.generate("misty mountains", 3))
+    assert (clip != runner.generate("misty mountains", 4)).any()
+    assert (clip != runner.generate("a boat over the river", 3)).any()
 
 
 @pytest.mark.parametrize(
@@ -80,18 +77,18 @@ def test_each_form_paints_by_prompt_and_seed(models, modelscope, form):
     ],
 )
 def test_each_form_is_put_together_as_its_authors_do(models, modelscope, form, pipeline, scheduler, steps, guidance):
-    painter = FORMS[form](system(models, modelscope, form, steps=None), "cpu")
-    assert type(painter.pipe) is pipeline and type(painter.pipe.scheduler) is scheduler
-    assert painter.pipe.scheduler.config.beta_schedule == "linear"
-    arguments = painter.arguments(painter.spec.settings)
-    assert (arguments["num_inference_steps"], arguments["guidance_scale"]) == (steps, guidance)
+    runner = FORMS[form](system(models, modelscope, form, steps=None), "cpu")
+    assert type(runner.pipe) is pipeline and type(runner.pipe.scheduler) is scheduler
+    assert runner.pipe.scheduler.config.beta_schedule == "linear"
+    arguments = runner.arguments()
+    assert (arguments.get("num_inference_steps"), arguments.get("guidance_scale")) == (steps, guidance)
     if form == "animatediff-lightning":
-        assert painter.pipe.scheduler.config.timestep_spacing == "trailing"
+        assert runner.pipe.scheduler.config.timestep_spacing == "trailing"
     if form == "animatelcm":
-        scales = {module.scaling["lora"] for module in painter.pipe.unet.modules() if hasattr(module, "scaling")}
-        plain = replace(painter.spec, lora=None)
-        assert len(scales) == 1 and painter.pipe.get_active_adapters() == ["lora"]
-        assert (painter.paint("mist", 1) != FORMS[form](plain, "cpu").paint("mist", 1)).any()
+        scales = {module.scaling["lora"] for module in runner.pipe.unet.modules() if hasattr(module, "scaling")}
+        plain = replace(runner.spec, lora=None)
+        assert len(scales) == 1 and runner.pipe.get_active_adapters() == ["lora"]
+        assert (runner.generate("mist", 1) != FORMS[form](plain, "cpu").generate("mist", 1)).any()
 
 
 def test_animatediff_equals_a_call_of_diffusers(models, modelscope):
@@ -109,14 +106,14 @@ def test_animatediff_equals_a_call_of_diffusers(models, modelscope):
     theirs = pipe(
         "mist", num_frames=4, num_inference_steps=4, guidance_scale=7.5, generator=generator, output_type="np"
     )
-    ours = FORMS["animatediff"](system(models, modelscope, "animatediff"), "cpu").paint("mist", 5)
+    ours = FORMS["animatediff"](system(models, modelscope, "animatediff"), "cpu").generate("mist", 5)
     np.testing.assert_array_equal(ours, (theirs.frames[0] * 255).round().astype(np.uint8))
 
 
 @pytest.mark.parametrize("steps", [4, 5, 10, 50])
 def test_text2video_zero_moves_latents_at_the_published_place(models, modelscope, steps):
-    painter = FORMS["text2video-zero"](system(models, modelscope, "text2video-zero"), "cpu")
-    arguments = painter.arguments(replace(SETTINGS, steps=steps))
+    runner = FORMS["text2video-zero"](system(models, modelscope, "text2video-zero", steps=steps), "cpu")
+    arguments = runner.arguments()
     assert 0 < arguments["t0"] < arguments["t1"] < steps
     assert arguments["t0"] / steps == pytest.approx(44 / 50, abs=0.65 if steps < 10 else 0.19)
     if steps == 50:
@@ -126,28 +123,33 @@ def test_text2video_zero_moves_latents_at_the_published_place(models, modelscope
 def test_interpolated_clips_have_the_asked_length(models, modelscope):
     for num_frames in (4, 5):
         spec = system(models, modelscope, "landscape", num_frames=num_frames, interpolate=True)
-        painter = FORMS["landscape"](spec, "cpu")
-        assert painter.arguments(spec.settings)["num_frames"] == 3
-        assert len(painter.paint("mist", 1)) == num_frames
+        runner = FORMS["landscape"](spec, "cpu")
+        assert runner.arguments()["num_frames"] == 3
+        assert len(runner.generate("mist", 1)) == num_frames
 
 
-def test_the_embedded_model_has_its_own_sampling(models, modelscope):
-    painter = FORMS["landscape"](SystemSpec("tiny", "landscape", "shanshui-tiny"), "cpu")
-    assert painter.arguments(Settings())["guidance_scale"] == 2 and painter.arguments(Settings())["eta"] == 1
-    assert painter.arguments(Settings(guidance_scale=7))["guidance_scale"] == 7
-    other = FORMS["landscape"](system(models, modelscope, "landscape"), "cpu")
-    assert other.arguments(Settings())["guidance_scale"] == 8 and other.arguments(Settings())["eta"] == 0
+def test_each_model_is_sampled_with_its_own_guidance_and_eta(models, modelscope):
+    tiny = SystemSpec("tiny", "landscape", "shanshui-tiny", settings=replace(SETTINGS, num_frames=2, steps=2))
+    other = system(models, modelscope, "landscape")
+    for spec, guidance_scale, eta in ((tiny, 2.0, 1.0), (other, 8.0, 0.0)):
+        explicit = replace(spec, settings=replace(spec.settings, guidance_scale=guidance_scale, eta=eta))
+        changed = replace(spec, settings=replace(spec.settings, guidance_scale=guidance_scale + 1))
+        clip, same, different = (
+            FORMS["landscape"](each, "cpu").generate("mist", 1) for each in (spec, explicit, changed)
+        )
+        np.testing.assert_array_equal(clip, same)
+        assert (clip != different).any()
 
 
-def test_what_cannot_paint_is_named(models, modelscope, tmp_path):
+def test_a_system_that_does_not_run_is_named(models, modelscope, tmp_path):
     image_model = SystemSpec("images", "diffusers", str(models / "still"), settings=SETTINGS)
     with pytest.raises(ValueError, match="^images: StableDiffusionPipeline takes no num_frames"):
-        FORMS["diffusers"](image_model, "cpu").paint("mist", 0)
+        FORMS["diffusers"](image_model, "cpu").generate("mist", 0)
     few = system(models, modelscope, "text2video-zero", steps=3)
-    with pytest.raises(ValueError, match="3 steps are too few, 4 are needed"):
-        FORMS["text2video-zero"](few, "cpu").paint("mist", 0)
+    with pytest.raises(ValueError, match="`steps` must be at least 4 for Text2Video-Zero, got 3"):
+        FORMS["text2video-zero"](few, "cpu").generate("mist", 0)
     (tmp_path / "empty").mkdir()
-    for model, problem in ((tmp_path / "none", "there is no such folder"), (tmp_path / "empty", "model_index.json")):
+    for model, problem in ((tmp_path / "none", "no such file or folder"), (tmp_path / "empty", "model_index.json")):
         with pytest.raises(ValueError, match=f"^ours: .*{problem}"):
             FORMS["landscape"](SystemSpec("ours", "landscape", str(model)), "cpu")
     with pytest.raises(ValueError, match="^ours: "):
@@ -159,32 +161,18 @@ def test_what_cannot_paint_is_named(models, modelscope, tmp_path):
 
 
 def test_nan_and_missing_frames_are_refused(models, modelscope):
-    painter = FORMS["landscape"](system(models, modelscope, "landscape"), "cpu")
+    runner = FORMS["landscape"](system(models, modelscope, "landscape"), "cpu")
 
-    class Hasty(type(painter)):
-        def frames_of(self, output) -> np.ndarray:
-            return super().frames_of(output)[:3]
+    class Hasty(type(runner)):
+        def sample(self, prompt: str, seed: int) -> np.ndarray:
+            return super().sample(prompt, seed)[:3]
 
-    with pytest.raises(ValueError, match="^landscape: made 3 frames, but 4 are needed"):
-        Hasty(painter.spec, "cpu").paint("mist", 0)
+    with pytest.raises(ValueError, match="^landscape: the pipeline must return 4 frames, got 3"):
+        Hasty(runner.spec, "cpu").generate("mist", 0)
     with torch.no_grad():
-        painter.pipe.vae.decoder.conv_out.bias.fill_(torch.nan)
-    with pytest.raises(ValueError, match="^landscape: computed NaN in float32"):
-        painter.paint("mist", 0)
-
-
-def test_adapters_from_folders_and_files_of_both_layouts(models, tmp_path):
-    sizes = {"block_out_channels": (32, 64), "motion_layers_per_block": 1, "motion_norm_num_groups": 32}
-    adapter = MotionAdapter(**sizes, motion_num_attention_heads=8, use_motion_mid_block=False)
-    save_file(adapter.state_dict(), tmp_path / "lightning_diffusers.safetensors")
-    save_animatediff(adapter, tmp_path / "lightning_comfyui.safetensors")
-    for name in ("lightning_diffusers.safetensors", "lightning_comfyui.safetensors"):
-        loaded = load_adapter(str(tmp_path / name), torch.float32)
-        assert loaded.config.block_out_channels in ((32, 64), [32, 64])
-        weights = loaded.state_dict()
-        assert weights.keys() == adapter.state_dict().keys()
-        assert all(torch.equal(weights[key], tensor) for key, tensor in adapter.state_dict().items())
-    assert isinstance(load_adapter(str(models / "adapter"), torch.bfloat16), MotionAdapter)
+        runner.pipe.vae.decoder.conv_out.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="^landscape: the model computed NaN in float32"):
+        runner.generate("mist", 0)
 
 
 def test_the_record_knows_weights_and_settings(models, modelscope, tmp_path):
@@ -206,22 +194,23 @@ def test_the_record_names_the_defaults_in_force(models, modelscope, monkeypatch)
     tiny = SystemSpec("tiny", "landscape", "shanshui-tiny")
     record = tiny.record()
     assert (record["steps"], record["guidance_scale"], record["eta"]) == (25, 2.0, 1.0)
-    assert replace(tiny, settings=Settings(guidance_scale=7)).record()["guidance_scale"] == 7
+    assert replace(tiny, settings=replace(DEFAULTS, guidance_scale=7)).record()["guidance_scale"] == 7
     assert system(models, modelscope, "landscape").record()["guidance_scale"] == 8
     assert system(models, modelscope, "animatelcm", steps=None).record()["steps"] == 6
     assert "flow_estimator" not in record
-    assert replace(tiny, settings=Settings(interpolate=True)).record()["flow_estimator"] == estimator_at_hand()
+    assert (
+        replace(tiny, settings=replace(DEFAULTS, interpolate=True)).record()["flow_estimator"] == estimator_at_hand()
+    )
     folder = GeneratedClips(tiny, ["mist"], models, 0, 1).folder
     monkeypatch.setattr("pipeline_landscape_video.embedded_model.EMBEDDED", Sampling(3.0, 1.0))
     assert GeneratedClips(tiny, ["mist"], models, 0, 1).folder != folder  # as with a version that has another
 
 
 def test_systems_in_one_line():
-    shared = Settings(num_frames=8, height=64, steps=30, guidance_scale=3.0, interpolate=True)
+    shared = replace(DEFAULTS, num_frames=8, height=64, steps=30, guidance_scale=3.0, interpolate=True)
     spec = parse_system("animatelcm=sd15,adapter=lcm,lora=lcm.safetensors,steps=8,guidance=1.5,name=LCM", shared)
-    assert spec == SystemSpec(
-        "LCM", "animatelcm", "sd15", "lcm", "lcm.safetensors", Settings(8, 64, None, 8, 1.5, None, False)
-    )
+    settings = replace(DEFAULTS, num_frames=8, height=64, steps=8, guidance_scale=1.5)
+    assert spec == SystemSpec("LCM", "animatelcm", "sd15", "lcm", "lcm.safetensors", settings)
     plain = parse_system("diffusers=modelscope", shared)
     assert plain.name == "diffusers" and plain.settings.steps is None and plain.settings.guidance_scale is None
     assert parse_system("landscape=shanshui-tiny", shared).settings.interpolate
@@ -230,17 +219,17 @@ def test_systems_in_one_line():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("animatediff", "has to be of the form FORM=MODEL"),
-        ("=sd15", "has to be of the form FORM=MODEL"),
-        ("diffusers=", "has to be of the form FORM=MODEL"),
-        ("zeroscope=folder", "there is no form 'zeroscope'; there are landscape, animatediff"),
+        ("animatediff", "a system must be FORM=MODEL"),
+        ("=sd15", "a system must be FORM=MODEL"),
+        ("diffusers=", "a system must be FORM=MODEL"),
+        ("zeroscope=folder", "the form must be one of landscape, animatediff.*, got 'zeroscope'"),
         ("animatediff=sd15", "animatediff needs adapter=FOLDER"),
         ("diffusers=x,adapter=y", "diffusers takes no adapter"),
-        ("diffusers=x,steps=many", "steps has to be a number, not 'many'"),
-        ("diffusers=x,seed=3", "'seed=3' is none of steps, guidance, adapter, lora and name"),
-        ("diffusers=x,name=", "'name=' is none of"),
+        ("diffusers=x,steps=many", "steps must be a number, got 'many'"),
+        ("diffusers=x,seed=3", "expected steps, guidance, adapter, lora or name, each with =VALUE, got 'seed=3'"),
+        ("diffusers=x,name=", "each with =VALUE, got 'name='"),
     ],
 )
 def test_systems_that_are_none(text, problem):
     with pytest.raises(ValueError, match=problem):
-        parse_system(text, Settings())
+        parse_system(text)

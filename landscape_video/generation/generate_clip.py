@@ -1,0 +1,236 @@
+"""Generate clips: prompt, image and settings in, frames and metadata out.
+
+    pipe = load_pipeline(ModelSettings())
+    clip = generate_clip(pipe, "mist over a lake", TextToVideoSettings(num_frames=8, seed=7))
+    write_video("mist.mp4", clip.frames, clip.fps, clip.metadata)
+
+`generate_clip` and `animate_clip` make one clip; `run_pipeline` is below both, and makes several in one batch. All
+calls of our pipelines go through it.
+"""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from landscape_video.generation.settings import ImageToVideoSettings, TextToVideoSettings, pipeline_arguments
+from pipeline_landscape_video import FlowEstimator, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+from pipeline_landscape_video.embedded_model import choose_sampling
+from pipeline_landscape_video.landscape_optical_flow import RAFTFlowEstimator
+
+
+# The packages that decide which frames come out; av brings the encoder of .mp4.
+VERSIONED = ("landscape-video", "torch", "torchvision", "diffusers", "transformers", "peft", "opencv-python", "av")
+
+TEXT_DEFAULTS, IMAGE_DEFAULTS = TextToVideoSettings(), ImageToVideoSettings()
+
+Pipeline = LandscapeVideoPipeline | LandscapeImageToVideoPipeline
+
+
+class GenerationCancelled(Exception):
+    """The caller asked to stop between two denoising steps."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A generated clip.
+
+    Args:
+        frames: float32 `(num_frames, height, width, 3)` in [0, 1].
+        fps: Frames per second.
+        metadata: Prompt, seed, settings, device and versions, as JSON can hold them: what is needed to make the clip
+            again.
+    """
+
+    frames: np.ndarray
+    fps: float
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state after a denoising step, for `on_step`.
+
+    Args:
+        pipe: The pipeline at work.
+        stage: Stage of an image-to-video clip, from 0 on.
+        step: Step of the stage, from 0 on.
+        num_steps: Steps of a stage.
+        latents: Noisy latents `(batch, channels, num_frames, height / 8, width / 8)`.
+    """
+
+    pipe: Pipeline
+    stage: int
+    step: int
+    num_steps: int
+    latents: torch.Tensor
+
+    @torch.no_grad()
+    def preview(self) -> np.ndarray:
+        """The middle frame of the first clip as it is now, uint8 `(height, width, 3)`; costs one decoded frame."""
+        middle = self.latents.shape[2] // 2
+        frame = self.pipe.decode_latents(self.latents[:1, :, middle : middle + 1], 1)[0, :, 0]
+        pixels = (frame / 2 + 0.5).clamp(0, 1).mul(255).round()  # the VAE decodes to [-1, 1]
+        return pixels.permute(1, 2, 0).to("cpu", torch.uint8).numpy()
+
+
+OnStep = Callable[[Progress], None]
+
+
+def generate_clip(
+    pipe: LandscapeVideoPipeline,
+    prompt: str,
+    settings: TextToVideoSettings = TEXT_DEFAULTS,
+    on_step: OnStep | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> Clip:
+    """Generate a clip from a prompt.
+
+    Args:
+        pipe: A loaded pipeline, see `load_pipeline`.
+        prompt: What to generate.
+        settings: How to generate it; a seed is drawn if it has none.
+        on_step: Called after each denoising step.
+        is_cancelled: Asked after each denoising step whether to stop.
+
+    Raises:
+        ValueError: A setting does not suit the model; the message begins with the setting's name in backticks.
+        FloatingPointError: The model computed NaN or infinity.
+        GenerationCancelled: `is_cancelled` returned True.
+    """
+    return _make_clip(pipe, settings, on_step, is_cancelled, {"prompt": prompt}, prompt=prompt)
+
+
+def animate_clip(
+    pipe: LandscapeImageToVideoPipeline,
+    image: Image.Image | torch.Tensor | np.ndarray,
+    prompts: Sequence[str] = (),
+    settings: ImageToVideoSettings = IMAGE_DEFAULTS,
+    on_step: OnStep | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> Clip:
+    """Generate a clip that begins with an image.
+
+    Args:
+        image: PIL image of any size, or a tensor or array as `pictures_to_tensor` takes it.
+        prompts: What moves, and how: one prompt for each stage, each of which begins with the last frame of the one
+            before. Without any there is one stage, led by the image alone.
+
+    Other arguments and errors are those of `generate_clip`.
+    """
+    prompts = list(prompts)
+    content = {"prompts": prompts} if len(prompts) > 1 else {"prompt": prompts[0] if prompts else None}
+    return _make_clip(pipe, settings, on_step, is_cancelled, {"prompts": prompts or [None]}, image=image, **content)
+
+
+def run_pipeline(
+    pipe: Pipeline,
+    settings: TextToVideoSettings,
+    seeds: Sequence[int],
+    on_step: OnStep | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+    output_type: Literal["np", "pt", "latent"] = "np",
+    **content: Any,
+) -> np.ndarray | torch.Tensor:
+    """Call a pipeline of ours with settings, for one clip or a batch.
+
+    The noise of each clip is drawn on the CPU from a generator of its own: a clip depends neither on the device nor
+    on the batch it is made in.
+
+    Args:
+        pipe: The pipeline.
+        settings: How to generate; its seed is not used.
+        seeds: One for each clip.
+        output_type: See the pipeline's call.
+        content: What to generate, as keywords of the pipeline's call: `prompt`, `prompts`, `image`; they override
+            settings of the same name.
+
+    Returns:
+        `(batch, num_frames, height, width, 3)` in [0, 1] for "np"; see the pipeline's call for other output types.
+
+    Raises:
+        ValueError, GenerationCancelled: As `generate_clip`.
+    """
+    arguments = pipeline_arguments(settings) | choose_sampling(pipe, settings.guidance_scale, settings.eta)
+    if settings.interpolate and output_type != "latent":
+        arguments["flow_estimator"] = pipe.get_flow_estimator(settings.flow, settings.flow_weights)
+    if on_step is not None or is_cancelled is not None:
+        arguments["callback_on_step_end"] = _step_callback(on_step, is_cancelled)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    generator = generators[0] if len(generators) == 1 else generators
+    try:
+        return pipe(**(arguments | content), generator=generator, output_type=output_type).frames
+    except ValueError as error:
+        message = str(error)
+        for each in fields(settings):  # the pipeline may have another name for a setting
+            message = message.replace(f"`{each.metadata['argument']}`", f"`{each.name}`")
+        raise ValueError(message) from error
+
+
+def flow_estimator_name(flow_estimator: FlowEstimator) -> str:
+    """The value of the setting `flow` that stands for an estimator, also for one that was chosen by itself."""
+    if not isinstance(flow_estimator, RAFTFlowEstimator):
+        return "dis"
+    return "raft-small" if flow_estimator.model.mask_predictor is None else "raft"
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """What decides the frames besides prompt, seed and settings: device, threads and versions."""
+    versions = {"python": platform.python_version()}
+    for package in VERSIONED:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout
+            continue
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"device": str(device), "device_name": name, "threads": torch.get_num_threads(), "versions": versions}
+
+
+def _make_clip(
+    pipe: Pipeline,
+    settings: TextToVideoSettings,
+    on_step: OnStep | None,
+    is_cancelled: Callable[[], bool] | None,
+    described: dict[str, Any],
+    **content: Any,
+) -> Clip:
+    """Run the pipeline for one clip; `described` is the content as the metadata tell it."""
+    settings = settings.with_seed()
+    settings.check_memory(stages=len(content.get("prompts") or [None]))
+    sampling = choose_sampling(pipe, settings.guidance_scale, settings.eta)
+    frames = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, **content)[0]
+    dtype = str(pipe.unet.dtype).removeprefix("torch.")
+    if not np.isfinite(frames).all():
+        raise FloatingPointError(f"the model computed NaN in {dtype}; set `dtype` to float32.")
+    flow_estimator = None
+    if settings.interpolate:
+        flow_estimator = flow_estimator_name(pipe.get_flow_estimator(settings.flow, settings.flow_weights))
+    metadata = described | settings.as_metadata() | sampling
+    metadata |= {
+        "height": frames.shape[1],
+        "width": frames.shape[2],
+        "sofp_mode": settings.sofp_mode if settings.interpolate else None,
+        "flow": flow_estimator,
+        "flow_weights": metadata["flow_weights"] if settings.interpolate else None,
+        "dtype": dtype,
+        **describe_environment(pipe._execution_device),
+    }
+    return Clip(frames, settings.frame_rate, metadata)
+
+
+def _step_callback(on_step: OnStep | None, is_cancelled: Callable[[], bool] | None) -> Callable[..., dict]:
+    """The pipeline's `callback_on_step_end` that reports to `on_step` and stops when `is_cancelled` says so."""
+
+    def callback(pipe: Pipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict:
+        if on_step is not None:
+            on_step(Progress(pipe, getattr(pipe, "stage", 0), step, pipe.num_timesteps, tensors["latents"]))
+        if is_cancelled is not None and is_cancelled():
+            raise GenerationCancelled("generation was cancelled.")
+        return {}
+
+    return callback

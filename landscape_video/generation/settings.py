@@ -1,0 +1,354 @@
+"""Sampling and model settings, each with its type, default, range and help.
+
+This file is the only place that spells an option of sampling. The command line makes its flags from these dataclasses
+(`landscape_video/cli/options.py`), `generate_clip` makes the pipeline's call and the clip's metadata from them, and a
+web page or a node graph can make its controls from `dataclasses.fields(...)`. To add an option, add one field.
+
+Importing this file loads no heavy library: `--help` must not wait for torch.
+"""
+
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin
+
+from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
+
+
+# The panels that group options in a help text or on a page.
+CONTENT, SAMPLING, MOTION, INTERPOLATION, MODELS, DEVICE = (
+    "What to generate",
+    "Sampling",
+    "Image to video",
+    "Interpolation",
+    "Models",
+    "Device and precision",
+)
+# Metadata for a field that is not handed to the pipeline under its own name; `generate_clip` uses it itself.
+NOT_PASSED = None
+
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+def setting(
+    default: Any,
+    help: str,
+    panel: str,
+    *,
+    unit: str | None = None,
+    default_text: str | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    multiple_of: int | None = None,
+    argument: str | None = "",
+) -> Any:
+    """Declare a field of a settings dataclass.
+
+    Args:
+        default: Value of the setting unless another is given. `None` leaves the choice to the model or pipeline.
+        help: What the setting does, without its default.
+        panel: Heading under which the setting is shown.
+        unit: What a value is, in capitals, for a help text: "PIXELS". Chosen by type if `None`.
+        default_text: The default in words, where the value alone does not tell.
+        minimum: Smallest value allowed.
+        maximum: Largest value allowed.
+        above: Value that must be exceeded.
+        multiple_of: Number that must divide the value.
+        argument: The pipeline's keyword for it, `NOT_PASSED` if there is none; the field's name if empty.
+    """
+    return field(
+        default=default,
+        metadata={
+            "help": help,
+            "panel": panel,
+            "unit": unit,
+            "default_text": default_text,
+            "minimum": minimum,
+            "maximum": maximum,
+            "above": above,
+            "multiple_of": multiple_of,
+            "argument": argument,
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of all settings: every value is checked when an object is made.
+
+    Raises:
+        ValueError: A value is out of its range. The message begins with the setting's name in backticks.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            check_value(each, getattr(self, each.name))
+
+    def as_metadata(self) -> dict[str, Any]:
+        """All settings as JSON can hold them."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolationSettings(Settings):
+    """How in-between frames are made (sparse optical flow projection, NADM section 3.3)."""
+
+    sofp_mode: Literal["quadratic", "projection", "linear"] = setting(
+        "quadratic",
+        "Motion between two frames: accelerated (quadratic, NADM Eq. 14), or at constant speed (linear).",
+        INTERPOLATION,
+    )
+    flow: Literal["raft", "raft-small", "dis"] | None = setting(
+        None,
+        "Optical flow estimator: RAFT (its weights are downloaded once, 20 or 4 MB) or OpenCV's DIS (no weights).",
+        INTERPOLATION,
+        default_text="RAFT if its weights are on this machine, else DIS",
+        argument=NOT_PASSED,
+    )
+    flow_weights: Path | None = setting(
+        None,
+        "RAFT weights from a file: a state dict of torchvision's or princeton-vl's RAFT, .safetensors or .pth "
+        "(no code in it is run). The file determines which RAFT it is unless `flow` does.",
+        INTERPOLATION,
+        unit="FILE",
+        default_text="torchvision's",
+        argument=NOT_PASSED,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.flow_weights is None:
+            return
+        if self.flow == "dis":
+            raise ValueError("`flow_weights` are weights of RAFT, but `flow` is 'dis'; leave one of them out.")
+        if not self.flow_weights.is_file():
+            raise ValueError(f"`flow_weights` must be a file, got {self.flow_weights}: no such file.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings(Settings):
+    """Settings that any text-to-video pipeline of diffusers takes; `None` leaves a value to the model."""
+
+    negative_prompt: str | None = setting(None, "What to keep out of the image.", CONTENT, default_text="nothing")
+    num_frames: int = setting(16, "Frames to sample.", SAMPLING, minimum=1)
+    height: int | None = setting(
+        None,
+        "Height of the frames, a multiple of 8.",
+        SAMPLING,
+        unit="PIXELS",
+        default_text="the model's own",
+        minimum=8,
+        multiple_of=8,
+    )
+    width: int | None = setting(
+        None,
+        "Width of the frames, a multiple of 8.",
+        SAMPLING,
+        unit="PIXELS",
+        default_text="the model's own",
+        minimum=8,
+        multiple_of=8,
+    )
+    steps: int | None = setting(
+        25, "Denoising steps: more are slower and finer.", SAMPLING, minimum=1, argument="num_inference_steps"
+    )
+    guidance_scale: float | None = setting(
+        None,
+        "How closely to follow the prompt; the negative prompt has no effect up to 1.",
+        SAMPLING,
+        default_text="the model's own",
+        above=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToVideoSettings(InterpolationSettings, VideoSettings):
+    """Settings of a clip that our text-to-video pipeline generates."""
+
+    seed: int | None = setting(
+        None,
+        "Seed of the noise; the same seed gives the same clip.",
+        SAMPLING,
+        default_text="drawn at random, and printed",
+        minimum=0,
+        maximum=2**63 - 1,  # torch takes seeds of 64 bits
+        argument=NOT_PASSED,
+    )
+    eta: float | None = setting(
+        None,
+        "Fresh noise in each step of a DDIM scheduler: 0 is DDIM, 1 is DDPM.",
+        SAMPLING,
+        default_text="the model's own",
+        minimum=0,
+        maximum=1,
+    )
+    interpolate: bool = setting(True, "Add a frame between every two: N become 2N - 1.", INTERPOLATION)
+    fps: float | None = setting(
+        None,
+        "Frames per second of the clip.",
+        INTERPOLATION,
+        default_text="16, or 8 without interpolation",
+        above=0,
+        argument=NOT_PASSED,
+    )
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second of the clip: `fps`, else the rate of the training clips, doubled by interpolation."""
+        from pipeline_landscape_video.video_writing import SAMPLED_FPS
+
+        return self.fps or SAMPLED_FPS * (2 if self.interpolate else 1)
+
+    def with_seed(self) -> Self:
+        """These settings with a seed: their own, else one drawn at random."""
+        return self if self.seed is not None else replace(self, seed=secrets.randbelow(2**32))
+
+    def check_memory(self, stages: int = 1) -> None:
+        """Raise `ValueError` for a clip that this machine's memory cannot hold.
+
+        The estimate is a lower bound, so that nothing that would run is refused: the decoded frames in float32 (4
+        bytes a channel), twice, interpolated.
+        """
+        if not hasattr(os, "sysconf"):  # Windows
+            return
+        height, width, num_frames = self.height or 8, self.width or 8, stages * self.num_frames
+        needed = 2 * 4 * 3 * (2 * num_frames - 1) * height * width
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > memory:
+            raise ValueError(
+                f"`num_frames`, `height` and `width` must be smaller: {num_frames} frames of {width} x {height} need "
+                f"more than {needed / 2**30:.0f} GiB; this machine has {memory / 2**30:.0f} GiB."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageToVideoSettings(TextToVideoSettings):
+    """Settings of a clip that begins with an image, in one or several stages."""
+
+    fit: Literal["crop", "pad"] = setting(
+        "crop", "How to fit the image to the frames: crop two sides, or pad with white; never distorted.", MOTION
+    )
+    image_guidance_scale: float = setting(
+        1.5, "How closely to follow the image: more keeps more of it and adds contrast.", MOTION
+    )
+    guidance_order: Literal["picture_first", "text_first"] = setting(
+        "picture_first",
+        "Guidance term that comes first: the image (InstructPix2Pix Eq. 3, for short prompts that leave the rest as "
+        "in the image) or the text (DreamVideo Eq. 5, for prompts that describe everything).",
+        MOTION,
+    )
+    retention_scale: float = setting(
+        1.0, "Weight of the image retention branch's residuals; 0 ignores the image.", MOTION
+    )
+    hold_first_frame: bool = setting(
+        True,
+        "Keep the first frame of every stage at the image, as closely as the VAE can; without, the retention branch "
+        "alone determines it, as in DreamVideo.",
+        MOTION,
+    )
+    drop_duplicate_frame: bool = setting(
+        False, "Drop the first frame of later stages, which repeats the last one of the stage before.", MOTION
+    )
+    match_stage_colours: bool = setting(
+        False, "Match the colors of later stages to the frame they begin with.", MOTION
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Settings):
+    """Which text-to-video model to load, where, and in which precision."""
+
+    model: str = setting(
+        EMBEDDED_MODEL,
+        "Pipeline folder, or its name on the Hugging Face Hub. The default is bundled.",
+        MODELS,
+        unit="FOLDER|NAME",
+    )
+    motion_adapter: str | None = setting(
+        None,
+        "Motion modules for an image model such as Stable Diffusion 1.5.",
+        MODELS,
+        unit="FOLDER|FILE|NAME",
+        default_text="the model's own",
+    )
+    lora: list[str] | None = setting(
+        None, "LoRA weights; may be repeated.", MODELS, unit="FILE|FOLDER|NAME", default_text="none"
+    )
+    device: str = setting("auto", "Device to compute on: auto, cpu, cuda, cuda:1, mps, ...", DEVICE, unit="DEVICE")
+    dtype: Dtype = setting("auto", "Precision; auto is float16 on a GPU and float32 on a CPU.", DEVICE)
+    offload: Literal["none", "model", "sequential"] = setting(
+        "none", "Keep only the active model on the GPU, or (slower, smaller) only the active layer.", DEVICE
+    )
+
+    def as_metadata(self) -> dict[str, Any]:
+        """As the base's; without LoRA weights the list of them is empty."""
+        return super().as_metadata() | {"lora": self.lora or []}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageModelSettings(ModelSettings):
+    """Which image-to-video model to load, where, and in which precision."""
+
+    image_retention: str | None = setting(
+        None,
+        "Trained image retention branch, for a model without one.",
+        MODELS,
+        unit="FOLDER|NAME",
+        default_text="the model's own",
+    )
+
+
+def value_type(annotation: Any) -> Any:
+    """The type of a setting without `| None`: `int` of `int | None`."""
+    if get_origin(annotation) not in (Union, UnionType):  # of classes, and of a Literal
+        return annotation
+    return next(part for part in get_args(annotation) if part is not type(None))
+
+
+def choices(annotation: Any) -> tuple[str, ...]:
+    """The values that a setting allows, none if it is not a choice."""
+    annotation = value_type(annotation)
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def check_value(each: Field, value: Any) -> None:
+    """Raise `ValueError` if `value` is outside the range or choices of a field."""
+    if value is None:
+        return
+    limits: Mapping[str, Any] = each.metadata
+    minimum, maximum, above = limits["minimum"], limits["maximum"], limits["above"]
+    allowed = choices(each.type)
+    problem = None
+    if allowed and value not in allowed:
+        problem = f"one of {', '.join(allowed)}"
+    elif isinstance(value, float) and not math.isfinite(value):
+        problem = "a finite number"
+    elif maximum is not None and not minimum <= value <= maximum:
+        problem = f"from {minimum} to {maximum}"
+    elif minimum is not None and value < minimum:
+        problem = f"at least {minimum}"
+    elif above is not None and value <= above:
+        problem = f"greater than {above}"
+    elif limits["multiple_of"] and value % limits["multiple_of"]:
+        problem = f"a multiple of {limits['multiple_of']}"
+    if problem:
+        raise ValueError(f"`{each.name}` must be {problem}, got {value!r}.")
+
+
+def pipeline_arguments(settings: Settings, known: type[Settings] | None = None) -> dict[str, Any]:
+    """The keywords of a pipeline's call; settings that are `None` are left to the pipeline.
+
+    Args:
+        known: Class whose fields the pipeline takes; that of `settings` if `None`.
+    """
+    arguments = {}
+    for each in fields(known or settings):
+        argument, value = each.metadata["argument"], getattr(settings, each.name)
+        if argument is not NOT_PASSED and value is not None:
+            arguments[argument or each.name] = value
+    return arguments

@@ -1,0 +1,71 @@
+"""Loading: folders, files and names on the Hub, one rule for all parts, and errors that name the setting."""
+
+import pytest
+import torch
+from diffusers import MotionAdapter
+from safetensors.torch import save_file
+
+from landscape_video.generation.generate_clip import generate_clip
+from landscape_video.generation.models import check_models, find_weights, load_motion_adapter, load_pipeline
+from landscape_video.generation.settings import ImageModelSettings, ModelSettings, TextToVideoSettings
+from motion_adapter.convert import save_animatediff
+from motion_adapter.publish import export_pipeline
+from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+
+
+def test_the_class_follows_the_settings(models):
+    assert type(load_pipeline(ModelSettings(device="cpu"))) is LandscapeVideoPipeline
+    assert type(load_pipeline(ImageModelSettings(device="cpu"))) is LandscapeImageToVideoPipeline
+
+
+def test_an_adapter_file_gives_the_same_clip_as_its_folder(models, tmp_path):
+    adapter = load_motion_adapter(models / "adapter", torch.float32)
+    save_animatediff(adapter, tmp_path / "adapter.safetensors")
+    settings = TextToVideoSettings(num_frames=2, steps=1, seed=1, interpolate=False)
+    clips = []
+    for source in (models / "adapter", tmp_path / "adapter.safetensors"):
+        loaded = ModelSettings(model=str(models / "still"), motion_adapter=str(source), device="cpu")
+        check_models(loaded)
+        clips.append(generate_clip(load_pipeline(loaded), "mist", settings).frames)
+    assert (clips[0] == clips[1]).all()
+
+
+def test_a_published_pipeline_loads_by_its_name_without_its_code(hub, tiny_pipeline, tmp_path):
+    folder = export_pipeline(tiny_pipeline(), tmp_path / "export")
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    hub.create("me/mountains", files | {"pipeline.py": b"raise SystemExit('code of a repository was run')"})
+    pipe = load_pipeline(ModelSettings(model="me/mountains", device="cpu"))
+    assert type(pipe) is LandscapeVideoPipeline
+    with pytest.raises(ValueError, match="^`model` me/none: me/none is not on the Hub"):
+        load_pipeline(ModelSettings(model="me/none", device="cpu"))
+
+
+def test_adapters_of_both_layouts(models, tmp_path):
+    sizes = {"block_out_channels": (32, 64), "motion_layers_per_block": 1, "motion_norm_num_groups": 32}
+    adapter = MotionAdapter(**sizes, motion_num_attention_heads=8, use_motion_mid_block=False)
+    save_file(adapter.state_dict(), tmp_path / "lightning_diffusers.safetensors")
+    save_animatediff(adapter, tmp_path / "lightning_comfyui.safetensors")
+    for name in ("lightning_diffusers.safetensors", "lightning_comfyui.safetensors"):
+        loaded = load_motion_adapter(tmp_path / name, torch.float32)
+        assert loaded.config.block_out_channels in ((32, 64), [32, 64])
+        weights = loaded.state_dict()
+        assert weights.keys() == adapter.state_dict().keys()
+        assert all(torch.equal(weights[key], tensor) for key, tensor in adapter.state_dict().items())
+    assert load_motion_adapter(models / "adapter", torch.bfloat16).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (ModelSettings(model="./none"), "`model` ./none: no such file or folder."),
+        (ModelSettings(motion_adapter="none"), "`motion_adapter` none: no such file or folder."),
+        (ModelSettings(lora=["./none"]), "`lora` ./none: no such file or folder."),
+        (ImageModelSettings(image_retention="a/b/c"), "`image_retention` a/b/c: no such file or folder."),
+    ],
+)
+def test_a_missing_path_is_named_before_anything_loads(settings, message):
+    with pytest.raises(ValueError) as caught:
+        check_models(settings)
+    assert str(caught.value) == message
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        find_weights("./none")
