@@ -33,7 +33,7 @@ from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, promp
 from shanshui.renderer.constants import FPS, PROMPTS_SEED
 from shanshui.renderer.dataset import render_dataset, scene_of
 from shanshui.renderer.scene import Scene
-from shanshui.train_tiny import encode_clip
+from shanshui.stages.training_data import encode_clip
 
 
 STEPS = 25

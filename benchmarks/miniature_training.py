@@ -21,8 +21,9 @@ import torch
 from tqdm.auto import tqdm
 
 from miniature_rows import ROWS, Run
-from shanshui.stages.model_card import read_log
-from shanshui.train_tiny import MOTION_FLAGS, computes_bfloat16_fast
+from shanshui.stages.family_run import computes_bfloat16_fast
+from shanshui.stages.train_motion_adapter import MOTION_FLAGS
+from shanshui.stages.training_logs import read_log
 
 
 TRAINING = Path(__file__).resolve().parents[1] / "training"

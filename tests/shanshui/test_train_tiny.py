@@ -106,17 +106,18 @@ def test_a_script_that_goes_on_gets_the_minutes_that_are_left(tmp_path, seconds,
     [
         (
             ("--stages", "motion"),
-            "motion needs .*clip/model, .* `--stages clip text vae latents unet motion`",
+            "motion needs .*clip/model, which does not exist; run `--stages clip text vae latents unet motion`",
         ),
-        (("--stages", "vae", "latents", "unet"), "the stage unet needs .*clip/model"),
-        (("--stages", "render", "--export_dir", "."), "--export_dir . is there, and is no pipeline"),
-        (("--stages", "retention"), "the stage retention needs scikit-image"),
+        (("--stages", "vae", "latents", "unet"), "stage unet needs .*clip/model"),
+        (("--stages", "render", "--export_dir", "."), "--export_dir must be a pipeline or a new folder, got ."),
+        (("--stages", "retention"), "stage retention needs scikit-image"),
     ],
 )
 def test_what_is_missing_is_said_before_the_first_stage(tmp_path, monkeypatch, capsys, flags, message):
     if "scikit-image" in message:
-        for result in train_tiny.RESULTS.values():
-            (tmp_path / "run" / result).mkdir(parents=True)
+        for stage in train_tiny.STAGES.values():
+            if stage.result:
+                (tmp_path / "run" / stage.result).mkdir(parents=True)
         monkeypatch.setattr(train_tiny, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as error:
         build(tmp_path, *flags)
@@ -148,8 +149,8 @@ time.sleep(60)
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_script_is_told_to_stop_and_saves(tmp_path, monkeypatch, sent):
     command = [sys.executable, "-c", SAVES, str(tmp_path)]
-    run = lambda family: stage_scripts.run_script(command, tmp_path, 5, torch.device("cpu"))  # noqa: E731
-    monkeypatch.setattr(train_tiny.TinyFamily, "motion", run)
+    stage = train_tiny.Stage(lambda run: stage_scripts.run_script(command, tmp_path, 5, torch.device("cpu")))
+    monkeypatch.setitem(train_tiny.STAGES, "motion", stage)
     monkeypatch.setattr(train_tiny, "check_stages", lambda *_: None)
 
     def stop() -> None:
@@ -167,7 +168,7 @@ def test_a_script_is_told_to_stop_and_saves(tmp_path, monkeypatch, sent):
 
 def test_a_script_that_is_killed_is_told_of(tmp_path):
     command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
-    with pytest.raises(SystemExit, match="killed by signal 9, perhaps for its memory"):
+    with pytest.raises(SystemExit, match="killed by signal 9; it may have run out of memory"):
         stage_scripts.run_script(command, tmp_path, 5, torch.device("cpu"))
 
 

@@ -12,7 +12,7 @@ from shanshui.renderer import caption_words, captions
 from shanshui.renderer.captions import EXAMPLE_PROMPTS, caption, find_attributes, parse_caption, vocabulary, words_of
 from shanshui.renderer.constants import LANGUAGES
 from shanshui.renderer.scene import ATTRIBUTES, CHOICES, Scene, sample_scene
-from shanshui.stages.train_clip import motion_caption
+from shanshui.stages.training_data import motion_caption
 
 
 FULL = Scene("autumn", 4, "right", "river", "left", "right", "left", "petals", "bamboo", "moon", True, True)

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from shanshui.renderer.caption_words import FORMS, PHRASEBOOKS, Language
-from shanshui.renderer.scene import ATTRIBUTES, Scene
+from shanshui.renderer.scene import ATTRIBUTES, MOVING, Scene
 
 
 # Free wording, of nothing but words that captions are made of: what a user may be shown first.
@@ -40,7 +40,6 @@ _Meaning = tuple[str, object]
 _Option = TypeVar("_Option")
 
 _ALWAYS = ("palette", "layers", "camera")
-_MOVERS = ("camera", "boat", "mist", "birds")
 _CLAUSE_ENDS = ("and", "while", "with")
 
 _GROUP = re.compile(r"\(([^()]*)\)")
@@ -125,7 +124,7 @@ def find_attributes(text: str) -> dict[str, object]:
             elif found[mover] is None:
                 found[mover] = value
             continue
-        if attribute in _MOVERS:
+        if attribute in MOVING:
             mover = attribute
             value = side if value is None else value
             side = None

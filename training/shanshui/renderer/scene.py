@@ -63,6 +63,7 @@ CHOICES = {
     "waterfall": (False, True),
     "pavilion": (False, True),
 }
+MOVING = ("camera", "boat", "mist", "birds")  # attributes whose values are directions of motion
 WAYS = ("camera", "boat", "birds")  # attributes whose first frame shows where they go
 # What a viewer can name, seed left out: two scenes that agree here have the same caption.
 ATTRIBUTES = tuple(field.name for field in fields(Scene) if field.name != "seed")

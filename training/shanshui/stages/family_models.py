@@ -1,9 +1,10 @@
-"""The sizes of shanshui-tiny: what Stable Diffusion 1.5 has, in miniature."""
+"""Build the models of shanshui-tiny: what Stable Diffusion 1.5 has, in miniature."""
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
 from shanshui.renderer.constants import SIZE
+from shanshui.stages.family_run import FamilyRun
 
 
 LATENT_CHANNELS = 8
@@ -12,9 +13,10 @@ TEXT_WIDTH = 192
 
 
 def build_vae() -> AutoencoderKL:
-    """Eight times smaller, eight channels: 128 x 128 pixels become 16 x 16 latents.
+    """Return an autoencoder that turns 128 x 128 pixels into 16 x 16 latents of 8 channels.
 
-    Few groups: the finest level has 16 channels, and a norm over two of them would remove the colour of a wash.
+    The number of groups is small: the finest level has 16 channels, and a norm over two of them would remove the color
+    of a wash.
     """
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -29,7 +31,7 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Three levels, text cross-attention on the two lower ones."""
+    """Return a UNet of three levels with text cross-attention on the two lower ones."""
     return UNet2DConditionModel(
         sample_size=SIZE // 8,
         in_channels=LATENT_CHANNELS,
@@ -39,13 +41,13 @@ def build_unet() -> UNet2DConditionModel:
         block_out_channels=(64, 128, 160),
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=4,  # the number of heads, in this class
+        attention_head_dim=4,  # in this class, the number of heads
         norm_num_groups=16,
     )
 
 
 def build_clip(vocab_size: int, bos_token_id: int, eos_token_id: int) -> CLIPModel:
-    """Text tower (trained further, it becomes the pipeline's text encoder) and image tower, one width for both."""
+    """Return a CLIP model with towers of equal width; its text tower, trained further, encodes the prompts."""
     size = {"hidden_size": TEXT_WIDTH, "intermediate_size": 3 * TEXT_WIDTH, "num_hidden_layers": 4}
     text = CLIPTextConfig(
         vocab_size=vocab_size,
@@ -62,12 +64,12 @@ def build_clip(vocab_size: int, bos_token_id: int, eos_token_id: int) -> CLIPMod
 
 
 def build_scheduler() -> DDIMScheduler:
-    """The linear betas of the paper, rescaled so that the last step holds no signal (Lin et al., "Common Diffusion
-    Noise Schedules and Sample Steps are Flawed", 2023), and predictions of v.
+    """Return the scheduler: the linear betas of NADM with zero terminal SNR, and v-prediction.
 
-    Without the rescaling the last step keeps a signal of 0.04, and over all frames of a clip that tells which way the
-    camera moves: the motion modules learn to read it there, and not from the caption. A sampler begins with noise
-    alone, in which there is no motion to read.
+    The betas are rescaled so that the last timestep contains no signal (Lin et al., "Common Diffusion Noise Schedules
+    and Sample Steps are Flawed", 2023). Without that, a signal of 0.04 remains, and over all frames of a clip it
+    reveals which way the camera moves. Motion modules then learn to read the motion there instead of in the caption,
+    but a sampler starts from pure noise, in which there is no motion to read.
     """
     return DDIMScheduler(
         beta_start=0.00085,
@@ -79,3 +81,20 @@ def build_scheduler() -> DDIMScheduler:
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
     )
+
+
+def load_image_model(run: FamilyRun) -> dict:
+    """Load the trained parts of the image model, by their names in a pipeline."""
+    return {
+        "text_encoder": CLIPTextModel.from_pretrained(run.model("text")),
+        "tokenizer": CLIPTokenizer.from_pretrained(run.model("clip")),
+        "vae": AutoencoderKL.from_pretrained(run.model("vae")),
+        "unet": UNet2DConditionModel.from_pretrained(run.model("unet")),
+        "scheduler": build_scheduler(),
+    }
+
+
+def save_image_model(run: FamilyRun) -> None:
+    """Save the image model in the folder layout of Stable Diffusion; the training scripts start from it."""
+    for name, part in load_image_model(run).items():
+        part.save_pretrained(run.run_dir / "base" / name)

@@ -1,8 +1,6 @@
-"""The model card of shanshui-tiny: sizes, training figures from the logs, and what `measure.py` finds."""
+"""Write the model card of shanshui-tiny: sizes, training figures from the logs, and tables of measurements."""
 
-import json
 import platform
-from itertools import pairwise
 from pathlib import Path
 
 import diffusers
@@ -11,8 +9,12 @@ from safetensors import safe_open
 
 from landscape_video.files import hash_file
 from pipeline_landscape_video.embedded_model import EMBEDDED
+from shanshui.renderer.constants import TRAINING_SEED
+from shanshui.stages.family_run import FamilyRun
+from shanshui.stages.training_logs import read_log, resumed_seconds
 
 
+# `{...}` is filled in; everything else stands word for word in the card of the bundled family, as a test checks.
 HEADER = """---
 license: apache-2.0
 library_name: diffusers
@@ -23,23 +25,43 @@ tags: [text-to-video, landscape-painting, animatediff, motion-adapter]
 
 # shanshui-tiny
 
-A complete text-to-video family in {megabytes:.0f} MB, so that `landscape-video generate` works without a network. It
-has the parts of the real system in their roles: a CLIP, which measures offline, and whose text tower, trained further,
-is the text encoder; a VAE, an image UNet, and a motion adapter with Versatile and Sparse-Causal attention trained with
-the contrastive loss (NADM). Clips are 128 x 128, 8 to 16 frames. It was trained on nothing but clips that
-`training/shanshui/render.py` draws, so it paints those landscapes and no others: mountains in two to five ridges,
-lake, river, waterfall, boat, mist, birds, pines, pavilion, sun and moon, in five palettes (ink, blue-green, autumn,
-snow, dawn), with a camera that rests, pans left or right, or moves closer or away; prompts in English or Chinese,
-whose words are listed in `words.json`. Rain, snowfall, falling petals and bamboo, which the renderer also draws, are
-too fine for its latents and are not in its data.
+A complete text-to-video model family in {megabytes:.0f} MB. It lets `landscape-video generate` work without network
+access, and has the same parts as the full-size system:
+
+- a CLIP model, used for offline metrics; its text tower, trained further, is the text encoder;
+- a VAE and an image UNet;
+- a motion adapter with Versatile and Sparse-Causal attention, trained with the contrastive loss (NADM).
+
+Clips are 128 x 128 pixels and 8 to 16 frames long. All training data was rendered by `training/shanshui/render.py`, so
+the model generates landscapes in that style only: mountains in two to five layers, lake, river, waterfall, boat, mist,
+birds, pines, pavilion, sun and moon. There are five palettes (ink, blue-green, autumn, snow, dawn), and the camera
+stays still, pans left or right, or moves closer or away. Prompts can be English or Chinese; `words.json` lists the
+known words. The renderer also draws rain, snowfall, falling petals and bamboo. These are too fine for the latents of
+this model, and its training data does not contain them.
 
 ```python
 from pipeline_landscape_video import SHANSHUI_TINY, LandscapeVideoPipeline
 
 pipe = LandscapeVideoPipeline.from_pretrained(SHANSHUI_TINY)
 prompt = "mist drifting right over three ranges of blue-green mountains, a boat on a calm lake"
-frames = pipe(prompt, guidance_scale={guidance_scale:g}, eta={eta:g}).frames[0]  # the defaults are for larger models
+frames = pipe(prompt, guidance_scale={guidance_scale:g}, eta={eta:g}).frames[0]  # the defaults suit larger models
 ```
+
+## Weights
+
+| part | parameters | sha256 |
+|---|---|---|
+"""
+
+TRAINING = """
+## Training
+
+Rebuilt by `python training/shanshui/train_tiny.py` from {clips} rendered clips of 16 frames (seed {seed}), with
+captions in both languages. The last stages ran on {machine}, with torch {torch}, diffusers {diffusers} and Python
+{python}. Figures are those of the last line of each log, averaged over its steps:
+
+| stage | steps | minutes | figures |
+|---|---|---|---|
 """
 
 MEASURED = "\n## Measured\n"
@@ -54,41 +76,43 @@ PARTS = {
 }
 
 
-def write_model_card(family: Path, run_dir: Path, clips: int, seed: int, device: torch.device) -> None:
-    """Write `family`/README.md from the weights in it and the logs in `run_dir`; `measure.py --card` adds figures."""
-    megabytes = sum((family / file).stat().st_size for file in PARTS.values()) / 1e6
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    lines = [
-        HEADER.format(megabytes=megabytes, **EMBEDDED._asdict()),
-        "## Weights\n\n| part | parameters | sha256 |\n|---|---|---|",
-        *(weights_row(part, family / file) for part, file in PARTS.items()),
-        f"\n## Training\n\nRebuilt by `python training/shanshui/train_tiny.py`; {clips} rendered clips of 16 frames"
-        f" (seed {seed}), captions in both languages. The last stages ran on {name}; torch {torch.__version__},"
-        f" diffusers {diffusers.__version__}, Python {platform.python_version()}. Averages over the last log line:\n",
-        "| stage | steps | minutes | figures |\n|---|---|---|---|",
-        *(training_row(run_dir, stage) for stage in ("clip", "text", "vae", "unet", "motion")),
-    ]
-    (family / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+def write_model_card(family: Path, run: FamilyRun) -> None:
+    """Write `family`/README.md from its weights and the logs of the run; `measure.py --card` adds measurements."""
+    on_gpu = run.device.type == "cuda"
+    card = HEADER.format(
+        megabytes=sum((family / file).stat().st_size for file in PARTS.values()) / 1e6, **EMBEDDED._asdict()
+    )
+    card += "".join(weights_row(part, family / file) + "\n" for part, file in PARTS.items())
+    card += TRAINING.format(
+        clips=run.clips,
+        seed=TRAINING_SEED,
+        machine=torch.cuda.get_device_name(run.device) if on_gpu else f"CPU, {torch.get_num_threads()} threads",
+        torch=torch.__version__,
+        diffusers=diffusers.__version__,
+        python=platform.python_version(),
+    )
+    stages = ("clip", "text", "vae", "unet", "motion")
+    card += "".join(training_row(run.run_dir, stage) + "\n" for stage in stages)
+    (family / "README.md").write_text(card, encoding="utf-8")
 
 
 def put_measured(card: Path, tables: str, heading: str = MEASURED) -> None:
-    """Put what was measured into a model card under `heading`, in the place of what stood there."""
-    text = card.read_text(encoding="utf-8")
-    start = text.find(heading)
-    start = len(text) if start < 0 else start
-    end = text.find("\n## ", start + len(heading))
-    before, after = text[:start].rstrip("\n"), text[end + 1 :] if end >= 0 else ""
-    parts = [before, heading.strip(), tables.strip(), after.strip()]
+    """Put tables into a model card below `heading`, in place of the previous content of that section."""
+    before, _, rest = card.read_text(encoding="utf-8").partition(heading)
+    _, mark, after = rest.partition("\n## ")
+    parts = [before.rstrip("\n"), heading.strip(), tables.strip(), (mark + after).strip()]
     card.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
 
 
 def weights_row(part: str, file: Path) -> str:
+    """Return the table row of a weights file: its parameters and the first 16 hex digits of its hash."""
     with safe_open(file, framework="pt") as weights:
         count = sum(weights.get_tensor(name).numel() for name in weights.keys())
     return f"| {part} | {count / 1e6:.2f} M | `{hash_file(file)[:16]}` |"
 
 
 def training_row(run_dir: Path, stage: str) -> str:
+    """Return the table row of a stage from the last line of its log; dashes if there is none."""
     log = read_log(run_dir / stage / "log.jsonl")
     if not log:
         return f"| {stage} | - | - | - |"
@@ -97,20 +121,3 @@ def training_row(run_dir: Path, stage: str) -> str:
     figures = {name: value for name, value in last.items() if name not in ("step", "minutes", "seconds")}
     text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, int | float))
     return f"| {stage} | {last['step']} | {minutes:.1f} | {text} |"
-
-
-def read_log(path: Path) -> list[dict]:
-    """The lines of a log, but for one that is being written, or was cut off; none where there is no log."""
-    log = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            log.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return log
-
-
-def resumed_seconds(log: list[dict]) -> float:
-    """Training time of a log in which "seconds" starts anew at each resumption."""
-    seconds = [line["seconds"] for line in log] + [0.0]
-    return sum(last for last, after in pairwise(seconds) if after < last)

@@ -1,27 +1,44 @@
-"""The published training scripts as stages of `train_tiny.py`: each a process that gets its minutes and its device."""
+"""Run the published training scripts as stages of `train_tiny.py`: each a process with its minutes and its device."""
 
 import json
 import logging
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
 from landscape_video.training.run.run_control import LOG, STATUS
-from shanshui.stages.model_card import read_log, resumed_seconds
+from shanshui.stages.family_run import FamilyRun
+from shanshui.stages.training_logs import read_log, resumed_seconds
 
 
-SET_UP = 5.0  # minutes that a script may take before its first step: they are its own, but not in its log
+SCRIPTS = Path(__file__).resolve().parents[2]
+# Minutes that a script may take before its first step. They count as its own, but do not appear in its log.
+SET_UP = 5.0
 
 logger = logging.getLogger("train_tiny")
 
 
-def run_script(command: list[str], output: Path, minutes: float, device: torch.device) -> None:
-    """Run a training script until it has had its minutes, from its last checkpoint in `output` if there is one.
+def train_with_script(run: FamilyRun, stage: str, script: str, *flags: str) -> None:
+    """Train a stage with a script of the training folder, on the image model in `RUN_DIR/base`."""
+    command = [
+        sys.executable, str(SCRIPTS / script), "--pretrained_model_name_or_path", str(run.run_dir / "base"),
+        "--output_dir", str(run.run_dir / stage), "--checkpointing_steps", "100", "--checkpoints_total_limit", "2",
+        "--mixed_precision", run.mixed_precision, *flags, *(["--torch_compile"] if run.compile else []),
+    ]  # fmt: skip
+    run_script(command, run.run_dir / stage, run.minutes[stage], run.device)
 
-    When this process is to stop, the script is told so once, and saves a checkpoint. It is in a session of its own,
-    because a Ctrl-C that reaches it as well would be the second signal, which does not wait.
+
+def run_script(command: list[str], output: Path, minutes: float, device: torch.device) -> None:
+    """Run a training script until it has had its minutes, resuming from its last checkpoint in `output`.
+
+    If this process is stopped, the script receives one SIGTERM and saves a checkpoint. It has a session of its own:
+    otherwise Ctrl-C would reach it too, and a second signal makes it stop without saving.
+
+    Raises:
+        SystemExit: The script failed, with its exit code, or was killed by a signal.
     """
     log, status = output / LOG, output / STATUS
     if log.exists():
@@ -39,13 +56,15 @@ def run_script(command: list[str], output: Path, minutes: float, device: torch.d
         process.terminate()
         process.wait()
     if code < 0:
-        raise SystemExit(f"train_tiny: {Path(command[1]).name} was killed by signal {-code}, perhaps for its memory.")
+        raise SystemExit(
+            f"train_tiny: {Path(command[1]).name} was killed by signal {-code}; it may have run out of memory."
+        )
     if code != 0:
-        raise SystemExit(code)  # it has said why
+        raise SystemExit(code)  # the script has printed the reason
 
 
 def environment_for(device: torch.device) -> dict[str, str]:
-    """What makes accelerate take that device."""
+    """Return the environment variables that make accelerate use a device."""
     if device.type == "cpu":
         return {"ACCELERATE_USE_CPU": "true"}
     if device.index is None:

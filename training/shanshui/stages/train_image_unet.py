@@ -1,43 +1,50 @@
-"""The image model of shanshui-tiny: a small text-conditioned UNet on the latents of single frames."""
+"""Train the image model of shanshui-tiny: a small text-conditioned UNet on the latents of single frames."""
 
-from collections.abc import Callable
-from pathlib import Path
+import json
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file
 from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from shanshui.renderer.scene import CHOICES
+from shanshui.renderer.scene import CHOICES, MOVING
 from shanshui.stages.family_models import build_scheduler, build_unet
+from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.timed_training import train_for
+from shanshui.stages.training_data import CAPTIONS_PER_CLIP, attribute_labels, training_clips
 
 
-TEXT_DROPOUT = 0.1
-# Motion modules see no text, they see the features of these frozen layers. A single frame needs no word about motion,
-# and without this loss the layers learn to ignore such words: small heads on the features have to tell them.
-MOTION_ATTRIBUTES = ("camera", "boat", "mist", "birds")
+TEXT_DROPOUT = 0.1  # share of the captions replaced with the empty prompt, for classifier-free guidance
 MOTION_WEIGHT = 0.03
+IGNORED = -100  # label that `F.cross_entropy` ignores
 
 
 class UNetWithMotionHeads(nn.Module):
-    """The UNet and, for training only, heads that read the motion words from its mid block and second up block."""
+    """The UNet with heads that read the moving attributes from its mid block and second up block.
+
+    The heads serve training only. Motion modules see no text, only the features of these layers, which are frozen by
+    then. A single frame can be denoised without the words about motion, and without this loss the layers learn to
+    ignore them.
+    """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self.unet = unet
-        channels = unet.config.block_out_channels
-        self.heads = nn.ModuleList()
-        for width in (channels[-1], channels[-2]):
-            sizes = {name: len(CHOICES[name]) for name in MOTION_ATTRIBUTES}
-            self.heads.append(nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()}))
+        *_, second_up, mid = unet.config.block_out_channels  # channels of the two levels
+        self.heads = nn.ModuleList(
+            nn.ModuleDict({name: nn.Linear(width, len(CHOICES[name])) for name in MOVING})
+            for width in (mid, second_up)
+        )
         self._features: list[torch.Tensor] = []
         for block in (unet.mid_block, unet.up_blocks[1]):
             block.register_forward_hook(lambda module, args, output: self._features.append(output))
 
     def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> tuple:
-        """The prediction and, per level, the heads' logits per motion attribute."""
+        """Return the prediction, and per level the logits of the heads by attribute."""
         self._features.clear()
         prediction = self.unet(latents, timesteps, encoder_hidden_states=text).sample
         pooled = [features.mean(dim=(2, 3)) for features in self._features]
@@ -45,56 +52,56 @@ class UNetWithMotionHeads(nn.Module):
         return prediction, logits
 
 
-def train_image_unet(
-    latents: torch.Tensor,
-    labels: dict[str, torch.Tensor],
-    draw_texts: Callable[[list[int], int], torch.Tensor],
-    null_text: torch.Tensor,
-    directory: Path,
-    minutes: float,
-    device: torch.device,
-    batch_size: int,
-    mixed_precision: str,
-    compile_model: bool,
-) -> UNet2DConditionModel:
-    """Train on scaled latents of clips.
-
-    Args:
-        latents: (clips, num_frames, channels, height, width), multiplied by the VAE's scaling factor.
-        labels: for each attribute, the class index of each clip.
-        draw_texts: from clip indices and a seed to text states, (len(indices), tokens, dim).
-        null_text: the states of the empty prompt, (1, tokens, dim).
-    """
+def train_image_unet(run: FamilyRun) -> None:
+    """Train the UNet to predict v from noisy latents and captions, and save it."""
+    latents = load_file(run.run_dir / "latents" / "latents-00000.safetensors")["latents"]
+    prompt_embeds, empty_prompt = encode_captions(run)
+    labels = attribute_labels(training_clips(run)[1], run.device)
+    batch_size, device = run.batch_scale * 32, run.device
     torch.manual_seed(0)
     unet = build_unet()
     if device.type == "cpu":
-        unet.set_attn_processor(AttnProcessor())  # the fused attention's backward is slow on a CPU: a third of a step
+        # The backward pass of fused attention is slow on a CPU: it takes a third of a step.
+        unet.set_attn_processor(AttnProcessor())
     model = UNetWithMotionHeads(unet).to(device)
-    predict = torch.compile(model) if compile_model else model
+    predict = torch.compile(model) if run.compile else model
     scheduler = build_scheduler()
-    alphas_cumprod = scheduler.alphas_cumprod.to(device)
 
-    def step(generator: torch.Generator, fraction: float) -> dict[str, torch.Tensor]:
+    def compute_losses(generator: torch.Generator, fraction: float) -> dict[str, torch.Tensor]:
         def integers(high: int) -> torch.Tensor:
             return torch.randint(high, (batch_size,), generator=generator, device=device)
 
-        clips, frames, timesteps = integers(len(latents)), integers(latents.shape[1]), integers(len(alphas_cumprod))
+        clips, frames = integers(len(latents)), integers(latents.shape[1])
+        timesteps = integers(scheduler.config.num_train_timesteps)
         clean = latents[clips.cpu(), frames.cpu()].to(device).float()
         noise = torch.randn(clean.shape, generator=generator, device=device)
-        text = draw_texts(clips.tolist(), generator.initial_seed()).to(device).float()
+        wordings = np.random.default_rng(generator.initial_seed()).integers(CAPTIONS_PER_CLIP, size=batch_size)
+        text = prompt_embeds[clips.tolist(), wordings.tolist()].to(device).float()
         dropped = torch.rand(batch_size, generator=generator, device=device) < TEXT_DROPOUT
-        text = torch.where(dropped[:, None, None], null_text.to(device).float(), text)
+        text = torch.where(dropped[:, None, None], empty_prompt, text)
         prediction, logits = predict(scheduler.add_noise(clean, noise, timesteps), timesteps, text)
-        target = scheduler.get_velocity(clean, noise, timesteps)
-        diffusion = F.mse_loss(prediction, target)
-        motion = 0
-        for level in logits:
-            for name, values in level.items():
-                wanted = labels[name].to(device)[clips].masked_fill(dropped, -100)  # -100: not counted
-                motion = motion + F.cross_entropy(values, wanted) / len(level)
+        diffusion = F.mse_loss(prediction, scheduler.get_velocity(clean, noise, timesteps))
+        # A dropped caption says nothing of the motion.
+        wanted = {name: labels[name][clips].masked_fill(dropped, IGNORED) for name in MOVING}
+        motion = sum(F.cross_entropy(level[name], wanted[name]) / len(MOVING) for level in logits for name in MOVING)
         return {"loss": diffusion + MOTION_WEIGHT * motion, "diffusion": diffusion, "motion_heads": motion}
 
-    train_for(
-        minutes, model, step, directory, learning_rate=5e-4, weight_decay=1e-2, seed=2, mixed_precision=mixed_precision
-    )
-    return model.unet
+    train_for(run, "unet", model, compute_losses, learning_rate=5e-4, weight_decay=1e-2, seed=2)
+    unet.save_pretrained(run.model("unet"))
+
+
+@torch.no_grad()
+def encode_captions(run: FamilyRun) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the prompt embeddings of the captions of all clips, float16 (clips, captions, tokens, dim), on the CPU,
+    and those of the empty prompt, (1, tokens, dim)."""
+    tokenizer = CLIPTokenizer.from_pretrained(run.model("clip"))
+    text_encoder = CLIPTextModel.from_pretrained(run.model("text")).to(run.device).eval()
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return text_encoder(tokens.to(run.device))[0]
+
+    lines = (run.run_dir / "latents" / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    prompt_embeds = torch.stack([encode([row["text"], *row["texts"]]).half().cpu() for row in rows])
+    return prompt_embeds, encode([""])

@@ -1,6 +1,4 @@
-"""The autoencoder of shanshui-tiny: 128 x 128 frames to 16 x 16 latents with 8 channels and back."""
-
-from pathlib import Path
+"""Train the autoencoder of shanshui-tiny: 128 x 128 frames to 16 x 16 latents of 8 channels, and back."""
 
 import numpy as np
 import torch
@@ -9,29 +7,32 @@ from diffusers import AutoencoderKL
 
 from shanshui.renderer.constants import SIZE
 from shanshui.stages.family_models import build_vae
+from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.timed_training import train_for
+from shanshui.stages.training_data import to_pixel_values, training_clips
 
 
 KL_WEIGHT = 1e-4
 
 
-def train_vae(
-    frames: np.ndarray, directory: Path, minutes: float, device: torch.device, batch_pixels: int, mixed_precision: str
-) -> AutoencoderKL:
-    """Train on frames, uint8 (count, height, width, 3), and normalise the latents.
+def train_vae(run: FamilyRun) -> None:
+    """Train on single frames, normalize the latents, and save the autoencoder.
 
-    Crops of half the size for the first 60 % of the time, whole frames after that: the same pixels per step, more
-    variety first, the statistics of whole pictures in the group norms last.
+    For the first 60 % of the time it sees crops of half the size, then whole frames, with the same number of pixels in
+    a step: variety first, and at last the statistics of whole images in the group norms.
     """
+    clips, _ = training_clips(run)
+    frames = clips.reshape(-1, SIZE, SIZE, 3)
     torch.manual_seed(0)
-    vae = build_vae().to(device)
+    vae = build_vae().to(run.device)
 
-    def step(generator: torch.Generator, fraction: float) -> dict[str, torch.Tensor]:
+    def compute_losses(generator: torch.Generator, fraction: float) -> dict[str, torch.Tensor]:
         crop = SIZE // 2 if fraction < 0.6 else SIZE
-        batch = random_crops(frames, batch_pixels // crop**2, crop, generator).to(device)
-        posterior = vae.encode(batch).latent_dist
+        count = run.batch_scale * 2 * SIZE**2 // crop**2
+        target = random_crops(frames, count, crop, generator).to(run.device)
+        posterior = vae.encode(target).latent_dist
         reconstruction = vae.decode(posterior.sample(generator)).sample.float()
-        losses = reconstruction_losses(reconstruction, batch)
+        losses = reconstruction_losses(reconstruction, target)
         losses["kl"] = posterior.kl().mean() / posterior.mean[0].numel()
         losses["loss"] = (
             losses["l1"]
@@ -42,24 +43,23 @@ def train_vae(
         )
         return losses
 
-    vae = train_for(
-        minutes, vae, step, directory, learning_rate=1e-3, weight_decay=1e-4, mixed_precision=mixed_precision
-    )
-    generator = torch.Generator(device).manual_seed(1)
-    normalise_latents(vae, random_crops(frames, 256, SIZE, generator).to(device))
-    return vae
+    train_for(run, "vae", vae, compute_losses, learning_rate=1e-3, weight_decay=1e-4)
+    generator = torch.Generator(run.device).manual_seed(1)
+    normalize_latents(vae, random_crops(frames, 256, SIZE, generator).to(run.device))
+    vae.save_pretrained(run.model("vae"))
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKL, pixels: torch.Tensor) -> None:
-    """Give every latent channel mean 0 and variance 1 over `pixels`, without changing what the autoencoder computes.
+def normalize_latents(vae: AutoencoderKL, pixels: torch.Tensor) -> None:
+    """Give every latent channel mean 0 and variance 1 over `pixels`; reconstructions stay the same.
 
-    One `scaling_factor` cannot do that where channels differ in spread, and noise would drown the narrow ones first.
-    The convolutions next to the latents take up each channel's mean and spread.
+    A single `scaling_factor` cannot do that where channels differ in spread, and noise would drown the narrow channels
+    first. The convolutions next to the latents absorb the mean and the spread of each channel.
     """
     latents = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in pixels.split(32)])
     mean, spread = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
-    encoder, decoder = vae.quant_conv, vae.post_quant_conv  # 1 x 1; the encoder's gives means, then log variances
+    # Both are 1 x 1 convolutions. The encoder's outputs are the means, then the log variances.
+    encoder, decoder = vae.quant_conv, vae.post_quant_conv
     channels = len(mean)
     encoder.bias[:channels] -= mean
     encoder.bias[:channels] /= spread
@@ -71,19 +71,19 @@ def normalise_latents(vae: AutoencoderKL, pixels: torch.Tensor) -> None:
 
 
 def reconstruction_losses(reconstruction: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Absolute error, that of the gradients (edges) and of 16-pixel means (washes: without it a small model first
-    learns ink, and colour late), and 1 - SSIM, of images in [-1, 1]."""
+    """Compare images in [-1, 1]: absolute error, error of the gradients ("edges"), error of means over 16 x 16 pixels
+    ("washes"; without it a small model learns color late), and 1 - SSIM ("dissimilarity")."""
     error = reconstruction - target
     return {
         "l1": error.abs().mean(),
         "edges": error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean(),
         "washes": F.avg_pool2d(error, 16).abs().mean(),
-        "dissimilarity": 1 - similarity(reconstruction, target),
+        "dissimilarity": 1 - structural_similarity(reconstruction, target),
     }
 
 
-def similarity(first: torch.Tensor, second: torch.Tensor, window: int = 7) -> torch.Tensor:
-    """Mean SSIM (Wang et al., 2004) of images in [-1, 1], uniform window; differentiable."""
+def structural_similarity(first: torch.Tensor, second: torch.Tensor, window: int = 7) -> torch.Tensor:
+    """Mean SSIM (Wang et al., 2004) of images in [-1, 1] with a uniform window of `window` pixels; differentiable."""
     c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
     mean_1, mean_2 = F.avg_pool2d(first, window, 1), F.avg_pool2d(second, window, 1)
     variance_1 = F.avg_pool2d(first**2, window, 1) - mean_1**2
@@ -94,11 +94,11 @@ def similarity(first: torch.Tensor, second: torch.Tensor, window: int = 7) -> to
 
 
 def random_crops(frames: np.ndarray, count: int, crop: int, generator: torch.Generator) -> torch.Tensor:
-    """`count` crops, (count, 3, crop, crop) in [-1, 1]."""
+    """Draw `count` crops, (count, 3, crop, crop) in [-1, 1], from uint8 frames (num_frames, height, width, 3)."""
 
     def draw(limit: int) -> list[int]:
         return torch.randint(limit, (count,), generator=generator, device=generator.device).tolist()
 
-    spots = zip(draw(len(frames)), draw(SIZE - crop + 1), draw(SIZE - crop + 1), strict=True)
-    crops = np.stack([frames[index, y : y + crop, x : x + crop] for index, y, x in spots])
-    return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
+    places = zip(draw(len(frames)), draw(SIZE - crop + 1), draw(SIZE - crop + 1), strict=True)
+    crops = np.stack([frames[index, y : y + crop, x : x + crop] for index, y, x in places])
+    return to_pixel_values(crops)

@@ -1,0 +1,149 @@
+"""Prepare what the stages train on: rendered clips, their captions and labels, and their latents.
+
+Clips and latents that exist already are not made again.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from tqdm.auto import tqdm
+
+from landscape_video.files import hash_file, write_directory
+from landscape_video.training.data.latent_cache import write_first_frames, write_shard
+from landscape_video.training.data.latents import encode_frames
+from shanshui.renderer.captions import caption
+from shanshui.renderer.constants import LANGUAGES, PICTURES_SEED, TRAINING_SEED
+from shanshui.renderer.dataset import render_dataset
+from shanshui.renderer.scene import ATTRIBUTES, CHOICES, Scene
+from shanshui.stages.family_run import FamilyRun
+
+
+CAPTIONS_PER_CLIP = 4  # English and Chinese take turns
+AT_REST = ("water", "trees", "light", "waterfall", "pavilion")  # attributes that move little or not at all
+
+
+def training_clips(run: FamilyRun) -> tuple[np.ndarray, list[Scene]]:
+    """Return the training clips, uint8 (clips, 16, 128, 128, 3), and their scenes."""
+    return _render(run, "clips.npy", TRAINING_SEED)
+
+
+def retention_clips(run: FamilyRun) -> tuple[np.ndarray, list[Scene]]:
+    """Return the clips that the image retention branch learns from, and their scenes, like `training_clips`.
+
+    The first frame of an ordinary clip reveals where camera and boat will go. A branch trained on such clips reads the
+    motion off the image and ignores what the prompt asks for, so the first frames of these clips do not reveal it.
+    """
+    return _render(run, "picture_clips.npy", PICTURES_SEED, begin_anywhere=True)
+
+
+def _render(run: FamilyRun, name: str, seed: int, begin_anywhere: bool = False) -> tuple[np.ndarray, list[Scene]]:
+    path = run.run_dir / name
+    try:
+        return render_dataset(
+            path, run.clips, seed, fine_motifs=False, workers=run.workers, begin_anywhere=begin_anywhere
+        )
+    except ValueError as error:  # the file holds another number of clips
+        raise SystemExit(f"train_tiny: {error}") from None
+
+
+def draw_caption(scene: Scene, rng: np.random.Generator, language: str) -> str:
+    """Describe a scene. A fifth of the captions omit some attributes, as the prompts of users do."""
+    unsaid = [name for name in ATTRIBUTES if rng.random() < 0.25] if rng.random() < 0.2 else []
+    return caption(scene, rng, language, unsaid=unsaid) or caption(scene, rng, language)  # never an empty caption
+
+
+def motion_caption(scene: Scene, rng: np.random.Generator, language: str) -> str:
+    """Describe what moves in a scene, as users do when they supply the image.
+
+    Palette and mountain layers are never mentioned, resting things seldom, and a resting camera half of the time.
+    """
+    unsaid = {"palette", "layers", *(name for name in AT_REST if rng.random() < 0.6)}
+    if scene.camera == "still" and rng.random() < 0.5:
+        unsaid.add("camera")
+    return caption(scene, rng, language, sorted(unsaid)) or caption(scene, rng, language)
+
+
+def training_captions(scenes: Sequence[Scene], seed: int = TRAINING_SEED) -> list[list[str]]:
+    """Draw `CAPTIONS_PER_CLIP` captions of each scene; caption k is in language k modulo 2."""
+    return [
+        [
+            # Stream 0 of a scene's random numbers draws the scene itself.
+            draw_caption(scene, np.random.default_rng((seed, index, 1 + k)), LANGUAGES[k % 2])
+            for k in range(CAPTIONS_PER_CLIP)
+        ]
+        for index, scene in enumerate(scenes)
+    ]
+
+
+def retention_captions(scenes: Sequence[Scene]) -> list[list[str]]:
+    """Draw captions for the image retention branch: the second half of each scene's describe only what moves."""
+    captions = training_captions(scenes, PICTURES_SEED)
+    for index, scene in enumerate(scenes):
+        rng = np.random.default_rng((PICTURES_SEED, index, 1 + CAPTIONS_PER_CLIP))
+        captions[index][len(LANGUAGES) :] = [motion_caption(scene, rng, language) for language in LANGUAGES]
+    return captions
+
+
+def attribute_labels(scenes: Sequence[Scene], device: torch.device) -> dict[str, torch.Tensor]:
+    """Return, for each attribute, the index of every scene's value in `CHOICES`; 0 means absence where that exists."""
+    return {
+        name: torch.tensor([choices.index(getattr(scene, name)) for scene in scenes], device=device)
+        for name, choices in CHOICES.items()
+    }
+
+
+def encode_training_clips(run: FamilyRun) -> None:
+    """Write the latents and captions of the training clips."""
+    frames, scenes = training_clips(run)
+    _write_cache(run, "latents", frames, "clips.jsonl", lambda: training_captions(scenes))
+
+
+def encode_retention_clips(run: FamilyRun) -> Path:
+    """Write latents, captions and first frames of the clips for the image retention branch; returns their folder."""
+    frames, scenes = retention_clips(run)
+    captions = lambda: retention_captions(scenes)  # noqa: E731
+    return _write_cache(run, "moving_pictures", frames, "picture_clips.jsonl", captions, with_first_frames=True)
+
+
+def encode_clip(vae: AutoencoderKL, frames: np.ndarray) -> torch.Tensor:
+    """Encode uint8 frames (num_frames, height, width, 3) into scaled latents, float16 (num_frames, channels, h, w)."""
+    return encode_frames(vae, to_pixel_values(frames.copy())).half().cpu()
+
+
+def _write_cache(
+    run: FamilyRun,
+    name: str,
+    frames: np.ndarray,
+    scenes_file: str,
+    captions: Callable[[], list[list[str]]],
+    with_first_frames: bool = False,
+) -> Path:
+    """Write a latent cache, unless it was made with the same autoencoder and clips before."""
+    folder, vae_folder = run.run_dir / name, run.model("vae")
+    made_of = {
+        "vae": hash_file(vae_folder / "diffusion_pytorch_model.safetensors"),
+        "clips": hash_file(run.run_dir / scenes_file),
+    }
+    if (folder / "made_of.json").exists() and json.loads((folder / "made_of.json").read_text()) == made_of:
+        return folder
+    vae = AutoencoderKL.from_pretrained(vae_folder).to(run.device)
+    with run.autocast():
+        latents = torch.stack([encode_clip(vae, clip) for clip in tqdm(frames, desc=name, unit="clip")])
+    with write_directory(folder) as unfinished:
+        shard = write_shard(unfinished, 0, latents)
+        if with_first_frames:
+            write_first_frames(shard, torch.from_numpy(frames[:, :1].copy()).permute(0, 1, 4, 2, 3))
+        with open(unfinished / "captions.jsonl", "w", encoding="utf-8") as file:
+            for text, *others in captions():
+                file.write(json.dumps({"text": text, "texts": others}, ensure_ascii=False) + "\n")
+        (unfinished / "made_of.json").write_text(json.dumps(made_of))
+    return folder
+
+
+def to_pixel_values(frames: np.ndarray) -> torch.Tensor:
+    """Convert uint8 (count, height, width, 3) to float32 (count, 3, height, width) in [-1, 1]."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
