@@ -186,7 +186,7 @@ def measured_file(plan: Plan, source: Source, clip: ClipFile, fingerprint: str) 
 def measure(clip: ClipFile, measurers: Measurers, num_frames: int, stride: int, path: Path) -> None:
     """Measure a clip into a file. Raises `ValueError` that begins with the clip's or the picture's name."""
     try:
-        figures = measurers.measure(clip.frames(num_frames, stride), clip.prompt, clip.picture())
+        figures = measurers.measure(clip.frames(num_frames, stride), clip.prompt, clip.read_image())
     except ValueError as error:
         named = str(error).startswith((str(clip.path), str(clip.image)))
         raise ValueError(str(error) if named else f"{clip.path}: {error}") from error

@@ -18,7 +18,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from landscape_video.generation.settings import ImageToVideoSettings, TextToVideoSettings, pipeline_arguments
+from landscape_video.generation.settings import (
+    ImageToVideoSettings,
+    TextToVideoSettings,
+    argument_name,
+    pipeline_arguments,
+)
 from pipeline_landscape_video import FlowEstimator, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from pipeline_landscape_video.embedded_model import choose_sampling
 from pipeline_landscape_video.landscape_optical_flow import RAFTFlowEstimator
@@ -168,7 +173,7 @@ def run_pipeline(
     except ValueError as error:
         message = str(error)
         for each in fields(settings):  # the pipeline may have another name for a setting
-            message = message.replace(f"`{each.metadata['argument']}`", f"`{each.name}`")
+            message = message.replace(f"`{argument_name(each)}`", f"`{each.name}`")
         raise ValueError(message) from error
 
 

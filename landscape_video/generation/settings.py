@@ -28,8 +28,8 @@ CONTENT, SAMPLING, MOTION, INTERPOLATION, MODELS, DEVICE = (
     "Models",
     "Device and precision",
 )
-# Metadata for a field that is not handed to the pipeline under its own name; `generate_clip` uses it itself.
-NOT_PASSED = None
+# `argument` of a setting that is not an argument of the pipeline's call; `generate_clip` uses it itself.
+NOT_PASSED = ""
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -45,7 +45,7 @@ def setting(
     maximum: float | None = None,
     above: float | None = None,
     multiple_of: int | None = None,
-    argument: str | None = "",
+    argument: str | None = None,
 ) -> Any:
     """Declare a field of a settings dataclass.
 
@@ -59,7 +59,7 @@ def setting(
         maximum: Largest value allowed.
         above: Value that must be exceeded.
         multiple_of: Number that must divide the value.
-        argument: The pipeline's keyword for it, `NOT_PASSED` if there is none; the field's name if empty.
+        argument: The pipeline's keyword for it, `NOT_PASSED` if there is none; the field's name if `None`.
     """
     return field(
         default=default,
@@ -346,9 +346,11 @@ def pipeline_arguments(settings: Settings, known: type[Settings] | None = None) 
     Args:
         known: Class whose fields the pipeline takes; that of `settings` if `None`.
     """
-    arguments = {}
-    for each in fields(known or settings):
-        argument, value = each.metadata["argument"], getattr(settings, each.name)
-        if argument is not NOT_PASSED and value is not None:
-            arguments[argument or each.name] = value
-    return arguments
+    values = {argument_name(each): getattr(settings, each.name) for each in fields(known or settings)}
+    return {argument: value for argument, value in values.items() if argument and value is not None}
+
+
+def argument_name(each: Field) -> str:
+    """The pipeline's keyword for a setting, empty if there is none."""
+    argument = each.metadata["argument"]
+    return each.name if argument is None else argument

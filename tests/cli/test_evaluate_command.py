@@ -49,7 +49,7 @@ def test_only_a_folder(evaluate):
     ("arguments", "message"),
     [
         (["--reference", "clips"], "there is nothing to evaluate"),
-        (["--videos", "none"], "none: there is no such folder"),
+        (["--videos", "none"], "none: no such folder"),
         (["--videos", "a=clips", "--videos", "a=clips"], "--videos must have different names, got 'a' twice"),
         (["--videos", "clips"], "1.mp4: has 6 frames, but 16 at stride 1 need 16"),
         (["--videos", "clips", "--num-frames", "1"], "--num-frames"),

@@ -178,10 +178,10 @@ def test_pictures_that_clips_were_made_from(measurers, clips, tmp_path):
     with pytest.raises(ValueError, match=r"1\.mp4: the picture is 64 x 32, the clip 64 x 64"):
         evaluate(plan_for(tmp_path / "out", clips, images=images), measurers)
     (images / "1.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"1\.png: is no picture"):
+    with pytest.raises(ValueError, match=r"1\.png: not a readable image"):
         evaluate(plan_for(tmp_path / "out", clips, images=images), measurers)
     (images / "1.png").unlink()
-    with pytest.raises(ValueError, match=r"holds no picture 1\.png for 1\.mp4"):
+    with pytest.raises(ValueError, match=r"contains no image 1\.png for 1\.mp4"):
         evaluate(plan_for(tmp_path / "out", clips, images=images), measurers)
 
 
@@ -197,7 +197,7 @@ def test_clips_without_prompts_are_measured_and_said(measurers, clips, tmp_path)
 def test_a_caption_that_is_no_utf_8_is_named(tmp_path):
     write_video(tmp_path / "0.mp4", moving_noise(1)[:FRAMES, :64, :64], 8)
     (tmp_path / "0.txt").write_bytes("雾".encode("gbk"))
-    with pytest.raises(ValueError, match=r"0\.txt: is not UTF-8 text"):
+    with pytest.raises(ValueError, match=r"0\.txt: must be UTF-8 text"):
         list_clips(tmp_path, FRAMES, 1)
 
 
@@ -214,13 +214,13 @@ def test_stride_takes_other_frames_of_folders(measurers, clips, tmp_path):
     [
         ({"folders": {}}, "there is nothing to evaluate"),
         ({"folders": {"still": Path("moving")}}, "two systems are called 'still'"),
-        ({"folders": {"none": Path("none")}}, "none: there is no such folder"),
-        ({"folders": {"empty": Path("empty")}}, "empty: holds no videos"),
+        ({"folders": {"none": Path("none")}}, "none: no such folder"),
+        ({"folders": {"empty": Path("empty")}}, "empty: contains no videos"),
         ({"num_frames": 7}, "0.mp4: has 6 frames, but 7 at stride 1 need 7"),
         ({"stride": 2}, "0.mp4: has 6 frames, but 4 at stride 2 need 7"),
         ({"reference": Path("broken")}, "broken/x.mp4"),
-        ({"reference": Path("tables")}, "metadata.jsonl, line 1: has to be"),
-        ({"images": Path("none")}, "none: there is no such folder"),
+        ({"reference": Path("tables")}, "metadata.jsonl, line 1: must be"),
+        ({"images": Path("none")}, "none: no such folder"),
         ({"output": Path("broken/x.mp4")}, "is no folder"),
         ({"systems": (SystemSpec("ours", "landscape", "shanshui-tiny"),), "prompts": ()}, "no prompts"),
         ({"systems": (SystemSpec("ours", "landscape", "./none"),)}, "ours: ./none: no such file or folder"),

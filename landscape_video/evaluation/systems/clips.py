@@ -1,4 +1,4 @@
-"""The clips of a folder: which there are, what each shows, and the frames that are measured."""
+"""List the clips of a folder with their prompts, and read the frames that are measured."""
 
 import json
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from landscape_video.files import hash_chunks
+from landscape_video.files import hash_file, hash_json
 from pipeline_landscape_video.video_io import iterate_video, probe_video, read_metadata
 
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 TABLE = "metadata.jsonl"
 
 
@@ -21,8 +21,13 @@ TABLE = "metadata.jsonl"
 class ClipFile:
     """A clip to measure.
 
-    `prompt` is None where nobody says what it shows, `image` the picture it was made from, if there is one; `still`
-    means its first frame, repeated; `group` is the same for clips of one prompt.
+    Args:
+        path: The video.
+        prompt: What it shows, `None` if unknown.
+        seed: Seed of its noise, `None` if unknown.
+        image: Image that it begins with, if it was made from one.
+        still: Whether to measure its first frame, repeated, instead.
+        group: Number of its prompt: the same for clips of one prompt.
     """
 
     path: Path
@@ -33,101 +38,89 @@ class ClipFile:
     group: int = 0
 
     def key(self, num_frames: int, stride: int, measurers: str) -> str:
-        """Stands for all that decides what measuring it gives; `measurers` for those who look."""
-        files = [self.path] if self.image is None else [self.path, self.image]
-        settings = [num_frames, stride, self.prompt, self.still, self.image is not None, measurers]
-        return hash_chunks([*(file.read_bytes() for file in files), json.dumps(settings).encode()])[:32]
+        """A hash of everything that determines the measurements; `measurers` stands for the models that measure."""
+        files = [hash_file(file) for file in (self.path, self.image) if file is not None]
+        return hash_json([files, num_frames, stride, self.prompt, self.still, measurers])[:32]
 
     def frames(self, num_frames: int, stride: int) -> np.ndarray:
-        """uint8 RGB (num_frames, height, width, 3), beginning with the first frame.
+        """Every `stride`-th frame from the first on, uint8 RGB `(num_frames, height, width, 3)`.
 
         Raises:
-            ValueError: fewer frames than that, or a file that is damaged.
+            ValueError: The file has fewer frames, or is damaged.
         """
-        if self.still:
-            return np.repeat(read_frames(self.path, 1, 1), num_frames, axis=0)
-        return read_frames(self.path, num_frames, stride)
+        needed, step = (1, 1) if self.still else (num_frames, stride)
+        last = (needed - 1) * step + 1
+        frames = [frame.pixels for frame in islice(iterate_video(self.path), 0, last, step)]
+        if len(frames) < needed:
+            raise ValueError(f"{self.path}: must have {needed} frames at stride {step}, got {len(frames)}.")
+        return np.repeat(frames, num_frames, axis=0) if self.still else np.stack(frames)
 
-    def picture(self) -> np.ndarray | None:
-        """uint8 RGB (height, width, 3) of `image`. Raises `ValueError` if it is none."""
+    def read_image(self) -> np.ndarray | None:
+        """`image` as uint8 RGB `(height, width, 3)`. Raises `ValueError` if it is not readable."""
         if self.image is None:
             return None
         try:
             with Image.open(self.image) as image:
                 return np.asarray(image.convert("RGB"))
         except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{self.image}: is no picture that can be read.") from error
-
-
-def read_frames(path: Path, num_frames: int, stride: int) -> np.ndarray:
-    """Every `stride`th frame from the first one on."""
-    frames = [frame.pixels for frame in islice(iterate_video(path), 0, (num_frames - 1) * stride + 1, stride)]
-    if len(frames) < num_frames:
-        raise ValueError(f"{path}: {num_frames} frames at stride {stride} were wanted, but there are {len(frames)}.")
-    return np.stack(frames)
+            raise ValueError(f"{self.image}: not a readable image.") from error
 
 
 def list_clips(folder: str | Path, num_frames: int, stride: int, images: str | Path | None = None) -> list[ClipFile]:
-    """All videos of a folder (not of its subfolders), sorted by name, each one looked at.
+    """All videos of a folder, without its subfolders, sorted by name. Each is opened.
 
-    What a clip shows stands inside (clips of ours), in NAME.txt beside it, or in the folder's `metadata.jsonl`
-    (`file_name`, `text`), whichever comes first.
+    The prompt of a clip is found in its metadata (clips of ours), in NAME.txt beside it, or in the folder's
+    `metadata.jsonl` (`file_name`, `text`), whichever comes first.
 
     Args:
-        folder: of videos.
-        num_frames, stride: that will be read.
-        images: folder of pictures with the names of the clips, which they were made from.
+        folder: Folder of videos.
+        num_frames: Frames that will be measured.
+        stride: Frame stride at which they will be read.
+        images: Folder of images that the clips begin with, by the names of the clips.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: no videos, one that cannot be read or is too short, no picture for a clip.
+        FileNotFoundError: A folder is missing.
+        ValueError: No videos, one that is not readable or too short, or a clip without its image.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEOS and path.is_file())
+    paths = _files_in(folder, VIDEOS)
     if not paths:
-        raise ValueError(f"{folder}: holds no videos ({', '.join(VIDEOS)}).")
-    texts, pictures = _texts_of_table(folder / TABLE), _pictures(images)
+        raise ValueError(f"{folder}: contains no videos ({', '.join(VIDEOS)}).")
+    texts = _read_table(folder / TABLE)
+    image_of = {} if images is None else {path.stem: path for path in _files_in(Path(images), IMAGES)}
     clips = []
     for group, path in enumerate(paths):
-        declared = probe_video(path).num_frames
-        needed = (num_frames - 1) * stride + 1
+        declared, needed = probe_video(path).num_frames, (num_frames - 1) * stride + 1
         if declared is not None and declared < needed:
             raise ValueError(f"{path}: has {declared} frames, but {num_frames} at stride {stride} need {needed}.")
-        if images is not None and path.stem not in pictures:
-            raise ValueError(f"{images}: holds no picture {path.stem}.png for {path.name}.")
+        if images is not None and path.stem not in image_of:
+            raise ValueError(f"{images}: contains no image {path.stem}.png for {path.name}.")
         metadata = read_metadata(path)
         prompt, seed = metadata.get("prompt"), metadata.get("seed")
-        clips.append(
-            ClipFile(
-                path,
-                prompt if isinstance(prompt, str) else _text_beside(path) or texts.get(path.name),
-                seed if isinstance(seed, int) else None,
-                pictures.get(path.stem),
-                group=group,
-            )
-        )
+        if not isinstance(prompt, str):
+            beside = path.with_suffix(".txt")
+            prompt = (_read_text(beside).strip() if beside.is_file() else "") or texts.get(path.name)
+        image = image_of.get(path.stem)
+        clips.append(ClipFile(path, prompt, seed if isinstance(seed, int) else None, image, group=group))
     return clips
 
 
-def _text_beside(path: Path) -> str | None:
-    text = path.with_suffix(".txt")
-    return _read_text(text).strip() or None if text.is_file() else None
+def _files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder.")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
 
 
-def _texts_of_table(table: Path) -> dict[str, str]:
-    if not table.is_file():
-        return {}
+def _read_table(table: Path) -> dict[str, str]:
+    """The prompts of a `metadata.jsonl` by file name, none if there is no such file."""
     texts = {}
-    for number, line in enumerate(_read_text(table).splitlines(), start=1):
-        if not line.strip():
-            continue
+    lines = _read_text(table).splitlines() if table.is_file() else []
+    for number, line in ((number, line) for number, line in enumerate(lines, start=1) if line.strip()):
         try:
             row = json.loads(line)
             texts[row["file_name"]] = str(row["text"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f'{table}, line {number}: has to be {{"file_name": ..., "text": ...}}.') from error
+            raise ValueError(f'{table}, line {number}: must be {{"file_name": ..., "text": ...}}.') from error
     return texts
 
 
@@ -135,12 +128,4 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 text.") from error
-
-
-def _pictures(images: str | Path | None) -> dict[str, Path]:
-    if images is None:
-        return {}
-    if not Path(images).is_dir():
-        raise FileNotFoundError(f"{images}: there is no such folder.")
-    return {path.stem: path for path in sorted(Path(images).iterdir()) if path.suffix.lower() in PICTURES}
+        raise ValueError(f"{path}: must be UTF-8 text.") from error

@@ -1,9 +1,10 @@
-"""Clips that systems make of prompts, kept so that none is made twice."""
+"""Generate the clips that systems are measured by, and keep them so that none is made twice."""
 
 import gc
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +21,35 @@ from pipeline_landscape_video.video_writing import SAMPLED_FPS
 
 
 class GeneratedClips:
-    """The clips of one system: `repeats` of each prompt, each with a seed of its own.
+    """The clips of one system: `repeats` of each prompt, each with its own seed.
 
-    They lie in a folder that is named after the system and the hash of its weights and settings, so that clips of
-    other weights or settings never mix; a run that was stopped goes on where it was.
+    Their folder is named after the system and the hash of its weights and settings, so clips of other weights or
+    settings never mix, and a run that was stopped resumes.
 
     Args:
-        spec: the system.
-        prompts: one clip each, `repeats` times.
-        folder: where such folders are.
-        seed: of all seeds.
-        repeats: clips of a prompt.
+        spec: The system.
+        prompts: One clip for each, `repeats` times.
+        folder: Parent of the folders of clips.
+        seed: Seed of all seeds.
+        repeats: Clips of a prompt.
 
     Raises:
-        ValueError, OSError: as `SystemSpec.record`: a part is not there.
+        ValueError, OSError: As `SystemSpec.record`.
     """
 
     def __init__(self, spec: SystemSpec, prompts: Sequence[str], folder: Path, seed: int, repeats: int) -> None:
         self.spec, self.record = spec, spec.record()
-        # Where weights lie says nothing about the clips, their hashes do.
+        # The hashes of weights determine the clips, their place does not.
         decisive = {name: value for name, value in self.record.items() if name not in ("model", "adapter", "lora")}
-        digest = hash_json(decisive)[:8]
-        self.folder = folder / f"{re.sub(r'[^0-9A-Za-z._-]+', '-', spec.name)}-{digest}"
+        self.folder = folder / f"{re.sub(r'[^0-9A-Za-z._-]+', '-', spec.name)}-{hash_json(decisive)[:8]}"
         self.clips = []
         for index, prompt in enumerate(prompts):
-            for repeat in range(repeats):
-                own_seed = clip_seed(seed, repeat, index)
-                self.clips.append(ClipFile(self._path(index, prompt, own_seed), prompt, own_seed, group=index))
-
-    def _path(self, index: int, prompt: str, seed: int) -> Path:
-        return self.folder / f"{index + 1:04d}-{hash_text(prompt)[:8]}-{seed}.mp4"
+            for own_seed in (clip_seed(seed, repeat, index) for repeat in range(repeats)):
+                path = self.folder / f"{index + 1:04d}-{hash_text(prompt)[:8]}-{own_seed}.mp4"
+                self.clips.append(ClipFile(path, prompt, own_seed, group=index))
 
     def make(self, device: str | torch.device, share: slice = slice(None), show_progress: bool = True) -> int:
-        """Make what is missing of a share of the clips; how many that were."""
+        """Generate the missing clips of a share of all, and return their number."""
         mine = self.clips[share]
         missing = [clip for clip in mine if not clip.path.exists()]
         if not missing:
@@ -66,37 +63,35 @@ class GeneratedClips:
                 memory.reset()
                 start = time.perf_counter()
                 frames = runner.generate(clip.prompt, clip.seed)
-                figures = {"seconds": time.perf_counter() - start, "peak_memory_gib": memory.gib()}
-                metadata = {"prompt": clip.prompt, "seed": clip.seed, **figures, "system": self.record}
+                costs = {"seconds": time.perf_counter() - start, "peak_memory_gib": memory.gib()}
+                metadata = {"prompt": clip.prompt, "seed": clip.seed, **costs, "system": self.record}
                 write_video(clip.path, frames, SAMPLED_FPS, metadata)
                 bar.update()
-        del runner
+        del runner  # its memory is free before the next system is loaded
         gc.collect()
         if torch.device(device).type == "cuda":
             torch.cuda.empty_cache()
         return len(missing)
 
     def costs(self) -> tuple[float, float | None]:
-        """Median seconds of a clip, so that the first one's warming up does not count, and peak memory in GiB."""
+        """Median seconds of a clip, so that the warm-up of the first does not count, and peak memory in GiB."""
         costs: list[dict[str, Any]] = [read_metadata(clip.path) for clip in self.clips]
         memory = [cost["peak_memory_gib"] for cost in costs if cost["peak_memory_gib"] is not None]
         return float(np.median([cost["seconds"] for cost in costs])), max(memory, default=None)
 
 
 def clip_seed(seed: int, repeat: int, index: int) -> int:
-    """The seed of a clip, 32 bits: it stays the same when prompts or repeats are added."""
+    """The seed of a clip, 32 bits. It stays the same when prompts or repeats are added."""
     return int(np.random.SeedSequence((seed, repeat, index)).generate_state(1)[0])
 
 
 def still_clips(clips: Sequence[ClipFile], folder: Path, num_frames: int) -> list[ClipFile]:
-    """The first frame of each clip, repeated: what a system that moves nothing would reach.
+    """The first frame of each clip, repeated: the baseline that moves nothing.
 
-    The files that show it are written into the folder; measured is the frame itself, not what a codec makes of it.
+    Videos of them are written into `folder` for the report; the frame itself is measured, without the codec's loss.
     """
-    stills = []
-    for clip in clips:
-        still = ClipFile(clip.path, clip.prompt, clip.seed, clip.image, True, clip.group)
-        stills.append(still)
+    stills = [replace(clip, still=True) for clip in clips]
+    for still in stills:
         shown = shown_file(still, folder)
         if not shown.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +101,4 @@ def still_clips(clips: Sequence[ClipFile], folder: Path, num_frames: int) -> lis
 
 def shown_file(clip: ClipFile, still_folder: Path) -> Path:
     """The video that shows a clip."""
-    if not clip.still:
-        return clip.path
-    return still_folder / f"{clip.path.stem}-{hash_file(clip.path)[:8]}.mp4"
+    return still_folder / f"{clip.path.stem}-{hash_file(clip.path)[:8]}.mp4" if clip.still else clip.path

@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from landscape_video.evaluation.metrics.weights import hash_configs, hash_weight
 from landscape_video.generation.generate_clip import generate_clip
 from landscape_video.generation.models import find_pipeline, find_weights, load_lora, load_motion_adapter, naming
 from landscape_video.generation.settings import (
-    NOT_PASSED,
     Settings,
     TextToVideoSettings,
     VideoSettings,
+    argument_name,
     pipeline_arguments,
 )
 from pipeline_landscape_video.embedded_model import default_sampling
@@ -74,23 +75,23 @@ class SystemSpec:
         """
         form = FORMS[self.form]
         sources = {"model": self.model, "adapter": self.adapter, "lora": self.lora}
-        hashes = {}
+        record = {"form": self.form, **sources, "interpolate": self.settings.interpolate, "dtype": self.dtype}
         with naming(self.name, self.model):
             paths = {"model": find_pipeline(self.model, form.pipeline_class)}
             paths |= {role: find_weights(sources[role]) for role in ("adapter", "lora") if sources[role]}
             for role, path in paths.items():
-                hashes |= {f"{role}_sha256": hash_weights(path), f"{role}_config_sha256": hash_configs(path)}
-            defaults = form.defaults(paths["model"])
-        given = self.settings.as_metadata()
-        settings = {name: defaults.get(name) if given[name] is None else given[name] for name in form.setting_names()}
-        settings |= {"interpolate": self.settings.interpolate, "dtype": self.dtype}
+                record |= {f"{role}_sha256": hash_weights(path), f"{role}_config_sha256": hash_configs(path)}
+        settings = form.resolve(self.settings, paths["model"])
+        record |= {
+            each.name: getattr(settings, each.name) for each in fields(form.settings_class) if argument_name(each)
+        }
         if self.settings.interpolate:
-            settings["flow_estimator"] = estimator_at_hand()
-        return {"form": self.form, **sources, **hashes, **settings}
+            record["flow_estimator"] = estimator_at_hand()
+        return record
 
 
 class PipelineRunner:
-    """A loaded system on its device.
+    """A loaded system on its device. Subclasses are the forms: how a pipeline is assembled and called.
 
     Args:
         spec: The system.
@@ -101,12 +102,17 @@ class PipelineRunner:
             the system's name.
     """
 
+    library, class_name = "diffusers", "DiffusionPipeline"
     needs_adapter = takes_adapter = False
+    # What the authors publish; None is left to the pipeline.
     steps: int | None = None
     guidance_scale: float | None = None
     lora_scale = 1.0
     # Parts of the pipeline that do not come from the model's folder.
     parts: dict[str, Any] = {}
+    # A scheduler of diffusers instead of the model's, and what it changes in the configuration of that.
+    scheduler: str | None = None
+    scheduler_changes: dict[str, Any] = {}
     # The class whose fields the pipeline's call takes.
     settings_class: type[Settings] = VideoSettings
 
@@ -114,48 +120,37 @@ class PipelineRunner:
         self.spec = spec
         dtype, parts = getattr(torch, spec.dtype), dict(self.parts)
         with naming(spec.name, spec.model), less_chatter():
-            folder = find_pipeline(spec.model, self.pipeline_class)
             if spec.adapter is not None:
                 parts["motion_adapter"] = load_motion_adapter(find_weights(spec.adapter), dtype)
+            folder = find_pipeline(spec.model, self.pipeline_class)
+            self.settings = self.resolve(spec.settings, folder)
             self.pipe = self.pipeline_class().from_pretrained(folder, dtype=dtype, **parts)
             if spec.lora is not None:
                 load_lora(self.pipe, find_weights(spec.lora), "lora")
                 self.pipe.set_adapters(["lora"], [self.lora_scale])
-            self.pipe.scheduler = self.scheduler(self.pipe.scheduler)
+            if self.scheduler is not None:
+                scheduler_class = getattr(import_module("diffusers"), self.scheduler)
+                self.pipe.scheduler = scheduler_class.from_config(self.pipe.scheduler.config, **self.scheduler_changes)
             self.pipe.to(device)
         self.pipe.set_progress_bar_config(disable=True)
 
-    @staticmethod
-    def pipeline_class() -> Any:
-        """The class of diffusers, imported only now: each takes seconds."""
-        from diffusers import DiffusionPipeline
-
-        return DiffusionPipeline
+    @classmethod
+    def pipeline_class(cls) -> Any:
+        """The class of the pipeline, imported only now: each takes seconds."""
+        return getattr(import_module(cls.library), cls.class_name)
 
     @classmethod
-    def defaults(cls, folder: Path) -> dict[str, Any]:
-        """The values of settings that are not given, for the pipeline in `folder`."""
-        return {"steps": cls.steps, "guidance_scale": cls.guidance_scale}
-
-    @classmethod
-    def setting_names(cls) -> list[str]:
-        """The settings that the pipeline is given."""
-        return [each.name for each in fields(cls.settings_class) if each.metadata["argument"] is not NOT_PASSED]
-
-    def scheduler(self, scheduler: Any) -> Any:
-        """The scheduler to sample with instead of the model's."""
-        return scheduler
-
-    def settings(self) -> TextToVideoSettings:
-        """The settings of the system, with the form's own steps and guidance where none are given."""
-        given = self.spec.settings
-        steps = self.steps if given.steps is None else given.steps
-        guidance_scale = self.guidance_scale if given.guidance_scale is None else given.guidance_scale
-        return replace(given, steps=steps, guidance_scale=guidance_scale)
+    def resolve(cls, settings: TextToVideoSettings, folder: Path) -> TextToVideoSettings:
+        """The settings with the form's own steps and guidance where none are given, for the pipeline in `folder`."""
+        return replace(
+            settings,
+            steps=cls.steps if settings.steps is None else settings.steps,
+            guidance_scale=cls.guidance_scale if settings.guidance_scale is None else settings.guidance_scale,
+        )
 
     def arguments(self) -> dict[str, Any]:
         """The settings as keywords of the pipeline's call."""
-        return pipeline_arguments(self.settings(), self.settings_class)
+        return pipeline_arguments(self.settings, self.settings_class)
 
     def sample(self, prompt: str, seed: int) -> Any:
         """Frames of a clip, each `(height, width, 3)` in [0, 1]: an array, or a list from some pipelines."""
@@ -191,82 +186,60 @@ class PipelineRunner:
 class Landscape(PipelineRunner):
     """A pipeline of ours, or the parts of Stable Diffusion with a motion adapter."""
 
+    library, class_name = "pipeline_landscape_video", "LandscapeVideoPipeline"
     takes_adapter = True
     steps = 25
     settings_class = TextToVideoSettings
 
-    @staticmethod
-    def pipeline_class() -> Any:
-        from pipeline_landscape_video import LandscapeVideoPipeline
-
-        return LandscapeVideoPipeline
-
     @classmethod
-    def defaults(cls, folder: Path) -> dict[str, Any]:
+    def resolve(cls, settings: TextToVideoSettings, folder: Path) -> TextToVideoSettings:
         config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-        return super().defaults(folder) | default_sampling(config)._asdict()
-
-    def settings(self) -> TextToVideoSettings:
-        settings = super().settings()
-        return replace(settings, num_frames=settings.num_frames // 2 + 1) if settings.interpolate else settings
+        own = {"steps": cls.steps, **default_sampling(config)._asdict()}
+        return replace(settings, **{name: value for name, value in own.items() if getattr(settings, name) is None})
 
     def sample(self, prompt: str, seed: int) -> np.ndarray:
-        return generate_clip(self.pipe, prompt, replace(self.settings(), seed=seed)).frames
+        settings = replace(self.settings, seed=seed)
+        if settings.interpolate:
+            settings = replace(settings, num_frames=settings.num_frames // 2 + 1)
+        return generate_clip(self.pipe, prompt, settings).frames
 
 
 class AnimateDiff(PipelineRunner):
     """AnimateDiff as in diffusers: the parts of Stable Diffusion, a motion adapter, and DDIM with linear betas."""
 
+    class_name = "AnimateDiffPipeline"
     needs_adapter = takes_adapter = True
     steps, guidance_scale = 25, 7.5
-
-    @staticmethod
-    def pipeline_class() -> Any:
-        from diffusers import AnimateDiffPipeline
-
-        return AnimateDiffPipeline
-
-    def scheduler(self, scheduler: Any) -> Any:
-        from diffusers import DDIMScheduler
-
-        changes = {"beta_schedule": "linear", "clip_sample": False, "steps_offset": 1}
-        return DDIMScheduler.from_config(scheduler.config, timestep_spacing="linspace", **changes)
+    scheduler = "DDIMScheduler"
+    scheduler_changes = {
+        "beta_schedule": "linear",
+        "clip_sample": False,
+        "steps_offset": 1,
+        "timestep_spacing": "linspace",
+    }
 
 
 class AnimateLCM(AnimateDiff):
     """AnimateLCM: its adapter, its LoRA at 0.8, the LCM scheduler, few steps."""
 
     steps, guidance_scale, lora_scale = 6, 2.0, 0.8
-
-    def scheduler(self, scheduler: Any) -> Any:
-        from diffusers import LCMScheduler
-
-        return LCMScheduler.from_config(scheduler.config, beta_schedule="linear")
+    scheduler, scheduler_changes = "LCMScheduler", {"beta_schedule": "linear"}
 
 
 class AnimateDiffLightning(AnimateDiff):
     """AnimateDiff-Lightning: a distilled adapter, Euler with trailing steps, no guidance."""
 
     steps, guidance_scale = 4, 1.0
-
-    def scheduler(self, scheduler: Any) -> Any:
-        from diffusers import EulerDiscreteScheduler
-
-        changes = {"timestep_spacing": "trailing", "beta_schedule": "linear"}
-        return EulerDiscreteScheduler.from_config(scheduler.config, **changes)
+    scheduler = "EulerDiscreteScheduler"
+    scheduler_changes = {"beta_schedule": "linear", "timestep_spacing": "trailing"}
 
 
 class Text2VideoZero(PipelineRunner):
     """Text2Video-Zero: an image model whose frames attend to the first one, with latents moved between steps."""
 
+    class_name = "TextToVideoZeroPipeline"
     steps, guidance_scale = 50, 7.5
     parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-
-    @staticmethod
-    def pipeline_class() -> Any:
-        from diffusers import TextToVideoZeroPipeline
-
-        return TextToVideoZeroPipeline
 
     def arguments(self) -> dict[str, Any]:
         arguments = super().arguments()
