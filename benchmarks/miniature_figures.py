@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from landscape_video.evaluation.metrics.registry import ClipFigures, Measurers
 from landscape_video.files import write_file
 from landscape_video.training.data.latents import load_vae
-from landscape_video.training.data.prompt_embeds_cache import load_text_states
+from landscape_video.training.data.prompt_embeds_cache import load_prompt_embeds_cache
 from landscape_video.training.objectives.motion_models import load_motion_unet, load_noise_scheduler
 from landscape_video.training.objectives.motion_objective import motion_losses
 from motion_adapter.publish import export_pipeline
@@ -203,7 +203,7 @@ def held_out_losses(adapter: Path | None, base: Path, held_out: HeldOut, device:
     schedule. Noise depends on the clip's number alone. Without an adapter, that of the image model by itself."""
     unet = load_motion_unet(str(base), motion_adapter=adapter and str(adapter)).to(device).eval()
     scheduler = load_noise_scheduler(str(base))
-    states = load_text_states(str(base), None, torch.float32, torch.device(device))
+    states = load_prompt_embeds_cache(str(base), None, torch.float32, torch.device(device))
     steps = (torch.arange(NOISES) + 0.5) / NOISES * scheduler.config.num_train_timesteps
     losses = []
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=dtype == "bfloat16"):

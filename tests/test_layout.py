@@ -19,6 +19,7 @@ LAYERS = (
     "landscape_video.scene_cuts",
     "landscape_video.generation",
     "landscape_video.evaluation",
+    "landscape_video.training.settings",
     "landscape_video.training.data",
     "landscape_video.training.preparation",
     "landscape_video.training.objectives",

@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from landscape_video.files import write_directory
-from landscape_video.training.data.clip_listing import VIDEO_EXTENSIONS
+from landscape_video.training.data.clip_list import VIDEO_EXTENSIONS
 from landscape_video.training.preparation.clip_captions import (
     PROMPT,
     ask_for_captions,
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     preparation = Preparation(
         args.resolution, args.square, args.max_seconds, args.trim_frames, args.cut_threshold, args.crop_bars, limits
     )
-    table = read_caption_table(args.captions)
+    table = read_caption_table(args.captions) if args.captions is not None else {}
     sources = find_sources(args.source_dir)
     work_dir = args.output_dir.with_name(args.output_dir.name + ".work")
     work_dir.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from landscape_video.files import write_directory
 from landscape_video.training.data.batches import encode_once, load_clips, make_loader, prepare_batch
 from landscape_video.training.data.first_frames import WithFirstFrames
 from landscape_video.training.data.latents import load_vae
-from landscape_video.training.data.prompt_embeds_cache import load_text_states
+from landscape_video.training.data.prompt_embeds_cache import load_prompt_embeds_cache
 from landscape_video.training.objectives.motion_models import build_noise_adapter, load_noise_scheduler
 from landscape_video.training.objectives.motion_objective import MotionLosses, motion_losses
 from landscape_video.training.objectives.unet_with_image_retention import RetainingUNet, build_retaining_unet
@@ -44,8 +44,10 @@ from landscape_video.training.run.run_summary import (
 )
 from landscape_video.training.run.step_cost import StepCost
 from landscape_video.training.run.train_image_retention_args import ADAPTER, parse_args
+from landscape_video.training.run.train_motion_args import settings_of_flags
 from landscape_video.training.run.training_loop import begin_training, finish_training, run_script, train_steps
 from landscape_video.training.run.training_state import TrainingState
+from landscape_video.training.settings.training import RetentionTraining
 from motion_adapter.build import save_motion_modules
 from motion_adapter.code_files import BRANCH
 from train_motion import make_accelerator, objective_settings
@@ -65,14 +67,15 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
         check_hub_access(args)
     checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
     model, revision = args.pretrained_model_name_or_path, args.revision
+    options = settings_of_flags(RetentionTraining, args)
     frozen_dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision, torch.float32)
 
     # 1. The clips, each with the picture that it begins with, and the frozen models
     with accelerator.main_process_first():  # the others find its report, and need not decode every video
-        dataset, vae, latent_shape = load_clips(args, device)
+        dataset, vae, latent_shape = load_clips(options, device)
     videos = None if vae is None else dataset
     noise_scheduler = load_noise_scheduler(model, revision)
-    text_states = load_text_states(model, revision, frozen_dtype, device)
+    text_states = load_prompt_embeds_cache(model, revision, frozen_dtype, device)
     dataset = WithFirstFrames(dataset, videos, args.image_dropout_prob)
     validation_pictures = read_pictures(args.validation_images, dataset.image_size)
 
@@ -87,7 +90,7 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
 
     # 3. The clips as latents, which may take hours: by now, models and flags are known to fit. The processes
     if vae is not None and not args.no_cache:
-        dataset.dataset, vae = encode_once(args, dataset.dataset, vae, text_states, accelerator), None
+        dataset.dataset, vae = encode_once(args.cache_dir, dataset.dataset, vae, text_states, accelerator), None
     networks = [network.train() for network in (retaining_unet, noise_adapter) if network is not None]
     *prepared, prepared_optimizer = accelerator.prepare(*networks, optimizer)
     prepared_unet, prepared_noise_adapter = prepared if noise_adapter is not None else (*prepared, None)
@@ -98,7 +101,7 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
     settings = settings_of(args, accelerator.num_processes, len(dataset))
     step = 0 if checkpoint is None else resume(state, checkpoint, settings)
     num_train_timesteps = noise_scheduler.config.num_train_timesteps
-    loader = make_loader(args, dataset, num_train_timesteps, step, accelerator, dataset.last_start)
+    loader = make_loader(options, dataset, num_train_timesteps, step, accelerator, dataset.last_start)
 
     # 5. What it will do, and cost
     validation = None

@@ -32,7 +32,7 @@ from diffusers.training_utils import EMAModel
 from landscape_video.files import write_directory
 from landscape_video.training.data.batches import encode_once, load_clips, make_loader, prepare_batch
 from landscape_video.training.data.latents import load_vae
-from landscape_video.training.data.prompt_embeds_cache import load_text_states
+from landscape_video.training.data.prompt_embeds_cache import load_prompt_embeds_cache
 from landscape_video.training.objectives.motion_models import (
     build_motion_unet,
     build_noise_adapter,
@@ -47,10 +47,11 @@ from landscape_video.training.run.optimization import averaged, launched_precisi
 from landscape_video.training.run.resuming import find_checkpoint, resume, settings_of
 from landscape_video.training.run.run_control import StopSignals, check_trackers
 from landscape_video.training.run.run_summary import count_longest_step, describe
-from landscape_video.training.run.train_motion_args import parse_args
+from landscape_video.training.run.train_motion_args import parse_args, settings_of_flags
 from landscape_video.training.run.training_loop import begin_training, finish_training, run_script, train_steps
 from landscape_video.training.run.training_state import TrainingState
 from landscape_video.training.run.validation import Validation
+from landscape_video.training.settings.training import MotionTraining
 from motion_adapter.build import extract_motion_adapter
 from motion_adapter.noise_adapter import NoiseAdapter
 
@@ -66,13 +67,14 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
         check_hub_access(args)
     checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
     model, revision = args.pretrained_model_name_or_path, args.revision
+    options = settings_of_flags(MotionTraining, args)
     frozen_dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(launched_precision(args), torch.float32)
 
     # 1. The clips and the frozen models
     with accelerator.main_process_first():  # the others find its report, and need not decode every video
-        dataset, vae, latent_shape = load_clips(args, device)
+        dataset, vae, latent_shape = load_clips(options, device)
     noise_scheduler = load_noise_scheduler(model, revision)
-    text_states = load_text_states(model, revision, frozen_dtype, device)
+    text_states = load_prompt_embeds_cache(model, revision, frozen_dtype, device)
 
     # 2. What trains
     unet = build_motion_unet(args, latent_shape, frozen_dtype, device)
@@ -83,7 +85,7 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
 
     # 3. The clips as latents, which may take hours: by now, models and flags are known to fit. The processes
     if vae is not None and not args.no_cache:
-        dataset, vae = encode_once(args, dataset, vae, text_states, accelerator), None
+        dataset, vae = encode_once(args.cache_dir, dataset, vae, text_states, accelerator), None
     prepared_objective, prepared_optimizer = accelerator.prepare(objective, optimizer)
     trainable = objective.trainable()  # with FSDP, other parameters than before
     motion_parameters = [parameter for name, parameter in trainable if not name.startswith("noise_adapter.")]
@@ -94,7 +96,7 @@ def main(args: argparse.Namespace, signals: StopSignals) -> int:
     # 4. Where an earlier run stopped
     settings = settings_of(args, accelerator.num_processes, len(dataset))
     step = 0 if checkpoint is None else resume(state, checkpoint, settings)
-    loader = make_loader(args, dataset, noise_scheduler.config.num_train_timesteps, step, accelerator)
+    loader = make_loader(options, dataset, noise_scheduler.config.num_train_timesteps, step, accelerator)
 
     # 5. What it will do, and cost
     validation = None

@@ -11,7 +11,7 @@ import torch
 from landscape_video.evaluation.metrics.registry import Measurers
 from landscape_video.evaluation.metrics.weights import hash_weights
 from landscape_video.evaluation.results import read_results
-from landscape_video.training.data.latent_cache import write_shard
+from landscape_video.training.data.latent_store import write_shard
 from miniature_figures import held_out_losses, make_held_out, measure_run, read_measured
 from miniature_rows import runs_of
 from miniature_study import SETTINGS_FILE, main

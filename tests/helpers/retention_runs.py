@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from landscape_video.training.data.latent_cache import write_first_frames
+from landscape_video.training.data.latent_store import write_first_frames
 from tiny_models import build_motion_adapter
 from train_image_retention import run
 from training_runs import forget_accelerators, write_latent_cache

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from landscape_video.training.data.latent_cache import write_shard
+from landscape_video.training.data.latent_store import write_shard
 from processes import launch
 from tiny_models import build_components
 from train_motion import run

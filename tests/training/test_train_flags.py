@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from safetensors.torch import load_file
 
-from landscape_video.training.data.latent_cache import write_shard
+from landscape_video.training.data.latent_store import write_shard
 from landscape_video.training.objectives import motion_models
 from landscape_video.training.objectives.training_layers import checkpoint_layers
 from landscape_video.training.run.optimization import MuonAdamW, learning_rate_at, make_optimizer
@@ -147,7 +147,7 @@ def test_clips_and_model_have_to_fit(train, tmp_path):
     code, output = train("length", "--num_frames_range", "6", "13")
     assert code == 1 and "latents-00000.safetensors, clip 0: 12 frames, but 13" in status_of(output)["reason"]
     code, output = train("resolution", "--resolution", "64")
-    assert code == 1 and "--resolution is for videos" in status_of(output)["reason"]
+    assert code == 1 and "`resolution` is for videos" in status_of(output)["reason"]
     write_shard(tmp_path, 0, torch.zeros(1, 8, 8, 8, 8))
     (tmp_path / "captions.jsonl").write_text('{"text": "mist"}\n')
     code, output = train("channels", data=tmp_path)

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from landscape_video.training.data.first_frames import WithFirstFrames
-from landscape_video.training.data.latent_cache import LatentCache, write_first_frames, write_shard
+from landscape_video.training.data.latent_store import LatentCache, write_first_frames, write_shard
 from landscape_video.training.objectives.motion_models import load_motion_unet, load_noise_scheduler
 from landscape_video.training.objectives.motion_objective import motion_losses
 from landscape_video.training.objectives.unet_with_image_retention import (

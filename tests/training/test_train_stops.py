@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from landscape_video.training.data import clip_cache
-from landscape_video.training.data.clip_cache import cache_clips
-from landscape_video.training.data.clip_listing import VideoSource
+from landscape_video.training.data import latent_store
+from landscape_video.training.data.clip_list import VideoSource
+from landscape_video.training.data.latent_store import AutomaticCache
 from landscape_video.training.data.latents import encode_frames, load_vae
 from landscape_video.training.data.video_dataset import VideoDataset
 from landscape_video.training.run import run_control
@@ -45,7 +45,7 @@ def test_a_signal_while_clips_are_encoded_stops_at_once_and_keeps_those_that_are
         return encode_frames(vae, pixel_values, *arguments)
 
     before = signal.getsignal(number)
-    monkeypatch.setattr(clip_cache, "encode_frames", stop_in_the_second)
+    monkeypatch.setattr(latent_store, "encode_frames", stop_in_the_second)
     flags = (*FLAGS, "--cache_dir", str(tmp_path / "cache"))
     code, output = train("run", *flags, data=folder)
     assert code == 75 and len(encoded) == 2 and signal.getsignal(number) == before
@@ -56,8 +56,9 @@ def test_a_signal_while_clips_are_encoded_stops_at_once_and_keeps_those_that_are
     # The cache holds the clip that was done, and nothing half done.
     vae = load_vae(str(image_model), None, torch.device("cpu"))
     assert not list((tmp_path / "cache").rglob(".*"))
-    clips = cache_clips(VideoDataset(folder, 32), vae, tmp_path / "cache")
-    assert sorted(encoded[2:]) == sorted(set([12, 10, 8]) - {encoded[0]}) and len(clips) == 3
+    cache = AutomaticCache(VideoDataset(folder, 32), vae, tmp_path / "cache")
+    cache.encode()
+    assert sorted(encoded[2:]) == sorted(set([12, 10, 8]) - {encoded[0]}) and len(cache.clips()) == 3
     code, output = train("run", *flags, data=folder)
     assert code == 0 and len(encoded) == 4 and status_of(output)["status"] == "finished"
 

@@ -7,7 +7,7 @@ import torch
 from diffusers import MotionAdapter
 from safetensors.torch import load_file
 
-from landscape_video.training.data.latent_cache import run as encode
+from cache_latents import run as encode
 from motion_adapter.convert import save_animatediff
 from motion_adapter.noise_adapter import NoiseAdapter
 from pipeline_landscape_video.video_io import write_video

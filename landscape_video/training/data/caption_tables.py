@@ -1,133 +1,175 @@
-"""Tables with captions: `metadata.jsonl` or `.csv` of a folder of videos, `captions.jsonl` of a latent cache.
+"""Read tables of captions: `metadata.jsonl` or `.csv` beside videos, `captions.jsonl` of a latent cache.
 
-They come from anywhere, so each row is judged alone: a hostile one is refused by its line, and the rest is read.
+Tables come from anywhere, so each row is judged by itself: a bad row is rejected by its line number and the rest of
+the table is read.
 """
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 
-MAX_CAPTION = 10_000  # characters; a text encoder reads some 300 of them, so more is a mistake in the table
-MAX_FIELD = 2**24  # characters of a CSV field; Python's own limit would end the whole file at a caption of 200 kB
+Parsed = TypeVar("Parsed")
+
+MAX_CAPTION = 10_000  # characters; text encoders read about 300 of them, so a longer caption is a mistake
+MAX_CAPTION_FILE = 2**20  # bytes
+MAX_FIELD = 2**24  # characters of a CSV field; with Python's limit, a caption of 200 kB would end the whole file
 
 
-class Refusal(NamedTuple):
-    """A clip, or a row that should have named one, that is not used, and the reason."""
+class RejectedClip(NamedTuple):
+    """A clip, or a row that should have named one, that cannot be used, and the reason."""
 
     clip: str
     reason: str
 
 
-def read_rows(path: str | Path, refused: list[Refusal] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row of a UTF-8 file (JSON lines, or CSV with a header) as (where it stands, for messages; what it says).
+@contextmanager
+def reject_errors(clip: str, rejected: list[RejectedClip]) -> Iterator[None]:
+    """Record a `ValueError` of the block as the reason to reject `clip`, instead of raising it."""
+    try:
+        yield
+    except ValueError as error:
+        rejected.append(RejectedClip(clip, str(error)))
+
+
+def raise_rejected(rejected: Iterable[RejectedClip]) -> None:
+    """Raise a `ValueError` with one line for each rejected clip, if there is any."""
+    if lines := [f"{clip}: {reason}" for clip, reason in rejected]:
+        raise ValueError("\n".join(lines))
+
+
+def read_table(
+    path: str | Path, parse: Callable[[dict[str, Any]], Parsed], rejected: list[RejectedClip]
+) -> list[Parsed]:
+    """Read a UTF-8 table, JSON lines or CSV with a header.
 
     Args:
-        path: ends in `.csv`, or is read as JSON lines. A byte-order mark is no part of it, nor are empty lines at its
-            end.
-        refused: takes the rows that cannot be read; without it the first of them raises.
+        path: A `.csv` file; every other name is read as JSON lines. A byte-order mark and empty lines at the end are
+            ignored.
+        parse: Turns a row into what the caller needs, or raises a `ValueError`.
+        rejected: Receives the rows that cannot be read or parsed.
+
+    Returns:
+        The parsed rows in the order of the file.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file, the line and what is wrong with it.
+        FileNotFoundError: The file does not exist.
     """
     path = Path(path)
-    # Bytes that are no UTF-8 become lone surrogates, which `_check_encoding` finds: they spoil a row, not the file.
+    parsed = []
+    # Bytes that are not UTF-8 become lone surrogates, which `check_encoding` finds: they spoil a row, not the file.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = _csv_rows(file) if path.suffix.lower() == ".csv" else _json_rows(file.read().rstrip().split("\n"))
+        rows = _csv_rows(file) if path.suffix.lower() == ".csv" else enumerate(file.read().rstrip().split("\n"), 1)
         for line, row in rows:
-            where = f"{path}, line {line}"
-            if isinstance(row, dict):
-                yield where, row
-            elif refused is not None:
-                refused.append(Refusal(where, row))
-            else:
-                raise ValueError(f"{where}: {row}")
+            with reject_errors(f"{path}, line {line}", rejected):
+                parsed.append(parse(parse_json(row) if isinstance(row, str) else _named(*row)))
+    return parsed
 
 
-def captions_of(row: dict[str, Any], where: str, column: str = "text") -> list[str]:
-    """A clip's captions, each once: its `column`, then what the list `texts` adds in other words or languages.
+def parse_json(text: str) -> dict[str, Any]:
+    """A row or sidecar file in JSON. Raises a `ValueError` unless it is an object."""
+    check_encoding(text)
+    try:
+        row = json.loads(text)
+    except RecursionError:
+        raise ValueError("not JSON: nested too deeply.") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}.") from None
+    if not isinstance(row, dict):
+        raise ValueError('must be an object like {"text": ...}.')
+    return row
+
+
+def captions_of(row: dict[str, Any], column: str = "text") -> list[str]:
+    """Captions of a clip without repetitions: the `column`, then other wordings or languages from the list `texts`.
 
     Raises:
-        ValueError: naming `where` and what is wrong.
+        ValueError: A caption is missing or unusable, see `clean_caption`.
     """
     texts = row.get("texts") or []
     if column not in row or not isinstance(texts, list):
-        raise ValueError(f"{where}: `{column}` is missing, or `texts` is no list.")
-    try:
-        return list(dict.fromkeys(clean_caption(text) for text in [row[column], *texts]))
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"`{column}` is missing, or `texts` is not a list.")
+    return list(dict.fromkeys(clean_caption(text) for text in [row[column], *texts]))
 
 
 def clean_caption(text: Any) -> str:
-    """The caption without a byte-order mark or white space around it.
+    """A caption without byte-order mark and surrounding white space.
 
     Raises:
-        ValueError: it is no text, empty, longer than `MAX_CAPTION`, not UTF-8, or has control characters.
+        ValueError: Not a string, empty, longer than `MAX_CAPTION`, not UTF-8, or with control characters.
     """
     if not isinstance(text, str) or not text.strip("\ufeff \t\r\n"):
-        raise ValueError("every caption has to be a text that is not empty.")
+        raise ValueError(f"every caption must be a non-empty text, got {text!r}.")
     text = text.strip("\ufeff \t\r\n")
-    _check_encoding(text)
+    check_encoding(text)
     if len(text) > MAX_CAPTION:
-        raise ValueError(f"a caption of {len(text)} characters, but at most {MAX_CAPTION} are read.")
+        raise ValueError(f"a caption must have at most {MAX_CAPTION} characters, got {len(text)}.")
     controls = [letter for letter in text if (ord(letter) < 32 and letter not in "\t\r\n") or letter == "\x7f"]
     if controls:
-        raise ValueError(f"a caption with the control character {controls[0]!r}.")
+        raise ValueError(f"a caption contains the control character {controls[0]!r}.")
     return text
 
 
-def with_trigger_word(captions: Iterable[Iterable[str]], word: str) -> list[list[str]]:
-    """The captions of all clips, each beginning with `word`, so that a prompt can call what was learned by it."""
+def add_trigger_word(captions: Iterable[Iterable[str]], word: str) -> list[list[str]]:
+    """Captions of all clips with `word` in front, which prompts then use to recall what was learned."""
     return [[text if text.startswith(word) else f"{word}, {text}" for text in texts] for texts in captions]
 
 
-def _json_rows(lines: list[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """(line number, the row or what is wrong with it)"""
-    for number, line in enumerate(lines, start=1):
-        try:
-            _check_encoding(line)
-            row = json.loads(line)
-        except RecursionError:
-            yield number, "not JSON: nested too deeply."
-        except ValueError as error:
-            reason = str(error)
-            yield number, reason if reason.startswith("has to be") else f"not JSON: {reason}."
-        else:
-            yield number, row if isinstance(row, dict) else 'has to be an object like {"text": ...}.'
+def decode_caption_file(name: str, data: bytes) -> str:
+    """Text of a file that holds one caption, or one clip's captions.
+
+    Args:
+        name: Name of the file, for messages.
+        data: Its bytes; of a larger file, at least `MAX_CAPTION_FILE` + 1 of them.
+
+    Raises:
+        ValueError: The file is too large or not UTF-8.
+    """
+    if len(data) > MAX_CAPTION_FILE:
+        raise ValueError(f"{name} must have at most {MAX_CAPTION_FILE} bytes to be a caption.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} must be UTF-8: {error}.") from None
 
 
-def _csv_rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """(number of its last line, the row or what is wrong with it)"""
-    limit = csv.field_size_limit(MAX_FIELD)  # of the process, so put back
+def check_encoding(text: str) -> None:
+    """Raise a `ValueError` for text that was decoded from bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        # `surrogateescape` maps byte 0x80..0xff to U+DC80..U+DCFF.
+        found = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"a lone surrogate {code:#x}"
+        raise ValueError(f"must be UTF-8, got {found} at character {error.start}.") from None
+
+
+def _csv_rows(file: Iterable[str]) -> Iterator[tuple[int, tuple[list[str], list[str] | csv.Error]]]:
+    """Number of each row's last line, with the header and the row, or the error in its place."""
+    limit = csv.field_size_limit(MAX_FIELD)  # a setting of the whole process, restored below
     try:
         reader = csv.reader(file, strict=True)
         header = next(reader, [])
         while True:
             try:
                 row = next(reader)
-                _check_encoding("".join(row))
             except StopIteration:
                 return
             except csv.Error as error:
-                yield reader.line_num, f"not CSV: {error}."
-            except ValueError as error:
-                yield reader.line_num, str(error)
-            else:
-                if len(row) == len(header):
-                    yield reader.line_num, dict(zip(header, row, strict=True))
-                elif row:
-                    yield reader.line_num, f"has {len(row)} fields, but the header has {len(header)}."
+                row = error
+            if row != []:
+                yield reader.line_num, (header, row)
     finally:
         csv.field_size_limit(limit)
 
 
-def _check_encoding(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        byte = ord(text[error.start])
-        shown = f"byte 0x{byte - 0xDC00:02x}" if 0xDC80 <= byte <= 0xDCFF else f"a lone surrogate {byte:#x}"
-        raise ValueError(f"has to be UTF-8, but has {shown} at character {error.start}.") from None
+def _named(header: list[str], row: list[str] | csv.Error) -> dict[str, str]:
+    if isinstance(row, csv.Error):
+        raise ValueError(f"not CSV: {row}.")
+    check_encoding("".join(row))
+    if len(row) != len(header):
+        raise ValueError(f"must have {len(header)} fields as the header, got {len(row)}.")
+    return dict(zip(header, row, strict=True))

@@ -1,24 +1,35 @@
-"""Which clip, frames, caption, timestep and noise each place of a batch gets: a pure function of (seed, step, place).
+"""Draw the clip, frames, caption, timestep and noise for each place of a batch from (seed, step, place) alone.
 
-Nothing has a state that a resumed run would have to restore, the order does not depend on the number of workers, and
-two processes draw together what one process draws with twice the accumulation.
+So a resumed run has no state to restore, the order does not depend on the number of workers, and two processes
+together draw what one process draws with twice the gradient accumulation.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 
-# Each kind of draw has a stream of its own, so that adding a kind leaves the others as they were.
-EPOCH_STREAM, STEP_STREAM, PLACE_STREAM, PACE_STREAM = range(4)
+# Each kind of draw has its own random stream, so that a new kind leaves the others as they were.
+EPOCH_STREAM, STEP_STREAM, PLACE_STREAM, SPEED_STREAM = range(4)
 
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """One place of a batch: the frames `start`, `start + stride`, ... of clip number `clip`, and what goes with it."""
+    """One place of a batch: `num_frames` frames of a clip from `start`, `stride` apart, and what goes with them.
+
+    Attributes:
+        clip: Number of the clip in its dataset.
+        start: First frame.
+        stride: Distance between frames: use every `stride`-th one.
+        num_frames: Number of frames.
+        text: Caption, empty if it was dropped.
+        timestep: Step of the noise schedule.
+        noise_seed: Seed of the clip's noise.
+        speed: Speed of motion in the noisy input relative to the clip itself, in [0, 1].
+    """
 
     clip: int
     start: int
@@ -27,11 +38,11 @@ class ClipRequest:
     text: str
     timestep: int
     noise_seed: int
-    pace: float = 1.0  # of what the noisy clip shows, beside the clip's own; see `slowed_motion`
+    speed: float = 1.0
 
 
 class ClipDataset(Protocol):
-    """What a source of clips offers: for each clip its captions and its length, and the frames of a request."""
+    """Captions and length of each clip, and the frames of a request."""
 
     captions: Sequence[Sequence[str]]
     lengths: Sequence[int]
@@ -45,10 +56,12 @@ class ClipDataset(Protocol):
 
 
 class TimestepBias(NamedTuple):
-    """Draws the timesteps of one end of the noise schedule more often.
+    """Draws timesteps at one end of the noise schedule more often.
 
-    `strategy` is "later" (the noisiest steps) or "earlier", `portion` which part of the schedule that end is (between
-    0 and 1), and `multiplier` how many times as likely as the others its steps are.
+    Attributes:
+        strategy: "later" for the noisiest steps, "earlier" for the cleanest.
+        portion: Share of the schedule that counts as that end, in (0, 1).
+        multiplier: How many times as likely each of its steps is as any other.
     """
 
     strategy: str
@@ -65,70 +78,51 @@ class TimestepBias(NamedTuple):
         return int(num_train_timesteps - 1 - step if self.strategy == "later" else step)
 
 
+@dataclass(eq=False)
 class ClipBatchSampler:
-    """The batches of one process, lists of `ClipRequest`, from step `first_step` up to `last_step`.
+    """Batches of one process, lists of `ClipRequest`, from step `first_step` up to `last_step`.
 
     Args:
-        dataset: where the clips lie.
-        seed: of everything that is drawn.
-        batch_size: clips in a batch.
-        num_frames_range: shortest and longest clip; one length is drawn for each step.
-        stride_range: smallest and largest distance between frames; drawn for each clip.
-        caption_dropout_prob: how often a clip gets the empty caption.
-        num_train_timesteps: length of the noise schedule.
-        timestep_bias: which of its steps come more often; None draws all alike.
-        last_start: the last frame that a request may begin with; None for any.
-        slow_motion_prob: how often a clip with a caption is seen slowed down; its pace is then drawn from 0 to 1.
-        standstill_prob: how many of those stand quite still.
-        accumulation_steps: batches that make up one step.
-        num_processes, process_index: the share of this process.
+        dataset: Clips to draw from.
+        seed: Seed of all draws.
+        batch_size: Clips per batch.
+        num_frames_range: Fewest and most frames of a clip; each step draws one length.
+        stride_range: Smallest and largest distance between frames; drawn for each clip.
+        caption_dropout_prob: Probability of an empty caption.
+        num_train_timesteps: Length of the noise schedule.
+        first_step, last_step: Steps to draw, the last one excluded.
+        accumulation_steps: Batches per step.
+        num_processes, process_index: Number of processes that share a step, and this one.
+        timestep_bias: Timesteps to draw more often; None draws all with equal probability.
+        last_start: Last frame that a request may start at; None for any.
+        slow_motion_prob: Probability of slowing down a clip that has a caption, by a speed drawn from [0, 1).
+        freeze_prob: Share of those clips that stand still.
 
     Raises:
-        ValueError: naming the first clip that is too short for the longest request.
+        ValueError: A clip is too short for the longest request; the message names the first one.
     """
 
-    def __init__(
-        self,
-        dataset: ClipDataset,
-        seed: int,
-        batch_size: int,
-        num_frames_range: tuple[int, int],
-        stride_range: tuple[int, int],
-        caption_dropout_prob: float,
-        num_train_timesteps: int,
-        first_step: int,
-        last_step: int,
-        accumulation_steps: int = 1,
-        num_processes: int = 1,
-        process_index: int = 0,
-        timestep_bias: TimestepBias | None = None,
-        last_start: int | None = None,
-        slow_motion_prob: float = 0.0,
-        standstill_prob: float = 0.0,
-    ) -> None:
-        needed = (num_frames_range[1] - 1) * stride_range[1] + 1
-        for clip, length in enumerate(dataset.lengths):
-            if length < needed:
-                raise ValueError(
-                    f"{dataset.name(clip)}: {length} frames, but {num_frames_range[1]} frames at a stride of "
-                    f"{stride_range[1]} take at least {needed}."
-                )
-        self.dataset = dataset
-        self.seed = seed
-        self.batch_size = batch_size
-        self.num_frames_range = num_frames_range
-        self.stride_range = stride_range
-        self.caption_dropout_prob = caption_dropout_prob
-        self.num_train_timesteps = num_train_timesteps
-        self.timestep_bias = timestep_bias
-        self.last_start = last_start
-        self.slow_motion_prob = slow_motion_prob
-        self.standstill_prob = standstill_prob
-        self.first_step = first_step
-        self.last_step = last_step
-        self.accumulation_steps = accumulation_steps
-        self.num_processes = num_processes
-        self.process_index = process_index
+    dataset: ClipDataset
+    seed: int
+    batch_size: int
+    num_frames_range: tuple[int, int]
+    stride_range: tuple[int, int]
+    caption_dropout_prob: float
+    num_train_timesteps: int
+    first_step: int
+    last_step: int
+    accumulation_steps: int = 1
+    num_processes: int = 1
+    process_index: int = 0
+    timestep_bias: TimestepBias | None = None
+    last_start: int | None = None
+    slow_motion_prob: float = 0.0
+    freeze_prob: float = 0.0
+
+    def __post_init__(self) -> None:
+        for clip, length in enumerate(self.dataset.lengths):
+            if reason := why_too_short(length, self.num_frames_range[1], self.stride_range[1]):
+                raise ValueError(f"{self.dataset.name(clip)}: {reason}")
         self._order = lru_cache(maxsize=2)(self._epoch_order)  # a batch may reach into the next epoch
 
     def __len__(self) -> int:
@@ -141,17 +135,16 @@ class ClipBatchSampler:
                 yield [self.request(step, first_place + place) for place in range(self.batch_size)]
 
     def request(self, step: int, place: int) -> ClipRequest:
-        """What the given place of the step's whole batch, over all processes and accumulated batches, gets."""
+        """Draw for one place among all that a step has, over all its processes and accumulated batches."""
         places = self.batch_size * self.accumulation_steps * self.num_processes
         epoch, position = divmod(step * places + place, len(self.dataset.lengths))
         clip = int(self._order(epoch)[position])
 
-        shortest, longest = self.num_frames_range
-        num_frames = int(self._generator(STEP_STREAM, step).integers(shortest, longest, endpoint=True))
+        # The order of draws from one generator is part of the result: do not change it.
+        num_frames = int(self._generator(STEP_STREAM, step).integers(*self.num_frames_range, endpoint=True))
         generator = self._generator(PLACE_STREAM, step, place)
         stride = int(generator.integers(*self.stride_range, endpoint=True))
-        span = (num_frames - 1) * stride + 1
-        last = self.dataset.lengths[clip] - span
+        last = self.dataset.lengths[clip] - frames_needed(num_frames, stride)
         start = int(generator.integers(last if self.last_start is None else min(last, self.last_start), endpoint=True))
         text = self.dataset.captions[clip][generator.integers(len(self.dataset.captions[clip]))]
         dropped = generator.random() < self.caption_dropout_prob
@@ -159,12 +152,7 @@ class ClipBatchSampler:
             timestep = int(generator.integers(self.num_train_timesteps))
         else:
             timestep = self.timestep_bias.draw(generator, self.num_train_timesteps)
-        pace_generator = self._generator(PACE_STREAM, step, place)
-        slowed = pace_generator.random() < self.slow_motion_prob and not dropped
-        pace = float(pace_generator.random()) if slowed else 1.0
-        if slowed and pace_generator.random() < self.standstill_prob:
-            pace = 0.0
-        return ClipRequest(
+        request = ClipRequest(
             clip=clip,
             start=start,
             stride=stride,
@@ -172,11 +160,31 @@ class ClipBatchSampler:
             text="" if dropped else text,
             timestep=timestep,
             noise_seed=int(generator.integers(2**63 - 1)),
-            pace=pace,
         )
+        return request if dropped else replace(request, speed=self._speed(step, place))
+
+    def _speed(self, step: int, place: int) -> float:
+        generator = self._generator(SPEED_STREAM, step, place)
+        if generator.random() >= self.slow_motion_prob:
+            return 1.0
+        speed = float(generator.random())
+        return 0.0 if generator.random() < self.freeze_prob else speed
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         return self._generator(EPOCH_STREAM, epoch).permutation(len(self.dataset.lengths))
 
     def _generator(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *stream])
+
+
+def frames_needed(num_frames: int, stride: int) -> int:
+    """Length of the stretch of a clip that holds `num_frames` frames, `stride` apart."""
+    return (num_frames - 1) * stride + 1
+
+
+def why_too_short(length: int, num_frames: int, stride: int) -> str | None:
+    """Reason to reject a clip of `length` frames for a request of `num_frames`, `stride` apart; None if it fits."""
+    needed = frames_needed(num_frames, stride)
+    if length >= needed:
+        return None
+    return f"{length} frames, but {num_frames} frames at a stride of {stride} take at least {needed}."

@@ -6,16 +6,16 @@ from diffusers.models import AutoModel
 
 
 def load_vae(model: str, revision: str | None, device: torch.device) -> AutoencoderKL:
-    """The image model's VAE, float32 (Stable Diffusion's overflows in float16), frozen."""
+    """Load the image model's VAE, frozen, in float32: Stable Diffusion's overflows in float16."""
     vae = AutoModel.from_pretrained(model, subfolder="vae", revision=revision, dtype=torch.float32)
     return vae.requires_grad_(False).eval().to(device)
 
 
 @torch.no_grad()
 def encode_frames(vae: AutoencoderKL, pixel_values: torch.Tensor, chunk_size: int = 16) -> torch.Tensor:
-    """Scaled latents, (frames, channels, height, width), of frames in [-1, 1], (frames, 3, height, width).
+    """Encode frames in [-1, 1], (frames, 3, height, width), into scaled latents, (frames, channels, height, width).
 
-    The distribution's mode, not a sample: equal whether a clip is encoded once or each time it comes up.
+    Latents are the mode of the VAE's distribution, not a sample: a clip gets the same latents whenever it is encoded.
     """
     latents = []
     for frames in pixel_values.split(chunk_size):

@@ -1,4 +1,4 @@
-"""The text encoder's states of captions, computed once for each caption and kept in memory, or on disk as well."""
+"""Encode captions into prompt embeddings once, and keep them in memory or on disk."""
 
 import logging
 from collections.abc import Iterable
@@ -17,14 +17,15 @@ CAPTIONS_PER_SHARD = 1024
 logger = logging.getLogger(__name__)
 
 
-class TextStates:
-    """Turns captions into the states that the UNet attends to, as diffusers' pipelines do, and remembers them.
+class PromptEmbedsCache:
+    """Encodes captions into the prompt embeddings that diffusers' pipelines pass to the UNet, and remembers them.
 
-    Each caption is encoded alone, so that its states do not depend, to the last bit, on which batch it first came in:
-    a resumed run meets the same numbers.
+    Each caption is encoded alone, so that its embeddings do not depend on the batch it first came in, not even in the
+    last bit: a resumed run sees the same numbers.
 
     Args:
-        cache_bytes: captions beyond this much memory are read or encoded each time they come up.
+        tokenizer, text_encoder: The image model's own.
+        cache_bytes: Memory for embeddings; further ones are read or encoded each time they are needed.
     """
 
     def __init__(
@@ -39,47 +40,46 @@ class TextStates:
         self._warned = False
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
-        """The states of `texts`, (batch, tokens, dim), on the text encoder's device and in its type."""
-        return torch.cat([self._states(text) for text in texts]).to(self.text_encoder.device)
+        """Prompt embeddings (batch, tokens, dim), on the text encoder's device and in its type."""
+        return torch.cat([self._embeds(text) for text in texts]).to(self.text_encoder.device)
 
     def store(self, texts: Iterable[str], cache_dir: str | Path) -> None:
-        """Encode what the cache lacks of `texts`, and read from it from now on.
+        """Encode the texts that are not on disk yet, and read from disk from now on.
 
-        States lie in a `TensorStore` under the caption's SHA-256, in a folder named after the text encoder's weights,
-        its type and the tokenizer.
+        Embeddings are named by the SHA-256 of the caption, in a `TensorStore` whose folder is named after the text
+        encoder's weights and type and after the tokenizer.
         """
         tokenizer = [type(self.tokenizer).__name__, self.tokenizer.get_vocab(), self.tokenizer.model_max_length]
         settings = [hash_model(self.text_encoder), str(self.text_encoder.dtype), hash_json(tokenizer)]
         self._store = TensorStore(Path(cache_dir) / f"text-{hash_json(settings)[:32]}")
-        missing = [text for text in sorted(set(texts)) if _name(text) not in self._store]
+        missing = [text for text in sorted(set(texts)) if hash_text(text) not in self._store]
         progress = tqdm(total=len(missing), desc="Encoding captions", disable=None if missing else True)
         for first in range(0, len(missing), CAPTIONS_PER_SHARD):
             encoded = {}
             for text in missing[first : first + CAPTIONS_PER_SHARD]:
-                encoded[_name(text)] = self._encode(text)
+                encoded[hash_text(text)] = self._encode(text)
                 progress.update()
             self._store.write(encoded)
         progress.close()
 
-    def _states(self, text: str) -> torch.Tensor:
+    def _embeds(self, text: str) -> torch.Tensor:
         if text in self._cache:
             return self._cache[text]
-        if self._store is not None and _name(text) in self._store:
-            states = self._store.read(_name(text))
+        if self._store is not None and hash_text(text) in self._store:
+            embeds = self._store.read(hash_text(text))
         else:
-            states = self._encode(text).cpu()
-        size = states.numel() * states.element_size()
-        if self._cached_bytes + size <= self.cache_bytes:
-            self._cache[text] = states
-            self._cached_bytes += size
-        return states
+            embeds = self._encode(text).cpu()
+        if self._cached_bytes + embeds.nbytes <= self.cache_bytes:
+            self._cache[text] = embeds
+            self._cached_bytes += embeds.nbytes
+        return embeds
 
     @torch.no_grad()
     def _encode(self, text: str) -> torch.Tensor:
         length = self.tokenizer.model_max_length
         tokens = self.tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         if not self._warned and len(self.tokenizer(text).input_ids) > length:
-            self._warned = True  # one caption shows it; a folder of long ones would flood the log
+            self._warned = True  # once: a dataset of long captions would flood the log
             logger.warning("Captions are cut after %d tokens; the first such caption begins %r.", length, text[:60])
         device = self.text_encoder.device
         uses_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
@@ -87,12 +87,10 @@ class TextStates:
         return self.text_encoder(tokens.input_ids.to(device), attention_mask=mask)[0]
 
 
-def load_text_states(model: str, revision: str | None, dtype: torch.dtype, device: torch.device) -> TextStates:
-    """The states of the image model's own text encoder, which is frozen and computes in `dtype`."""
+def load_prompt_embeds_cache(
+    model: str, revision: str | None, dtype: torch.dtype, device: torch.device
+) -> PromptEmbedsCache:
+    """Load the image model's own text encoder, frozen and in `dtype`."""
     tokenizer = AutoTokenizer.from_pretrained(model, subfolder="tokenizer", revision=revision)
     text_encoder = CLIPTextModel.from_pretrained(model, subfolder="text_encoder", revision=revision, dtype=dtype)
-    return TextStates(tokenizer, text_encoder.requires_grad_(False).eval().to(device))
-
-
-def _name(text: str) -> str:
-    return hash_text(text)
+    return PromptEmbedsCache(tokenizer, text_encoder.requires_grad_(False).eval().to(device))

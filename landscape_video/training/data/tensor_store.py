@@ -1,7 +1,7 @@
-"""Tensors on disk under names, in safetensors shards that are never changed once they are written.
+"""Read and write tensors in safetensors files: the one place that training's caches of latents and prompts go through.
 
-What made a tensor belongs into the folder's name and into the tensor's, as hashes: then a store never holds anything
-out of date, and several runs may share and extend it at once.
+A `TensorStore` finds tensors by name. Whatever determines a tensor's values goes into its folder's name and its own
+name as hashes: a store never holds anything out of date, and several runs can share and extend it at once.
 """
 
 import json
@@ -23,44 +23,79 @@ SHARDS = "shard-*.safetensors"
 logger = logging.getLogger(__name__)
 
 
+class TensorReader:
+    """Reads tensors, or parts of them, and keeps the files open; each worker process opens its own."""
+
+    def __init__(self) -> None:
+        self._handles: dict[Path, Any] = {}
+
+    def read(self, file: Path, name: str, *index: slice) -> torch.Tensor:
+        """The tensor `name` of a file, or the part of it that the slices select along its first axes."""
+        if file not in self._handles:
+            self._handles[file] = safe_open(file, framework="pt")
+        return self._handles[file].get_slice(name)[index or slice(None)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_handles": {}}  # open files cannot be sent to worker processes
+
+
 class TensorStore:
-    """The shards of one folder; a damaged shard is passed over with a warning, as if it had never been written."""
+    """Named tensors in the shards of one folder. Shards are never changed; damaged ones count as never written."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self._shard_of: dict[str, Path] = {}
-        self._handles: dict[Path, Any] = {}  # opened when a process first reads from them
+        self.reader = TensorReader()
+        self._shards: dict[str, Path] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Look for what other processes have written."""
-        for shard in sorted(set(self.directory.glob(SHARDS)) - set(self._shard_of.values())):
+        """Find shards that other processes have written."""
+        for shard in sorted(set(self.directory.glob(SHARDS)) - set(self._shards.values())):
             try:
                 with safe_open(shard, framework="pt") as file:
-                    self._shard_of |= dict.fromkeys(file.keys(), shard)
+                    self._shards |= dict.fromkeys(file.keys(), shard)
             except SafetensorError as error:
-                logger.warning("Passed over %s, which is damaged: %s", shard, error)
+                logger.warning("Skipped the damaged file %s: %s", shard, error)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._shard_of
+        return name in self._shards
 
-    def read(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
-        """The tensor of that name, or some rows of it. Raises a KeyError if there is none."""
-        shard = self._shard_of[name]
-        if shard not in self._handles:
-            self._handles[shard] = safe_open(shard, framework="pt")
-        return self._handles[shard].get_slice(name)[rows]
+    def shard(self, name: str) -> Path:
+        """File that holds a tensor. Raises a `KeyError` if none does."""
+        return self._shards[name]
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor of that name. Raises a `KeyError` if there is none."""
+        return self.reader.read(self._shards[name], name)
 
     def write(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Add a shard; it appears when it is complete."""
+        """Add a shard with these tensors; it appears when it is complete."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        name = SHARDS.replace("*", hash_json(sorted(tensors))[:32])
-        with write_file(self.directory / name) as unfinished:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, unfinished)
-        self._shard_of |= dict.fromkeys(tensors, self.directory / name)
+        shard = self.directory / SHARDS.replace("*", hash_json(sorted(tensors))[:32])
+        write_tensors(shard, tensors)
+        self._shards |= dict.fromkeys(tensors, shard)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handles": {}}  # open files do not travel to worker processes
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    with write_file(path) as unfinished:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, unfinished)
+
+
+def read_layout(path: Path, name: str) -> tuple[list[int], str]:
+    """Shape and type ("F16", "U8", ...) of the only tensor in a file.
+
+    Raises:
+        ValueError: The file is damaged or holds other tensors; the message names it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (names := list(file.keys())) != [name]:
+                raise ValueError(f"{path} must hold the single tensor {name!r}, got {names}.")
+            view = file.get_slice(name)
+            return view.get_shape(), view.get_dtype()
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from None
 
 
 def hash_model(model: nn.Module) -> str:

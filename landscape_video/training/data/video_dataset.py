@@ -1,6 +1,5 @@
-"""Captioned videos as training clips: from a folder, a CSV file or tar shards, checked before they are used."""
+"""Serve captioned videos as training clips."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,47 +7,46 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from landscape_video.training.data.caption_tables import Refusal
-from landscape_video.training.data.clip_check import check_clips, summarise
-from landscape_video.training.data.clip_listing import VideoSource, list_clips
+from landscape_video.training.data.caption_tables import RejectedClip
+from landscape_video.training.data.clip_check import check_clips, report_rejected
+from landscape_video.training.data.clip_list import VideoSource, list_clips
 from landscape_video.training.data.clip_sampling import ClipRequest
 from pipeline_landscape_video.video_io import VideoFrame
 
 
 REPORT = "clips_report.jsonl"
 
-logger = logging.getLogger(__name__)
-
 
 class VideoDataset(torch.utils.data.Dataset):
-    """The clips of a data set; indexed by a `ClipRequest`, because a batch wants certain frames of a clip.
+    """Clips of a dataset, indexed by a `ClipRequest`, because a batch needs certain frames of a clip.
 
     All videos are decoded once at the start, and every row, member and file that cannot be used is found.
 
-    Positions in a clip are times, not frames of the file: position i is the frame that is shown i mean frame intervals
-    after the first. At a constant rate that is frame i; at a varying one, motion keeps its speed.
+    Positions in a clip are times, not frames of the file: position i is the frame shown i mean frame intervals after
+    the first. At a constant rate that is frame i; at a variable rate, motion keeps its speed.
 
     Args:
-        location: one of the layouts of `clip_listing.py`: a folder with `metadata.jsonl` or `metadata.csv`
-            (`{"file_name": ..., "text": ...}`, where a list `texts` may add the caption in other words or languages),
-            a CSV file of WebVid's columns, or a folder of WebDataset shards.
-        resolution: height and width of the frames, in pixels; the shorter side is resized to it, the longer cropped.
-        num_frames, stride: the longest request that will be made; a clip that is too short for it cannot be used.
-        caption_column: the column that holds the caption.
-        skip_bad: go on without what cannot be used.
-        report: where to write what was found, JSON lines; a file checked before is not decoded again.
-        root: where the files may lie, links followed; the folder itself.
+        location: A folder with `metadata.jsonl` or `metadata.csv` (`{"file_name": ..., "text": ...}`, where a list
+            `texts` may add the caption in other words or languages), a CSV file with WebVid's columns, or a folder of
+            WebDataset shards; see `list_clips`.
+        resolution: Height and width of the frames in pixels; the shorter side is resized to it, the longer cropped.
+        num_frames, stride: Longest request that will be made; clips too short for it cannot be used.
+        caption_column: Column that holds the caption.
+        skip_bad: Warn about clips that cannot be used and continue without them.
+        report: File for the outcome of the check, JSON lines; files checked before are not decoded again.
+        root: Folder that the files must lie in after links are resolved; the dataset's own folder by default.
 
     Attributes:
-        captions: for each clip, its caption and that caption's other wordings.
-        lengths: for each clip, its number of frames.
-        sources: for each clip, where its bytes lie.
+        captions: For each clip, its caption and that caption's other wordings.
+        lengths: For each clip, its number of frames.
+        sources: For each clip, the location of its bytes.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such data set, or some of it cannot be used; naming each clip.
+        FileNotFoundError: No dataset at `location`.
+        ValueError: Clips that cannot be used, without `skip_bad`; or no usable clip. The message names each clip.
     """
 
-    default_stride = (4, 4)  # the paper's
+    default_stride = (4, 4)  # as NADM trains
 
     def __init__(
         self,
@@ -62,16 +60,12 @@ class VideoDataset(torch.utils.data.Dataset):
         root: Path | None = None,
     ) -> None:
         self.resolution = resolution
-        refused: list[Refusal] = []
-        listed = list_clips(location, refused, caption_column, root)
-        usable = check_clips(listed, refused, num_frames, stride, report)
-        if refused:
-            found = summarise(refused, len(usable), report)
-            if not skip_bad:
-                raise ValueError(f"{found}\nMend or remove them, or train without them by --skip_bad.")
-            logger.warning("%s", found)
+        rejected: list[RejectedClip] = []
+        listed = list_clips(location, rejected, caption_column, root)
+        usable = check_clips(listed, rejected, num_frames, stride, report)
+        report_rejected(rejected, len(usable), report, skip_bad)
         if not usable:
-            raise ValueError(f"{location}: no clip can be used.")
+            raise ValueError(f"{location} has no usable clip.")
         self.sources: list[VideoSource] = [clip.source for clip, _ in usable]
         self.captions = [clip.captions for clip, _ in usable]
         self.lengths = [timing.num_frames for _, timing in usable]
@@ -81,16 +75,14 @@ class VideoDataset(torch.utils.data.Dataset):
         return len(self.lengths)
 
     def __getitem__(self, request: ClipRequest) -> dict[str, Any]:
-        """The request, and as "pixel_values" its frames, as `read` gives them."""
-        return {
-            "request": request,
-            "pixel_values": self.read(request.clip, request.start, request.num_frames, request.stride),
-        }
+        """The request, and its frames as "pixel_values", see `read`."""
+        pixel_values = self.read(request.clip, request.start, request.num_frames, request.stride)
+        return {"request": request, "pixel_values": pixel_values}
 
     def read(self, clip: int, start: int, num_frames: int, stride: int) -> torch.Tensor:
         """Positions `start`, `start + stride`, ... of a clip in [-1, 1], (num_frames, 3, resolution, resolution)."""
         first, interval = self._timings[clip].start, self._timings[clip].interval
-        # A quarter of an interval later: containers round timestamps, to milliseconds for example.
+        # A quarter of an interval later, because containers round timestamps, to milliseconds for example.
         times = [
             first + (position + 0.25) * interval for position in range(start, start + num_frames * stride, stride)
         ]
@@ -102,18 +94,18 @@ class VideoDataset(torch.utils.data.Dataset):
             if len(frames) == num_frames:
                 break
         else:
-            # The last frame lasts as long as the mean one, whatever the file says.
+            # The last frame is taken to last one mean interval, whatever the file says.
             if times[-1] > float(frame.timestamp) + interval:
-                raise ValueError(f"{self.name(clip)}: has changed since it was checked, and is shorter now.")
+                raise ValueError(f"{self.name(clip)}: has become shorter since it was checked; restart the run.")
             frames += [self._fitted(frame)] * (num_frames - len(frames))
         return torch.stack(frames).float().div_(127.5).sub_(1)
 
     def _fitted(self, frame: VideoFrame) -> torch.Tensor:
-        """uint8 (3, resolution, resolution). Frame by frame: a minute of 1080p as it is decoded takes 11 GB."""
+        """uint8 (3, resolution, resolution). One frame at a time: a minute of decoded 1080p takes 11 GB."""
         pixels = torch.from_numpy(frame.pixels).permute(2, 0, 1)
         pixels = resize(pixels, self.resolution, InterpolationMode.BICUBIC, antialias=True)
         return center_crop(pixels, [self.resolution, self.resolution]).contiguous()
 
     def name(self, clip: int) -> str:
-        """Where a clip lies, for messages."""
+        """Location of a clip, for messages."""
         return str(self.sources[clip])

@@ -1,14 +1,17 @@
 """Make the command lines of the training scripts from their settings, and turn flags into settings."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
+from landscape_video.training.settings.options import OptionGroup
 from landscape_video.training.settings.training import TrainingSettings
 
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
+Built = TypeVar("Built")
 
 EPILOG = (
     "Exit codes: 0 finished, or the time of --max_train_minutes is over (a checkpoint is saved); 75 stopped by "
@@ -48,6 +51,42 @@ def parse_settings(
         parser.error(str(error))
 
 
+def parse_groups(
+    groups: dict[str, type[OptionGroup]], build: Callable[..., Built], description: str, argv: list[str] | None = None
+) -> Built:
+    """Parse and check the flags of a script without presets; wrong ones end the process with code 2 and one line.
+
+    Args:
+        groups: Option groups by their heading.
+        build: Called with the groups, in order; may raise a `ValueError` if they contradict each other.
+        description: What the script does, printed as it is.
+        argv: Command line without the program's name, the process's own by default.
+
+    Returns:
+        What `build` returns.
+    """
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for heading, group in groups.items():
+        flags = parser.add_argument_group(heading)
+        for field in fields(group):
+            add_flag(flags, field, field.default)
+    options = vars(parser.parse_args(argv))
+    try:
+        return build(
+            *(
+                group(**{field.name: options[field.name] for field in fields(group) if field.name in options})
+                for group in groups.values()
+            )
+        )
+    except ValueError as error:
+        parser.error(str(error))
+
+
 def add_flag(parser: argparse._ArgumentGroup, field: Field, default: Any) -> None:
     """Add the flag of one option."""
     argument = dict(field.metadata["argument"])
@@ -59,7 +98,9 @@ def add_flag(parser: argparse._ArgumentGroup, field: Field, default: Any) -> Non
     text = field.metadata["default_text"] or show(default)
     names = field.metadata["flags"] or (f"--{field.name}",)
     help = f"{field.metadata['help']} (default: {text})".replace("%", "%%")
-    parser.add_argument(*names, dest=field.name, help=help, **argument)
+    if names[0].startswith("-"):  # a positional argument takes no other name
+        argument["dest"] = field.name
+    parser.add_argument(*names, help=help, **argument)
 
 
 class StoreTuple(argparse.Action):

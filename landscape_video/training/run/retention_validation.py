@@ -13,7 +13,7 @@ from PIL import Image
 from landscape_video.evaluation.metrics.clip_metrics import fff_ssim
 from landscape_video.training.data.first_frames import WithFirstFrames
 from landscape_video.training.data.latents import encode_frames
-from landscape_video.training.data.prompt_embeds_cache import TextStates
+from landscape_video.training.data.prompt_embeds_cache import PromptEmbedsCache
 from landscape_video.training.objectives.unet_with_image_retention import RetainingUNet
 from landscape_video.training.run.validation import Validation
 from pipeline_landscape_video import LandscapeImageToVideoPipeline
@@ -36,7 +36,7 @@ class RetentionValidation(Validation):
         retaining_unet: RetainingUNet,
         noise_scheduler: SchedulerMixin,
         vae: AutoencoderKL,
-        text_states: TextStates,
+        text_states: PromptEmbedsCache,
         dataset: WithFirstFrames,
         latent_shape: tuple[int, int, int],
         accelerator: Accelerator,

@@ -2,11 +2,14 @@
 
 import argparse
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from landscape_video.training.objectives.training_layers import CHECKPOINTED
 from landscape_video.training.run.hub_publishing import add_hub_flags, check_hub_flags
+from landscape_video.training.settings.options import saved_name
+from landscape_video.training.settings.training import TrainingSettings
 from motion_adapter.noise_adapter import NEGATIVES, POSITIVES, minimum_frames
 from pipeline_landscape_video import SHANSHUI_TINY
 from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
@@ -54,6 +57,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     return args
+
+
+def settings_of_flags(settings: type[TrainingSettings], args: argparse.Namespace) -> TrainingSettings:
+    """Settings with the values of all flags."""
+    values = {}
+    for _, group in settings.groups():
+        for field in fields(group):
+            value = getattr(args, saved_name(field))
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    return settings.from_options(args.preset, **values)
 
 
 def make_parser(description: str, presets: str) -> argparse.ArgumentParser:

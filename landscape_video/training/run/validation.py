@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin, UNetMotionModel
 
 from landscape_video.evaluation.metrics.motion_metrics import dynamic_degree
-from landscape_video.training.data.prompt_embeds_cache import TextStates
+from landscape_video.training.data.prompt_embeds_cache import PromptEmbedsCache
 from pipeline_landscape_video import LandscapeVideoPipeline
 from pipeline_landscape_video.embedded_model import choose_sampling
 from pipeline_landscape_video.video_writing import SAMPLED_FPS, write_video
@@ -37,7 +37,7 @@ class Validation:
         unet: UNetMotionModel,
         noise_scheduler: SchedulerMixin,
         vae: AutoencoderKL,
-        text_states: TextStates,
+        text_states: PromptEmbedsCache,
         default_prompt: str,
         latent_shape: tuple[int, int, int],
         accelerator: Accelerator,

@@ -1,4 +1,4 @@
-"""The pictures of training clips: each is the clip's own first frame, whichever way clips and latents are kept."""
+"""Images of training clips: each is the clip's own first frame, however clips and latents are stored."""
 
 import json
 
@@ -7,10 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from landscape_video.training.data.clip_cache import cache_clips
 from landscape_video.training.data.clip_sampling import ClipBatchSampler, ClipRequest
 from landscape_video.training.data.first_frames import WithFirstFrames, is_image_dropped
-from landscape_video.training.data.latent_cache import LatentCache, encode_videos, first_frames_of
+from landscape_video.training.data.latent_store import AutomaticCache, LatentCache, encode_videos, first_frames_shard
 from landscape_video.training.data.video_dataset import VideoDataset
 from pipeline_landscape_video.video_io import write_video
 from retention_runs import STARTS, write_cache_with_first_frames
@@ -31,7 +30,7 @@ def test_a_latent_cache_gives_the_frame_that_a_clip_begins_with(tmp_path):
         torch.testing.assert_close((item["image"] + 1) * 127.5, torch.full((3, 64, 64), 10.0 * clip + start))
 
 
-def test_clips_begin_where_there_is_a_picture(tmp_path):
+def test_clips_start_where_there_is_an_image(tmp_path):
     dataset = WithFirstFrames(LatentCache(write_cache_with_first_frames(tmp_path)), None)
 
     def starts(last_start: int | None) -> set[int]:
@@ -42,7 +41,7 @@ def test_clips_begin_where_there_is_a_picture(tmp_path):
     assert starts(None) == set(range(7))
 
 
-def test_pictures_are_dropped_as_often_as_said_whatever_happens_to_captions(tmp_path):
+def test_images_are_dropped_as_often_as_said_whatever_happens_to_captions(tmp_path):
     dataset = WithFirstFrames(LatentCache(write_cache_with_first_frames(tmp_path)), None, image_dropout_prob=0.2)
     sampler = ClipBatchSampler(dataset, 0, 50, (6, 8), (1, 1), 0.3, 1000, 0, 80)
     requests = [one for batch in sampler for one in batch]
@@ -68,11 +67,13 @@ def videos(tmp_path) -> VideoDataset:
     return VideoDataset(folder, 32)
 
 
-def test_videos_give_the_same_picture_with_and_without_a_cache(videos, tmp_path):
+def test_videos_give_the_same_image_with_and_without_a_cache(videos, tmp_path):
     torch.manual_seed(0)
     vae = build_vae()
     plain = WithFirstFrames(videos, videos)
-    encoded = WithFirstFrames(cache_clips(videos, vae, tmp_path / "cache"), videos)
+    cache = AutomaticCache(videos, vae, tmp_path / "cache")
+    cache.encode()
+    encoded = WithFirstFrames(cache.clips(), videos)
     encode_videos(videos, vae, tmp_path / "folder", num_frames=8, first_frames=4)
     folder = WithFirstFrames(LatentCache(tmp_path / "folder"), None)
     assert plain.last_start is None and encoded.last_start is None and folder.last_start == 3
@@ -88,14 +89,17 @@ def test_first_frames_that_are_missing_or_wrong_are_named(tmp_path):
         WithFirstFrames(LatentCache(write_latent_cache(tmp_path)), None)
     write_cache_with_first_frames(tmp_path)
     cache = LatentCache(tmp_path)
-    shard = first_frames_of(cache.shards[1])
+    shard = first_frames_shard(cache.shards[1])
     assert shard.name == "first_frames-00001.safetensors"
     good = shard.read_bytes()
     for frames, message in (
-        (torch.zeros(3, 2, 3, 64, 64, dtype=torch.uint8), "holds 3 clips, but the latents beside it 2"),
-        (torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8), "differ in shape"),
-        (torch.zeros(2, 2, 64, 64, 3, dtype=torch.uint8), "has to be U8"),
-        (torch.zeros(2, 2, 3, 64, 64), "is F32 of shape"),
+        (
+            torch.zeros(3, 2, 3, 64, 64, dtype=torch.uint8),
+            "must hold 2 clips as latents-00001.* does, got 3",
+        ),
+        (torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8), "differ in size"),
+        (torch.zeros(2, 2, 64, 64, 3, dtype=torch.uint8), "must be U8"),
+        (torch.zeros(2, 2, 3, 64, 64), "got F32 of shape"),
     ):
         save_file({"first_frames": frames}, shard)
         with pytest.raises(ValueError, match=message):

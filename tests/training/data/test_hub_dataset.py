@@ -1,4 +1,4 @@
-"""A data set on the Hub: fetched once, read from its copy, and one clear line where that cannot be."""
+"""Datasets on the Hub: downloaded once, read from the copy, and one line if one is not available."""
 
 import os
 import subprocess
@@ -42,17 +42,17 @@ def test_a_dataset_is_fetched_and_read_through_the_links_of_the_cache(tmp_path):
     assert videos.captions == [["clip 0", "片0"], ["clip 1", "片1"]] and videos.lengths == [8, 9]
 
 
-def test_what_cannot_be_had_is_said_in_a_line(tmp_path):
+def test_an_unavailable_dataset_is_one_line(tmp_path):
     names = ["org/none", "org/gated", "org/clips@v9", "org/cli ps"]
     with serve_dataset(tmp_path) as address:
         lines = download(address, tmp_path / "cache", *names)
         lines += download(address, tmp_path / "cache", "org/clips", offline=True)
     reasons = [
-        "there is no such data set, or it is private",
+        "it does not exist, or it is private",
         "its owner grants access on request",
         "Revision Not Found",
         "Repo id must",
         "not on this machine, and the Hub cannot be reached",
     ]
     for name, line, reason in zip([*names, "org/clips"], lines, reasons, strict=True):
-        assert line.startswith(f"The data set {name.split('@')[0]!r}: ") and reason in line
+        assert line.startswith(f"Dataset {name.split('@')[0]!r}: ") and reason in line

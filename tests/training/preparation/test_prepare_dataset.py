@@ -180,7 +180,10 @@ def test_captions_come_from_the_table_then_the_side_car_then_the_model(raw, prep
     written = {first: "for this clip", other: "for all clips of it"}
     (copy,) = set(texts) - set(written)  # it has a side-car, so it stays instead of the clip that has lost its own
     assert texts == written | {copy: "Ink, more/copy of a.mp4"}
-    assert refused(tmp_path / "clips")["a.mp4"] == ["no caption"] and "1 rows of captions name no clip" in caplog.text
+    assert (
+        refused(tmp_path / "clips")["a.mp4"] == ["no caption"]
+        and "1 captions are for files that are neither a clip nor a video" in caplog.text
+    )
 
     assert run([*flags, "--caption_model", str(model)]) == 0
     said = {Path(row["file_name"]).name: row["text"] for row in rows(tmp_path / "clips" / "metadata.jsonl")}
@@ -204,10 +207,10 @@ def copy_of_videos(raw: Path, target: Path, without: str = "") -> Path:
 @pytest.mark.parametrize(
     ("caption", "reason"),
     [
-        ("café".encode("latin-1"), "caption: a.txt has to be UTF-8"),
-        (b"ink\x00", "caption: a caption with the control character"),
-        (b"mist " * 40_000, "caption: a caption of 199999 characters"),
-        (b"\xef\xbb\xbf \n", "caption: every caption has to be a text that is not empty"),
+        ("café".encode("latin-1"), "caption: a.txt must be UTF-8"),
+        (b"ink\x00", "caption: a caption contains the control character"),
+        (b"mist " * 40_000, "caption: a caption must have at most 10000 characters, got 199999"),
+        (b"\xef\xbb\xbf \n", "caption: every caption must be a non-empty text"),
     ],
 )
 def test_a_side_car_that_cannot_be_read_refuses_its_clips_only(tmp_path, caption, reason):

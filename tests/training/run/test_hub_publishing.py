@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from huggingface_hub import ModelCard
 
-from landscape_video.training.data.latent_cache import write_shard
+from landscape_video.training.data.latent_store import write_shard
 from landscape_video.training.run.hub_publishing import base_model_name
 from landscape_video.training.run.train_motion_args import parse_args
 from pipeline_landscape_video import SHANSHUI_TINY

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from tqdm.auto import tqdm
 
 from landscape_video.files import hash_file, write_directory
-from landscape_video.training.data.latent_cache import write_first_frames, write_shard
+from landscape_video.training.data.latent_store import write_first_frames, write_shard
 from landscape_video.training.data.latents import encode_frames
 from shanshui.renderer.captions import caption
 from shanshui.renderer.constants import LANGUAGES, PICTURES_SEED, TRAINING_SEED
