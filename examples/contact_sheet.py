@@ -1,4 +1,4 @@
-"""Clips as rows of a picture: some frames of each, from first to last.
+"""Show clips as rows of one image, with frames from first to last.
 
 python examples/contact_sheet.py clips/*.mp4 --output sheet.jpg
 """
@@ -13,18 +13,27 @@ from pipeline_landscape_video.video_io import read_video
 
 
 def contact_sheet(clips: list[np.ndarray], columns: int) -> np.ndarray:
-    """One row per clip, uint8 (num_frames, height, width, 3), all of the same size; `columns` frames of each."""
+    """Join evenly spaced frames of clips, one row per clip.
+
+    Args:
+        clips: Arrays of uint8 `(num_frames, height, width, 3)`, all of one height and width.
+        columns: Number of frames per clip.
+
+    Returns:
+        uint8 `(len(clips) * height, columns * width, 3)`.
+    """
     rows = [clip[np.linspace(0, len(clip) - 1, columns).round().astype(int)] for clip in clips]
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
 
 
 def main() -> None:
+    """Read the clips, join their frames and write the image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", nargs="+", type=Path, help="videos of one size")
-    parser.add_argument("--columns", type=int, default=6, help="frames of each clip")
-    parser.add_argument("--output", type=Path, required=True, help=".jpg or .png")
+    parser.add_argument("clips", nargs="+", type=Path, help="videos of equal size")
+    parser.add_argument("--columns", type=int, default=6, help="frames per clip (default: 6)")
+    parser.add_argument("--output", type=Path, required=True, help="image to write, .jpg or .png")
     args = parser.parse_args()
-    sheet = contact_sheet([np.asarray(read_video(path).frames) for path in args.clips], args.columns)
+    sheet = contact_sheet([read_video(path).frames for path in args.clips], args.columns)
     if not cv2.imwrite(str(args.output), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
         raise SystemExit(f"{args.output}: cannot be written.")
 

@@ -153,7 +153,7 @@ def test_the_wheel_holds_the_code_and_the_embedded_model_and_nothing_else(tmp_pa
         for package, folder in FOLDERS.items()
         for file in (source / folder).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
-    } - {"landscape_video/evaluation/README.md"}  # for readers of the repository
+    }
     assert {name for name in names if ".dist-info/" not in name} == wanted
     assert any(name.endswith("LICENSE") for name in names)
 

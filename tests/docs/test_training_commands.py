@@ -1,4 +1,4 @@
-"""The README's four commands, as they stand: from a folder of videos to a published model that loads by its name."""
+"""Run the four training commands of the README: from a folder of videos to a published model that loads by name."""
 
 import os
 import re
@@ -32,14 +32,14 @@ assert torch.isfinite(frames).all() and frames.std() > 0.01
 
 
 def commands() -> list[str]:
-    """The block of the README, one command a line."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Train on your own videos")[1]
+    """Return the commands of the README's training section, one per line."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Train and publish")[1]
     return re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1].strip().splitlines()
 
 
 @pytest.fixture
 def raw_videos(tmp_path) -> Path:
-    """Three rendered clips of three seconds with captions beside them, as a person would have them."""
+    """Render three clips of three seconds, and write a caption beside each."""
     videos = tmp_path / "videos"
     write_video_folder(videos, 3, frames=24, fps=8, height=256, width=256, fine_motifs=False, workers=0)
     (videos / "metadata.jsonl").unlink()
