@@ -16,49 +16,44 @@ from landscape_video.generation.settings import CONTENT, ImageModelSettings, Ima
 if TYPE_CHECKING:
     from PIL import Image
 
-ImageFile = Annotated[
-    Path, typer.Argument(metavar="IMAGE", show_default=False, help="The painting: a common image file of any size.")
-]
-Prompts = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[PROMPT]...",
-        help="What moves, and how. Several prompts are stages of one clip, each beginning where the last one ended. "
-        "Without a prompt, the image alone leads.",
-    ),
-]
-PromptsFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--prompts",
-        metavar="FILE",
-        help="Prompts of the stages from a UTF-8 text file, one a line.",
-        rich_help_panel=CONTENT,
-    ),
-]
-Stages = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="NUMBER", help="Number of stages for a single prompt.", rich_help_panel=CONTENT),
-]
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE|FOLDER",
-        help="The clip: .mp4, .gif, .webp, or a name without a suffix for a folder of PNG files.",
-        rich_help_panel=CONTENT,
-    ),
-]
-
 
 @with_settings
 def animate(
-    image: ImageFile,
-    prompts: Prompts = None,
-    prompts_file: PromptsFile = None,
-    stages: Stages = None,
-    output: Output = Path("animated.mp4"),
+    image: Annotated[
+        Path,
+        typer.Argument(metavar="IMAGE", show_default=False, help="The painting: a common image file of any size."),
+    ],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PROMPT]...",
+            help="What moves, and how. Several prompts are stages of one clip, each beginning where the last one "
+            "ended. Without a prompt, the image alone leads.",
+        ),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="Prompts of the stages from a UTF-8 text file, one a line.",
+            rich_help_panel=CONTENT,
+        ),
+    ] = None,
+    stages: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="NUMBER", help="Number of stages for a single prompt.", rich_help_panel=CONTENT),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="The clip: .mp4, .gif, .webp, or a name without a suffix for a folder of PNG files.",
+            rich_help_panel=CONTENT,
+        ),
+    ] = Path("animated.mp4"),
     *,
     settings: ImageToVideoSettings,
     models: ImageModelSettings,

@@ -1,4 +1,4 @@
-"""Carrying the sound of one file over to another."""
+"""Copy the sound of one video file to another."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -11,14 +11,14 @@ from pipeline_landscape_video.video_io import start_offset
 
 
 class AudioCopy:
-    """The audio streams of a file, on their way into an open container, in step with its video.
+    """Context manager that copies the audio streams of a file into an open container, in step with its video.
 
-    Packets are copied as they are where the container takes their codec, else encoded anew as AAC. A context manager;
-    made before the container's first packet is written.
+    Packets are copied unchanged if the container supports their codec, else encoded as AAC. It must be made before the
+    container's first packet is written.
 
     Args:
-        path: the file whose audio is taken; it may have none.
-        target: the container to write to.
+        path: File whose audio is copied; it may have none.
+        target: Container to write to.
     """
 
     def __init__(self, path: str | Path, target: av.container.OutputContainer):
@@ -44,9 +44,9 @@ class AudioCopy:
         self._source.close()
 
     def advance(self, seconds: float | Fraction | None = None) -> None:
-        """Write everything up to a time of the video, or, without one, all that is left.
+        """Write everything up to a time of the video, or all that is left if it is `None`.
 
-        In step, because the container holds back packets until every stream has reached their time.
+        The container holds back packets until every stream has reached their time, so streams must advance together.
         """
         while True:
             packet = self._held or next(self._packets, None)
@@ -64,7 +64,7 @@ class AudioCopy:
     def _demux(self) -> Iterator[av.Packet]:
         streams = self._source.streams.audio
         if streams:
-            # Packets without a time are empty ones that end a stream.
+            # Packets without a time are empty; they mark the end of a stream.
             yield from (packet for packet in self._source.demux(*streams) if packet.dts is not None)
 
     def _write(self, packet: av.Packet) -> None:

@@ -11,50 +11,44 @@ from landscape_video.files import write_directory
 
 SparseCausalMode = Literal["previous", "current_previous", "first_previous", "full"]
 
-Source = Annotated[
-    Path,
-    typer.Argument(
-        show_default=False,
-        help="An AnimateDiff file (.safetensors, .ckpt, .pt, .pth, .bin), or the folder of a motion adapter.",
-    ),
-]
-Target = Annotated[
-    Path,
-    typer.Argument(
-        show_default=False,
-        help="New folder for a file, new .safetensors file for a folder.",
-    ),
-]
-Mode = Annotated[
-    SparseCausalMode | None,
-    typer.Option(
-        help="Frames that the second attention was trained to see.",
-        show_default="what a file of ours says, else full, as AnimateDiff",
-    ),
-]
-MaxFrames = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        metavar="NUMBER",
-        help="Maximum frames of a clip, for a file without position tables.",
-        show_default="the file's own",
-    ),
-]
-DropImageLayers = Annotated[
-    bool,
-    typer.Option(
-        "--drop-image-layers", help="Accept the checkpoint of a whole UNet and take only its motion modules."
-    ),
-]
-
 
 def convert(
-    source: Source,
-    target: Target,
-    sparse_causal_mode: Mode = None,
-    max_frames: MaxFrames = None,
-    drop_image_layers: DropImageLayers = False,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            show_default=False,
+            help="An AnimateDiff file (.safetensors, .ckpt, .pt, .pth, .bin), or the folder of a motion adapter.",
+        ),
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            show_default=False,
+            help="New folder for a file, new .safetensors file for a folder.",
+        ),
+    ],
+    sparse_causal_mode: Annotated[
+        SparseCausalMode | None,
+        typer.Option(
+            help="Frames that the second attention was trained to see.",
+            show_default="what a file of ours says, else full, as AnimateDiff",
+        ),
+    ] = None,
+    max_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="NUMBER",
+            help="Maximum frames of a clip, for a file without position tables.",
+            show_default="the file's own",
+        ),
+    ] = None,
+    drop_image_layers: Annotated[
+        bool,
+        typer.Option(
+            "--drop-image-layers", help="Accept the checkpoint of a whole UNet and take only its motion modules."
+        ),
+    ] = False,
 ) -> None:
     """Convert motion modules from AnimateDiff's layout, or to it, without loss.
 

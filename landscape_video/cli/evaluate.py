@@ -16,122 +16,25 @@ I3DPreset = Literal["stylegan-v", "center-crop"]
 
 INPUT, MEASUREMENT = "What to evaluate", "Measurement"
 
-Videos = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="[NAME=]FOLDER",
-        help="Existing clips; may be repeated. Prompts come from the clips themselves (those of `generate`), from "
-        "CLIP.txt beside each, or from metadata.jsonl (file_name, text).",
-        rich_help_panel=INPUT,
-    ),
-]
-Reference = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Real clips, for FVD and KVD: as many as possible, at least hundreds.",
-        rich_help_panel=INPUT,
-    ),
-]
-Lora = Annotated[
-    str | None, typer.Option(metavar="FILE|FOLDER|NAME", help="LoRA weights for --model.", rich_help_panel=INPUT)
-]
-Baseline = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="FORM=MODEL,...",
-        help="Another pipeline that generates clips of --prompts; may be repeated. FORM is landscape, animatediff, "
-        "animatelcm, animatediff-lightning, text2video-zero, or diffusers for any that takes num_frames (ModelScope, "
-        "CogVideoX, Wan, ...). Optional, each after a comma: adapter=, lora=, name=, and steps= and guidance= instead "
-        "of the settings that its authors publish.",
-        rich_help_panel=INPUT,
-    ),
-]
-PromptsFile = Annotated[
-    Path | None,
-    typer.Option("--prompts", metavar="FILE", help="UTF-8 text, one prompt a line.", rich_help_panel=INPUT),
-]
-Images = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Images that the clips of --videos begin with, by the same names: adds first-frame fidelity.",
-        rich_help_panel=INPUT,
-    ),
-]
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FOLDER",
-        help="Folder for results.json, results.md and the clips. After a stop, the same command resumes there.",
-        rich_help_panel=INPUT,
-    ),
-]
-NumFrames = Annotated[
-    int,
-    typer.Option(min=2, metavar="NUMBER", help="Frames of each clip; FVD16 needs 16.", rich_help_panel=MEASUREMENT),
-]
-FrameStride = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        metavar="NUMBER",
-        help="Frame stride: use every N-th frame of --videos and --reference.",
-        rich_help_panel=MEASUREMENT,
-    ),
-]
-Repeats = Annotated[
-    int,
-    typer.Option(min=1, metavar="NUMBER", help="Clips of each prompt, with other noise.", rich_help_panel=SAMPLING),
-]
-Clip = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FOLDER|NAME",
-        help="CLIP model for CLIP-temp, CLIP-text and frame consistency: openai/clip-vit-large-patch14 gives the "
-        "numbers of the papers; the default's are not comparable with anyone else's.",
-        show_default=f"that of {EMBEDDED_MODEL}",
-        rich_help_panel=MEASUREMENT,
-    ),
-]
-ClipSim = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FOLDER|NAME",
-        help="Another CLIP model for CLIP-SIM, such as openai/clip-vit-base-patch32.",
-        show_default="that of --clip",
-        rich_help_panel=MEASUREMENT,
-    ),
-]
-I3D = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="I3D of Kinetics-400 for FVD and KVD: i3d_torchscript.pt or a state dict in pytorch-i3d's layout.",
-        show_default="features of --clip, labeled as such",
-        rich_help_panel=MEASUREMENT,
-    ),
-]
-I3DPresetOption = Annotated[
-    I3DPreset,
-    typer.Option(help="How frames become I3D's 224 x 224: stretched, or cropped.", rich_help_panel=MEASUREMENT),
-]
-Classifier = Annotated[
-    str | None,
-    typer.Option(
-        "--video-classifier",
-        metavar="FOLDER|NAME",
-        help="Video classifier such as VideoMAE, for the inception score (IS); needs 10 clips.",
-        rich_help_panel=MEASUREMENT,
-    ),
-]
-
 
 def evaluate(
-    videos: Videos = None,
-    reference: Reference = None,
+    videos: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FOLDER",
+            help="Existing clips; may be repeated. Prompts come from the clips themselves (those of `generate`), from "
+            "CLIP.txt beside each, or from metadata.jsonl (file_name, text).",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Real clips, for FVD and KVD: as many as possible, at least hundreds.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     model: option_of(
         ModelSettings,
         "model",
@@ -142,22 +45,107 @@ def evaluate(
     motion_adapter: option_of(
         ModelSettings, "motion_adapter", help="Motion modules for --model.", rich_help_panel=INPUT
     ) = None,
-    lora: Lora = None,
-    baseline: Baseline = None,
-    prompts_file: PromptsFile = None,
-    images: Images = None,
-    output: Output = Path("evaluation"),
-    num_frames: NumFrames = 16,
-    frame_stride: FrameStride = 1,
-    clip: Clip = None,
-    clip_sim: ClipSim = None,
-    i3d: I3D = None,
-    i3d_preset: I3DPresetOption = "stylegan-v",
-    video_classifier: Classifier = None,
+    lora: Annotated[
+        str | None, typer.Option(metavar="FILE|FOLDER|NAME", help="LoRA weights for --model.", rich_help_panel=INPUT)
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORM=MODEL,...",
+            help="Another pipeline that generates clips of --prompts; may be repeated. FORM is landscape, "
+            "animatediff, animatelcm, animatediff-lightning, text2video-zero, or diffusers for any that takes "
+            "num_frames (ModelScope, CogVideoX, Wan, ...). Optional, each after a comma: adapter=, lora=, name=, and "
+            "steps= and guidance= instead of the settings that its authors publish.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="UTF-8 text, one prompt a line.", rich_help_panel=INPUT),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Images that the clips of --videos begin with, by the same names: adds first-frame fidelity.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for results.json, results.md and the clips. After a stop, the same command resumes there.",
+            rich_help_panel=INPUT,
+        ),
+    ] = Path("evaluation"),
+    num_frames: Annotated[
+        int,
+        typer.Option(
+            min=2, metavar="NUMBER", help="Frames of each clip; FVD16 needs 16.", rich_help_panel=MEASUREMENT
+        ),
+    ] = 16,
+    frame_stride: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="NUMBER",
+            help="Frame stride: use every N-th frame of --videos and --reference.",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = 1,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|NAME",
+            help="CLIP model for CLIP-temp, CLIP-text and frame consistency: openai/clip-vit-large-patch14 gives the "
+            "numbers of the papers; the default's are not comparable with anyone else's.",
+            show_default=f"that of {EMBEDDED_MODEL}",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None,
+    clip_sim: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|NAME",
+            help="Another CLIP model for CLIP-SIM, such as openai/clip-vit-base-patch32.",
+            show_default="that of --clip",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None,
+    i3d: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="I3D of Kinetics-400 for FVD and KVD: i3d_torchscript.pt or a state dict in pytorch-i3d's layout.",
+            show_default="features of --clip, labeled as such",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None,
+    i3d_preset: Annotated[
+        I3DPreset,
+        typer.Option(help="How frames become I3D's 224 x 224: stretched, or cropped.", rich_help_panel=MEASUREMENT),
+    ] = "stylegan-v",
+    video_classifier: Annotated[
+        str | None,
+        typer.Option(
+            "--video-classifier",
+            metavar="FOLDER|NAME",
+            help="Video classifier such as VideoMAE, for the inception score (IS); needs 10 clips.",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None,
     seed: option_of(
         TextToVideoSettings, "seed", help="Seed of the noise and of the confidence intervals.", show_default=True
     ) = 0,
-    repeats: Repeats = 1,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="NUMBER", help="Clips of each prompt, with other noise.", rich_help_panel=SAMPLING
+        ),
+    ] = 1,
     steps: option_of(TextToVideoSettings, "steps", help="Denoising steps of --model.", show_default="25") = None,
     guidance_scale: option_of(TextToVideoSettings, "guidance_scale", help="Guidance scale of --model.") = None,
     height: option_of(TextToVideoSettings, "height") = None,

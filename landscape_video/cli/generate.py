@@ -18,33 +18,30 @@ if TYPE_CHECKING:
     from landscape_video.generation.generate_clip import Clip
     from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 
-Prompts = Annotated[
-    list[str] | None, typer.Argument(metavar="PROMPT...", help="What to generate; several prompts give several clips.")
-]
-PromptsFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--prompts", metavar="FILE", help="Prompts from a UTF-8 text file, one a line.", rich_help_panel=CONTENT
-    ),
-]
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE|FOLDER",
-        help="The clip: .mp4, .gif, .webp, or a name without a suffix for a folder of PNG files. Several prompts give "
-        "numbered names: mist-01.mp4, mist-02.mp4, ...",
-        rich_help_panel=CONTENT,
-    ),
-]
-
 
 @with_settings
 def generate(
-    prompts: Prompts = None,
-    prompts_file: PromptsFile = None,
-    output: Output = Path("landscape.mp4"),
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROMPT...", help="What to generate; several prompts give several clips."),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", metavar="FILE", help="Prompts from a UTF-8 text file, one a line.", rich_help_panel=CONTENT
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="The clip: .mp4, .gif, .webp, or a name without a suffix for a folder of PNG files. Several prompts "
+            "give numbered names: mist-01.mp4, mist-02.mp4, ...",
+            rich_help_panel=CONTENT,
+        ),
+    ] = Path("landscape.mp4"),
     *,
     settings: TextToVideoSettings,
     models: ModelSettings,

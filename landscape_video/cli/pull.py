@@ -9,23 +9,22 @@ import typer
 from landscape_video.files import check_replaceable, write_directory
 
 
-RepoId = Annotated[str, typer.Argument(metavar="USER/NAME", show_default=False, help="The repository.")]
-Revision = Annotated[
-    str | None,
-    typer.Option(metavar="COMMIT|TAG|BRANCH", help="Revision to download.", show_default="the newest of main"),
-]
-To = Annotated[
-    Path | None,
-    typer.Option(
-        "--to",
-        metavar="FOLDER",
-        help="New folder for the files.",
-        show_default="the cache of huggingface_hub",
-    ),
-]
-
-
-def pull(repo_id: RepoId, revision: Revision = None, to: To = None) -> None:
+def pull(
+    repo_id: Annotated[str, typer.Argument(metavar="USER/NAME", show_default=False, help="The repository.")],
+    revision: Annotated[
+        str | None,
+        typer.Option(metavar="COMMIT|TAG|BRANCH", help="Revision to download.", show_default="the newest of main"),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="FOLDER",
+            help="New folder for the files.",
+            show_default="the cache of huggingface_hub",
+        ),
+    ] = None,
+) -> None:
     """Download all files of a model from the Hugging Face Hub, and print their folder.
 
     Into a new folder:

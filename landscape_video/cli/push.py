@@ -9,44 +9,42 @@ from landscape_video.cli.options import option_of
 from landscape_video.generation.settings import ModelSettings
 
 
-Folder = Annotated[
-    Path,
-    typer.Argument(show_default=False, help="A motion adapter, the output folder of train_motion.py, or a pipeline."),
-]
-RepoId = Annotated[
-    str, typer.Argument(metavar="USER/NAME", show_default=False, help="The repository; created if missing.")
-]
-License = Annotated[
-    str,
-    typer.Option(
-        metavar="ID",
-        show_default=False,
-        help="License of the weights, by its identifier on the Hub: apache-2.0, cc-by-4.0, ...",
-    ),
-]
-LicenseName = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the license, with --license other.")]
-LicenseLink = Annotated[str | None, typer.Option(metavar="URL", help="Link to its text, with --license other.")]
-BaseModel = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Image model of the adapter: its name on the Hub, or shanshui-tiny.",
-        show_default="what train_motion.py recorded",
-    ),
-]
-Full = Annotated[bool, typer.Option("--full", help="Push a complete pipeline: the base model with the adapter.")]
-Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
-
-
 def push(
-    folder: Folder,
-    repo_id: RepoId,
-    license: License,
-    license_name: LicenseName = None,
-    license_link: LicenseLink = None,
-    base_model: BaseModel = None,
-    full: Full = False,
-    private: Private = False,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            show_default=False, help="A motion adapter, the output folder of train_motion.py, or a pipeline."
+        ),
+    ],
+    repo_id: Annotated[
+        str, typer.Argument(metavar="USER/NAME", show_default=False, help="The repository; created if missing.")
+    ],
+    license: Annotated[
+        str,
+        typer.Option(
+            metavar="ID",
+            show_default=False,
+            help="License of the weights, by its identifier on the Hub: apache-2.0, cc-by-4.0, ...",
+        ),
+    ],
+    license_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the license, with --license other.")
+    ] = None,
+    license_link: Annotated[
+        str | None, typer.Option(metavar="URL", help="Link to its text, with --license other.")
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Image model of the adapter: its name on the Hub, or shanshui-tiny.",
+            show_default="what train_motion.py recorded",
+        ),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Push a complete pipeline: the base model with the adapter.")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     dtype: option_of(
         ModelSettings,
         "dtype",

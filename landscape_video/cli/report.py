@@ -1,4 +1,4 @@
-"""`landscape-video report`: results as one page that anyone can open."""
+"""`landscape-video report`: show evaluation results on one HTML page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,59 +6,53 @@ from typing import Annotated
 import typer
 
 
-ResultFiles = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="RESULTS",
-        show_default=False,
-        help="What `landscape-video evaluate` wrote: results.json files, or the folders they are in.",
-    ),
-]
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page.")]
-Title = Annotated[str, typer.Option(help="What stands at its top.")]
-Sofp = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE.json", help="Results of benchmarks/sofp.py, for a section on interpolation."),
-]
-MaxSize = Annotated[
-    float,
-    typer.Option(
-        min=0.01,
-        metavar="MB",
-        help="The most the page may weigh. Prompts are shown, always with the clips of all systems, while they fit; "
-        "the page says how many were left out.",
-    ),
-]
-ClipWidth = Annotated[
-    int, typer.Option(min=32, max=1920, metavar="PIXELS", help="Clips wider than this are shrunk to it.")
-]
-ClipsPerPrompt = Annotated[
-    int,
-    typer.Option(min=0, metavar="NUMBER", help="Of each system, the first so many; 0 for a page without clips."),
-]
-
-
 def report(
-    results: ResultFiles,
-    output: Output = Path("report.html"),
-    title: Title = "Evaluation",
-    sofp: Sofp = None,
-    max_size: MaxSize = 20,
-    clip_width: ClipWidth = 192,
-    clips_per_prompt: ClipsPerPrompt = 1,
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS",
+            show_default=False,
+            help="Output of `landscape-video evaluate`: results.json files, or their folders.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")] = Path(
+        "report.html"
+    ),
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Evaluation",
+    sofp: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Output of benchmarks/sofp.py, for a section on interpolation."),
+    ] = None,
+    max_size: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="MB",
+            help="Maximum size of the page. Prompts are shown as long as the clips of all systems fit; "
+            "the page says how many were omitted.",
+        ),
+    ] = 20,
+    clip_width: Annotated[
+        int,
+        typer.Option(min=32, max=1920, metavar="PIXELS", help="Maximum width of a clip; wider ones are scaled down."),
+    ] = 192,
+    clips_per_prompt: Annotated[
+        int,
+        typer.Option(min=0, metavar="NUMBER", help="Clips to show of each prompt and system; 0 for none."),
+    ] = 1,
 ) -> None:
-    """Make one HTML page of what was measured: tables, bars with their spread, and the clips side by side.
+    """Write one HTML page of results: tables, bars with confidence intervals, and the clips side by side.
 
     After `landscape-video evaluate ... --output measured`:
 
         $ landscape-video report measured --output report.html
 
-    Several runs on one page, small enough to be sent by mail, with the benchmark of the interpolation:
+    Several runs on one page, small enough for an email, with the benchmark of the interpolation:
 
         $ landscape-video report run-a run-b --sofp benchmarks/results/sofp.json --max-size 3
 
-    The page holds everything and loads nothing. How the numbers were measured (weights, preprocessing, samples,
-    seeds) stands beside them; where two runs were not measured alike, it says in what they differ.
+    The page is self-contained. It tells how the numbers were measured (weights, preprocessing, samples, seeds), and
+    in what runs differ that were not measured alike.
     """
     import math
 
