@@ -5,6 +5,7 @@ metadata (prompt, seed, settings, versions), which `read_metadata` gives back.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,6 +87,8 @@ def check_output(path: str | Path, fps: float | Fraction | None = None) -> None:
         )
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: the folder {path.parent} is not writable.")
     if suffix and path.is_dir():
         raise ValueError(f"{path}: is a folder.")
     if not suffix and path.exists() and not _is_png_folder(path):

@@ -1,20 +1,15 @@
 """`landscape-video animate`: a painting in, a clip that begins with it out."""
 
 import sys
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from landscape_video.cli.generate import announce, check_outputs, read_prompts, warn_about_unknown_words, write_clip
+from landscape_video.cli.generate import announce, read_prompts, warn_about_unknown_words, write_clip
 from landscape_video.cli.options import with_settings
-from landscape_video.generation.models import check_models, load_pipeline
+from landscape_video.generation.models import load_pipeline
 from landscape_video.generation.settings import CONTENT, ImageModelSettings, ImageToVideoSettings
-
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 @with_settings
@@ -73,11 +68,13 @@ def animate(
     Prompts, seed, settings, versions and the name of the image are stored in the clip.
     """
     # 1. Check everything that can be wrong without loading a model
-    painting = open_image(image)
+    from landscape_video.generation.images import read_image
+    from pipeline_landscape_video.video_writing import check_output
+
+    painting = read_image(image)
     texts = read_stages(prompts, prompts_file, stages)
     settings.check_memory(stages=max(1, len(texts)))
-    check_outputs([output], settings.frame_rate)
-    check_models(models)
+    check_output(output, settings.frame_rate)
     warn_about_unknown_words(texts, models.model)
 
     # 2. Load
@@ -92,28 +89,6 @@ def animate(
     clip = animate_clip(pipe, painting, texts, settings)
     clip.metadata["picture"] = image.name
     write_clip(output, clip, models)
-
-
-def open_image(path: Path) -> "Image.Image":
-    """The image in a file, upright and in RGB. Raises `ValueError` with the name of a file that is not usable."""
-    from PIL import Image, UnidentifiedImageError
-
-    from pipeline_landscape_video.landscape_pictures import check_picture_size, upright_rgb
-
-    if not path.is_file():
-        raise ValueError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; an image file is required.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # scans of paintings are large
-            with Image.open(path) as image:
-                check_picture_size(image)
-                return upright_rgb(image)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not a readable image.") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def read_stages(prompts: list[str] | None, prompts_file: Path | None, stages: int | None) -> list[str]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 
@@ -11,7 +10,7 @@ from pipeline_landscape_video.video_io import start_offset
 
 
 class AudioCopy:
-    """Context manager that copies the audio streams of a file into an open container, in step with its video.
+    """Copies the audio streams of a file into an open container, in step with its video.
 
     Packets are copied unchanged if the container supports their codec, else encoded as AAC. It must be made before the
     container's first packet is written.
@@ -35,12 +34,8 @@ class AudioCopy:
         self._packets = self._demux()
         self._held: av.Packet | None = None
 
-    def __enter__(self) -> "AudioCopy":
-        return self
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the file that was read."""
         self._source.close()
 
     def advance(self, seconds: float | Fraction | None = None) -> None:

@@ -1,6 +1,5 @@
 """`landscape-video generate`: prompts in, clips out."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ import typer
 
 from landscape_video.cli.options import with_settings
 from landscape_video.cli.vocabulary import unknown_words
-from landscape_video.generation.models import check_models, load_pipeline
+from landscape_video.generation.models import load_pipeline
 from landscape_video.generation.settings import CONTENT, ModelSettings, TextToVideoSettings
 from motion_adapter.sources import local_path
 
@@ -69,11 +68,13 @@ def generate(
     versions, threads, device and flow estimator.
     """
     # 1. Check everything that can be wrong without loading a model
+    from pipeline_landscape_video.video_writing import check_output
+
     all_prompts = read_prompts(prompts, prompts_file)
     outputs = numbered_outputs(output, len(all_prompts))
     settings.check_memory()
-    check_outputs(outputs, settings.frame_rate)
-    check_models(models)
+    for path in outputs:
+        check_output(path, settings.frame_rate)
     warn_about_unknown_words(all_prompts, models.model)
 
     # 2. Load
@@ -151,14 +152,3 @@ def numbered_outputs(output: Path, count: int) -> list[Path]:
         return [output]
     digits = max(2, len(str(count)))
     return [output.with_name(f"{output.stem}-{index:0{digits}d}{output.suffix}") for index in range(1, count + 1)]
-
-
-def check_outputs(outputs: list[Path], fps: float) -> None:
-    """Raise for an output that cannot be written, now rather than after minutes of sampling."""
-    from pipeline_landscape_video.video_writing import check_output
-
-    for output in outputs:
-        check_output(output, fps)
-    folder = outputs[0].parent
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"`output` {outputs[0]}: the folder {folder} is not writable.")

@@ -1,8 +1,8 @@
 """`landscape-video interpolate`: any video in, the same video at 2, 4 or 8 times the frame rate out."""
 
-import os
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,8 +60,6 @@ def interpolate(
     check_output(output)
     if output.suffix.lower() != ".mp4":
         raise ValueError(f"{output}: the output must be an .mp4 file.")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise ValueError(f"{output}: the folder {output.parent} is not writable.")
     info = probe_video(source)
     if output.exists() and output.samefile(source):
         raise ValueError(f"{output}: is the input; give the output another name.")
@@ -99,7 +97,7 @@ def interpolate(
             color_primaries=info.color_primaries,
             color_trc=info.color_trc,
         ) as writer,
-        AudioCopy(source, writer.container) as audio,
+        closing(AudioCopy(source, writer.container)) as audio,
         tqdm(total=num_frames, unit="frame", desc=output.name, file=sys.stderr) as bar,
     ):
         stream = interpolate_stream(frames(), flow_estimator, settings.sofp_mode, times, is_cut=lambda *_: after_cut)

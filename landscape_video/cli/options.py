@@ -10,10 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from landscape_video.generation.settings import Settings, choices, value_type
-
-
-UNITS = {int: "NUMBER", float: "NUMBER", str: "TEXT"}
+from landscape_video.generation.settings import Settings, choices
 
 
 class Command(TyperCommand):
@@ -66,12 +63,12 @@ def option_of(settings_class: type[Settings], name: str, **changes: Any) -> Any:
 def annotate(each: Field, **changes: Any) -> Any:
     """The type of a field with the `typer.Option` that its metadata describe."""
     about, flag = each.metadata, "--" + each.name.replace("_", "-")
-    allowed, kind = choices(each.type), value_type(each.type)
+    allowed = choices(each.type)
     declared = [flag, f"--no-{flag[2:]}"] if each.default is True else [flag]
     described = {
         "help": re.sub(r"`(\w+)`", lambda match: "--" + match[1].replace("_", "-"), about["help"]),
         "rich_help_panel": about["panel"],
-        "metavar": about["unit"] or "|".join(allowed) or UNITS.get(kind),
+        "metavar": about["unit"] or "|".join(allowed) or None,
         "show_default": about["default_text"] or True,
     }
     # A choice is read as text, so that its error is the dataclass' own.

@@ -10,7 +10,7 @@ from landscape_video.generation.settings import ImageModelSettings, ModelSetting
 from motion_adapter.sources import local_path
 
 
-# Heavy libraries are imported where they are used: `check_models` answers before torch is loaded.
+# Heavy libraries are imported where they are used, so a wrong path is found before torch is loaded.
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline, ModelMixin, MotionAdapter
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 # What is downloaded of a repository on the Hub: neither code nor pickled weights.
 SAFE_FILES = ("*.json", "*.txt", "*.safetensors")
-# The file by which a folder is known to hold a pipeline, a motion adapter or an image retention branch.
-CONFIG_FILES = {"model": "model_index.json", "motion_adapter": "config.json", "image_retention": "config.json"}
 
 
 def find_weights(source: str | Path) -> Path:
@@ -46,48 +44,29 @@ def find_pipeline(source: str, pipeline_class: Callable[[], "type[DiffusionPipel
     """The folder of a pipeline. Of one on the Hub, what `pipeline_class()` needs is downloaded.
 
     Raises:
-        ValueError: A path without a model_index.json.
+        FileNotFoundError: A path that does not exist, or holds no pipeline.
     """
     if (path := local_path(source)) is not None:
-        if problem := folder_problem(path, CONFIG_FILES["model"]):
-            raise ValueError(f"{source}: {problem}.")
+        if not (path / "model_index.json").is_file():
+            problem = "contains no model_index.json" if path.exists() else "no such file or folder"
+            raise FileNotFoundError(f"{source}: {problem}.")
         return path
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    index = json.loads(Path(hf_hub_download(source, CONFIG_FILES["model"])).read_text(encoding="utf-8"))
+    index = json.loads(Path(hf_hub_download(source, "model_index.json")).read_text(encoding="utf-8"))
     if isinstance(index.get("_class_name"), list):  # it brings code; ours is installed, nobody else's is run
-        patterns = [CONFIG_FILES["model"], *(f"*/{ending}" for ending in SAFE_FILES)]
+        patterns = ["model_index.json", *(f"*/{ending}" for ending in SAFE_FILES)]
         return Path(snapshot_download(source, allow_patterns=patterns))
     return Path(pipeline_class().download(source))
 
 
-def folder_problem(path: Path, config_file: str) -> str | None:
-    """Why a path is not the folder of a model with this configuration file, `None` if it is."""
-    if not path.exists():
-        return "no such file or folder"
-    return None if (path / config_file).is_file() else f"not the folder of such a model: {config_file} is missing"
-
-
 def check_models(models: ModelSettings) -> None:
-    """Raise `ValueError` for a path without the model it should hold. Names on the Hub are left to the loading."""
-    for name, config_file in CONFIG_FILES.items():
-        source = getattr(models, name, None)
-        path = None if source is None else local_path(source)
-        is_adapter_file = name == "motion_adapter" and path is not None and path.is_file()
-        if path is not None and not is_adapter_file and (problem := folder_problem(path, config_file)):
-            raise ValueError(f"`{name}` {source}: {problem}.")
-    for source in models.lora or []:
-        if (path := local_path(source)) is not None and not path.exists():
-            raise ValueError(f"`lora` {source}: no such file or folder.")
-    if isinstance(models, ImageModelSettings) and models.image_retention is None:
-        folder = local_path(models.model)
-        if folder is not None and not (folder / "image_retention").is_dir():
-            raise ValueError(without_branch(models.model))
-
-
-def without_branch(model: str) -> str:
-    """The message about a model that cannot take an image."""
-    return f"`model` {model}: has no trained image_retention/ folder; set `image_retention` or choose another model."
+    """Raise `ValueError` for a path that does not exist. Names on the Hub are left to the loading."""
+    sources = {name: [getattr(models, name, None)] for name in ("model", "motion_adapter", "image_retention")}
+    for name, given in {**sources, "lora": models.lora or []}.items():
+        for source in given:
+            if source is not None and (path := local_path(source)) is not None and not path.exists():
+                raise ValueError(f"`{name}` {source}: no such file or folder.")
 
 
 def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeImageToVideoPipeline":
@@ -96,6 +75,7 @@ def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeI
     Raises:
         ValueError, ConnectionError: A part does not load; the message begins with the name of its setting.
     """
+    check_models(models)
     device = pick_device(models.device)
     if models.offload != "none" and device.type == "cpu":
         raise ValueError(f"`offload` must be none on the CPU, got {models.offload!r}: it needs a GPU.")
@@ -118,9 +98,9 @@ def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeI
                 parts["image_retention"] = load_model(ImageRetention, models.image_retention, dtype)
         with naming(f"`model` {models.model}", models.model, "does not load: "):
             folder = find_pipeline(models.model, lambda: pipeline_class)
+            if takes_image and not ("image_retention" in parts or (folder / "image_retention").is_dir()):
+                raise ValueError("it has no image_retention/ folder; set `image_retention` or choose another model.")
             pipe = pipeline_class.from_pretrained(folder, dtype=dtype, **parts)
-        if takes_image and pipe.image_retention is None:  # of a name on the Hub this is known only now
-            raise ValueError(without_branch(models.model))
         for index, source in enumerate(models.lora or []):
             with naming(f"`lora` {source}", source, "does not load: "):
                 load_lora(pipe, source, f"lora_{index}")

@@ -13,8 +13,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
@@ -53,7 +52,7 @@ def setting(
         default: Value of the setting unless another is given. `None` leaves the choice to the model or pipeline.
         help: What the setting does, without its default.
         panel: Heading under which the setting is shown.
-        unit: What a value is, in capitals, for a help text: "PIXELS". Chosen by type if `None`.
+        unit: What a value is, in capitals, for a help text: "PIXELS". Not used for choices and switches.
         default_text: The default in words, where the value alone does not tell.
         minimum: Smallest value allowed.
         maximum: Largest value allowed.
@@ -134,8 +133,10 @@ class InterpolationSettings(Settings):
 class VideoSettings(Settings):
     """Settings that any text-to-video pipeline of diffusers takes; `None` leaves a value to the model."""
 
-    negative_prompt: str | None = setting(None, "What to keep out of the image.", CONTENT, default_text="nothing")
-    num_frames: int = setting(16, "Frames to sample.", SAMPLING, minimum=1)
+    negative_prompt: str | None = setting(
+        None, "What to keep out of the image.", CONTENT, unit="TEXT", default_text="nothing"
+    )
+    num_frames: int = setting(16, "Frames to sample.", SAMPLING, unit="NUMBER", minimum=1)
     height: int | None = setting(
         None,
         "Height of the frames, a multiple of 8.",
@@ -155,12 +156,18 @@ class VideoSettings(Settings):
         multiple_of=8,
     )
     steps: int | None = setting(
-        25, "Denoising steps: more are slower and finer.", SAMPLING, minimum=1, argument="num_inference_steps"
+        25,
+        "Denoising steps: more are slower and finer.",
+        SAMPLING,
+        unit="NUMBER",
+        minimum=1,
+        argument="num_inference_steps",
     )
     guidance_scale: float | None = setting(
         None,
         "How closely to follow the prompt; the negative prompt has no effect up to 1.",
         SAMPLING,
+        unit="NUMBER",
         default_text="the model's own",
         above=0,
     )
@@ -174,6 +181,7 @@ class TextToVideoSettings(InterpolationSettings, VideoSettings):
         None,
         "Seed of the noise; the same seed gives the same clip.",
         SAMPLING,
+        unit="NUMBER",
         default_text="drawn at random, and printed",
         minimum=0,
         maximum=2**63 - 1,  # torch takes seeds of 64 bits
@@ -183,6 +191,7 @@ class TextToVideoSettings(InterpolationSettings, VideoSettings):
         None,
         "Fresh noise in each step of a DDIM scheduler: 0 is DDIM, 1 is DDPM.",
         SAMPLING,
+        unit="NUMBER",
         default_text="the model's own",
         minimum=0,
         maximum=1,
@@ -192,6 +201,7 @@ class TextToVideoSettings(InterpolationSettings, VideoSettings):
         None,
         "Frames per second of the clip.",
         INTERPOLATION,
+        unit="NUMBER",
         default_text="16, or 8 without interpolation",
         above=0,
         argument=NOT_PASSED,
@@ -234,7 +244,7 @@ class ImageToVideoSettings(TextToVideoSettings):
         "crop", "How to fit the image to the frames: crop two sides, or pad with white; never distorted.", MOTION
     )
     image_guidance_scale: float = setting(
-        1.5, "How closely to follow the image: more keeps more of it and adds contrast.", MOTION
+        1.5, "How closely to follow the image: more keeps more of it and adds contrast.", MOTION, unit="NUMBER"
     )
     guidance_order: Literal["picture_first", "text_first"] = setting(
         "picture_first",
@@ -243,7 +253,7 @@ class ImageToVideoSettings(TextToVideoSettings):
         MOTION,
     )
     retention_scale: float = setting(
-        1.0, "Weight of the image retention branch's residuals; 0 ignores the image.", MOTION
+        1.0, "Weight of the image retention branch's residuals; 0 ignores the image.", MOTION, unit="NUMBER"
     )
     hold_first_frame: bool = setting(
         True,
@@ -303,17 +313,10 @@ class ImageModelSettings(ModelSettings):
     )
 
 
-def value_type(annotation: Any) -> Any:
-    """The type of a setting without `| None`: `int` of `int | None`."""
-    if get_origin(annotation) not in (Union, UnionType):  # of classes, and of a Literal
-        return annotation
-    return next(part for part in get_args(annotation) if part is not type(None))
-
-
 def choices(annotation: Any) -> tuple[str, ...]:
-    """The values that a setting allows, none if it is not a choice."""
-    annotation = value_type(annotation)
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
+    """The values that the type of a setting allows, empty if it is not a `Literal` or `Literal | None`."""
+    parts = (annotation, *get_args(annotation))
+    return next((get_args(part) for part in parts if get_origin(part) is Literal), ())
 
 
 def check_value(each: Field, value: Any) -> None:

@@ -132,11 +132,11 @@ def test_pictures_as_people_have_them(animate, mode):
     ("arguments", "message"),
     [
         (["none.png", "mist"], "none.png: no such file"),
-        (["folder", "mist"], "folder: is a folder"),
-        (["text.png", "mist"], "text.png: not a readable image"),
+        (["folder", "mist"], "folder: not a usable image: "),
+        (["text.png", "mist"], "text.png: not a usable image: cannot identify"),
         (["half.png", "mist"], "half.png: "),
-        (["tiny.png", "mist"], "tiny.png: the picture has 4 x 64 pixels, at least 8 x 8"),
-        (["float.tif", "mist"], "float.tif: the picture is of mode F"),
+        (["tiny.png", "mist"], "tiny.png: not a usable image: the picture has 4 x 64"),
+        (["float.tif", "mist"], "float.tif: not a usable image: the picture is of mode F"),
         (["scroll.png", "mist", "--fit", "pad"], "1600 x 40 is too long to be seen whole in 64 x 64"),
         (["painting.png", " "], "a prompt must not be empty"),
         (["painting.png", "mist", "--prompts", "text.png"], "not both"),
@@ -156,7 +156,7 @@ def test_pictures_as_people_have_them(animate, mode):
         (["painting.png", "mist", "--image-retention", "./none"], "--image-retention ./none: no such file or folder"),
         (
             ["painting.png", "mist", "--image-retention", "folder"],
-            "folder: not the folder of such a model",
+            "folder: does not load: Error no file named",
         ),
         (["painting.png", "mist", "--image-retention", "other"], "cross_attention_dim is 32, but 16 in the UNet"),
         (["painting.png", "mist", "--image-retention", "damaged/image_retention"], "--image-retention damaged/image_"),
@@ -166,7 +166,7 @@ def test_pictures_as_people_have_them(animate, mode):
         (["painting.png", "mist", "--image-retention", "part"], "conv_in.weight is missing in its weights"),
         (
             ["painting.png", "mist", "--model", "shanshui-tiny"],
-            "shanshui-tiny: has no trained image_retention/",
+            "shanshui-tiny: does not load: it has no image_retention/",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -210,5 +210,6 @@ def test_a_picture_that_would_fill_the_memory_is_refused(animate, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses what has more than twice as many
     result = animate("painting.png", "mist")
     assert result.exit_code == 2
-    assert result.stderr.strip().splitlines()[-1].startswith("landscape-video: painting.png: has more than 0 million")
+    assert result.stderr.strip().splitlines()[-1].startswith("landscape-video: painting.png: not a usable image: ")
+    assert "exceeds limit" in result.stderr
     assert not list(Path().glob("*.mp4"))

@@ -178,7 +178,7 @@ def test_pictures_that_clips_were_made_from(measurers, clips, tmp_path):
     with pytest.raises(ValueError, match=r"1\.mp4: the picture is 64 x 32, the clip 64 x 64"):
         evaluate(plan_for(tmp_path / "out", clips, images=images), measurers)
     (images / "1.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"1\.png: not a readable image"):
+    with pytest.raises(ValueError, match=r"1\.png: not a usable image"):
         evaluate(plan_for(tmp_path / "out", clips, images=images), measurers)
     (images / "1.png").unlink()
     with pytest.raises(ValueError, match=r"contains no image 1\.png for 1\.mp4"):

@@ -6,9 +6,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from landscape_video.files import hash_file, hash_json
+from landscape_video.generation.images import read_image
 from pipeline_landscape_video.video_io import iterate_video, probe_video, read_metadata
 
 
@@ -57,13 +57,7 @@ class ClipFile:
 
     def read_image(self) -> np.ndarray | None:
         """`image` as uint8 RGB `(height, width, 3)`. Raises `ValueError` if it is not readable."""
-        if self.image is None:
-            return None
-        try:
-            with Image.open(self.image) as image:
-                return np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{self.image}: not a readable image.") from error
+        return None if self.image is None else np.asarray(read_image(self.image))
 
 
 def list_clips(folder: str | Path, num_frames: int, stride: int, images: str | Path | None = None) -> list[ClipFile]:
