@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two processes on one CPU, over gloo: to try a multi-process run without a GPU. Flags are those of train_motion.py.
+# Run two processes on one CPU, over gloo, to try a distributed run without a GPU. Flags are those of train_motion.py.
 #     examples/launch/two_cpu_processes.sh --preset tiny --train_data_dir VIDEOS --output_dir RUN
 set -euo pipefail
 export ACCELERATE_USE_CPU=true OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
