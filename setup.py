@@ -8,12 +8,12 @@ HERE = Path(__file__).parent
 setup(
     name="landscape-video",
     version="0.1.0",
-    description="Landscape-painting video from a prompt: a diffusers pipeline, its motion adapter, a small model",
+    description="Generate landscape-painting videos from text or an image: a diffusers pipeline with a small model",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    # By name, so that a folder that happens to lie in a checkout never ends up in the wheel.
+    # Listed by name, so that stray folders of a checkout never end up in the wheel.
     packages=[
         "pipeline_landscape_video",
         "motion_adapter",
@@ -29,8 +29,8 @@ setup(
         "motion_adapter": ["model_card.md", "hub_vocabulary.json"],
         "landscape_video.evaluation": ["pages/*"],
     },
-    python_requires=">=3.11",  # what diffusers, torch and transformers at these floors ask for
-    # Floors are the versions that the tests run on; older ones may work, but nobody has looked.
+    python_requires=">=3.11",  # required by diffusers, torch and transformers at these floors
+    # Floors are the versions that the tests run on; older ones are untested.
     install_requires=[
         "accelerate>=1.15",
         "av>=18.1",

@@ -1,9 +1,11 @@
-"""Fixtures that every test may use; the models behind them are in `tiny_models.py`.
+"""Fixtures for all tests, on the small models of `tiny_models.py`.
 
-`tiny_components()` gives the keyword arguments of a `LandscapeVideoPipeline` (8 to 16 channels, frames of 64 x 64
-pixels through an 8x VAE), `tiny_pipeline()` the pipeline itself; `models` is a folder of such models, saved, and
-`generate(...)` runs the command on one of them; `train(...)` runs the trainer on `image_model` and `latent_cache`.
-Importing diffusers takes seconds, so it waits until a test asks for one of them.
+- `tiny_components()`: keyword arguments of a `LandscapeVideoPipeline` (8 to 16 channels, 64 x 64 pixels, an 8x VAE)
+- `tiny_pipeline()`: the pipeline itself
+- `models`: a folder of such models; `generate(...)` runs the command on one of them
+- `train(...)`: runs the trainer on `image_model` and `latent_cache`
+
+Importing diffusers takes seconds, so fixtures import it only when a test uses them.
 """
 
 import os
@@ -15,24 +17,24 @@ from typing import Any
 import pytest
 
 
-# Before anything imports huggingface_hub: no test may wait for a network.
+# Set before anything imports huggingface_hub, so that no test waits for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-# A process for each core, and a thread in each: the models are too small to gain from more.
+# One process per core with one thread each, because the models are too small to gain from more threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell ignores Ctrl-C in what it starts in the background, and every process of the tests would inherit that.
+# A shell lets background processes ignore Ctrl-C, and all processes of the tests would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Their assertions, too, say what differed.
+# Let pytest explain failed assertions in these modules, too.
 pytest.register_assert_rewrite("dense_attention", "motion_unets")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory) -> Iterator[None]:
-    """No test reads or writes the user's cache of encoded clips."""
+    """Keep tests away from the user's cache of encoded clips."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LANDSCAPE_VIDEO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -40,7 +42,7 @@ def cache_folder(tmp_path_factory) -> Iterator[None]:
 
 @pytest.fixture
 def tiny_components() -> Callable[..., dict[str, Any]]:
-    """Factory: `tiny_components(sparse_causal_mode="previous", seed=0, **components_to_replace)`."""
+    """Return a factory: `tiny_components(sparse_causal_mode="previous", seed=0, **components_to_replace)`."""
     from tiny_models import build_components
 
     return build_components
@@ -48,7 +50,7 @@ def tiny_components() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def tiny_pipeline() -> Callable[..., Any]:
-    """Factory of a `LandscapeVideoPipeline` with the arguments of `tiny_components`, without progress bars."""
+    """Return a factory of pipelines without progress bars; its arguments are those of `tiny_components`."""
     from pipeline_landscape_video import LandscapeVideoPipeline
     from tiny_models import build_components
 
@@ -62,7 +64,7 @@ def tiny_pipeline() -> Callable[..., Any]:
 
 @pytest.fixture
 def fixed_seed() -> None:
-    """The same random weights in every run, for tests that build their models without a seed of their own."""
+    """Fix the seed, for tests that build models without one."""
     import torch
 
     torch.manual_seed(0)
@@ -70,7 +72,7 @@ def fixed_seed() -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
-    """A folder of saved models: video/ (a pipeline of ours), still/ (Stable Diffusion's layout), adapter/, lora/."""
+    """Save models in a folder: video/ (our pipeline), still/ (Stable Diffusion's layout), adapter/, lora/."""
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft import LoraConfig, get_peft_model_state_dict
@@ -96,7 +98,7 @@ def models(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def generate(models, tmp_path, monkeypatch):
-    """Run `generate` in an empty folder: 4 frames in 2 steps, of the saved pipeline, unless the arguments differ."""
+    """Run `generate` in an empty folder: by default 4 frames in 2 steps with the saved pipeline."""
     from typer.testing import CliRunner
 
     from landscape_video.cli.main import app
@@ -116,7 +118,7 @@ def generate(models, tmp_path, monkeypatch):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A `HubServer` that takes the place of the Hub in this process, for the user `me`, with an empty cache."""
+    """Replace the Hub by a `HubServer` in this process, for the user `me`, with an empty cache."""
     from huggingface_hub import constants, hf_api
 
     from hub_server import serving
@@ -132,14 +134,14 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
         )
-        # The client waits up to half a minute before it gives up; here nothing gets better by waiting.
+        # The client retries for up to half a minute; here, waiting changes nothing.
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
         yield server
 
 
 @pytest.fixture(scope="session")
 def image_model(tmp_path_factory) -> Path:
-    """The folder of a small image model in Stable Diffusion's layout."""
+    """Write a small image model in Stable Diffusion's layout, and return its folder."""
     from training_runs import write_image_model
 
     return write_image_model(tmp_path_factory.mktemp("image_model"))
@@ -147,7 +149,7 @@ def image_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def latent_cache(tmp_path_factory) -> Path:
-    """A folder with five clips as latents."""
+    """Write a latent cache with five clips, and return its folder."""
     from training_runs import write_latent_cache
 
     return write_latent_cache(tmp_path_factory.mktemp("latent_cache"))
@@ -155,7 +157,7 @@ def latent_cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_classifier(tmp_path_factory) -> Path:
-    """The folder of a small video classifier."""
+    """Save a small video classifier, and return its folder."""
     from tiny_models import build_classifier
 
     return build_classifier(tmp_path_factory.mktemp("classifier") / "videomae-tiny")
@@ -163,7 +165,7 @@ def tiny_classifier(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def train(image_model, latent_cache, tmp_path) -> Callable[..., tuple[int, Path]]:
-    """Run the trainer in this process: `train(name, *flags, data=latent_cache)` gives (exit code, output folder)."""
+    """Return a runner of the trainer: `train(name, *flags, data=latent_cache)` returns (exit code, output folder)."""
     from training_runs import run_trainer
 
     def train(name: str, *flags: str, data: Path = latent_cache) -> tuple[int, Path]:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# diffusers' own AnimateDiff tests, on its class and on ours, without a network.
+# Run diffusers' own AnimateDiff tests on its class and on ours, without a network.
 #
 #   tests/upstream.sh PATH-OF-A-DIFFUSERS-CHECKOUT [RESULTS.md]
 #
-# Runs the tests of the checkout against the diffusers that is installed. Nothing of the checkout is kept. Takes four
-# minutes of processor time, and far longer on a busy machine, so it is not part of CI; `upstream_results.md` holds the
-# last result. The tests import two packages more than ours do: pip install parameterized requests-mock
+# The tests of the checkout run against the installed diffusers. They take four minutes of processor time, and are not
+# part of CI. `upstream_results.md` has the last result. They need two more packages:
+# pip install parameterized requests-mock
 set -euo pipefail
 
 checkout=$(realpath "${1:?usage: tests/upstream.sh PATH-OF-A-DIFFUSERS-CHECKOUT [RESULTS.md]}")
@@ -31,4 +31,4 @@ for variant in stock full previous; do
     LANDSCAPE_VARIANT=$variant python -m pytest -q -p on_our_class -p no:cacheprovider --junitxml="$work/$variant.xml" \
         "$pipeline" "$unet" "$loading" -k "not CustomPipelineTests or local_custom or custom_model" || true
 done
-python "$here/upstream/summarise.py" "$work" "$results" "$(git -C "$checkout" rev-parse HEAD 2>/dev/null || echo unknown)"
+python "$here/upstream/summarize.py" "$work" "$results" "$(git -C "$checkout" rev-parse HEAD 2>/dev/null || echo unknown)"

@@ -1,7 +1,7 @@
-"""Dense masked attention, written out: what the sparse-causal attention is compared with, in every state of a UNet.
+"""Compare sparse-causal attention with dense masked attention, in every state of a UNet.
 
 The reference is always a *stock* diffusers model with the same weights that went through the same calls. Only then do
-hooks replace what its `attn2` returns, by an attention over all frames with a mask listed frame by frame.
+hooks replace the output of its `attn2` by attention over all frames with an explicit mask.
 """
 
 import copy
@@ -25,7 +25,7 @@ SPARSE_MODES = ("previous", "current_previous", "first_previous")
 
 
 def keys_of(frame: int, mode: str) -> set[int]:
-    """The frames that `frame` sees."""
+    """Return the frames that `frame` attends to."""
     before = max(frame - 1, 0)
     return {"previous": {before}, "current_previous": {before, frame}, "first_previous": {0, before}}[mode]
 
@@ -63,7 +63,7 @@ def make_dense(stock_model: nn.Module, mode: str) -> None:
 
 @functools.cache
 def stock_components(use_motion_mid_block: bool = False) -> dict[str, Any]:
-    """The components of a stock pipeline, with a motion UNet; never changed, since building them takes its time."""
+    """Return the components of a stock pipeline with a motion UNet. They are cached, so do not change them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         adapter = build_motion_adapter(None, use_motion_mid_block=use_motion_mid_block)
@@ -73,7 +73,7 @@ def stock_components(use_motion_mid_block: bool = False) -> dict[str, Any]:
 
 
 def build_motion_unet(mode: str | None) -> UNetMotionModel:
-    """A motion UNet that moves; stock with mode None, with the same weights."""
+    """Return a motion UNet with random motion modules; the stock one, with equal weights, for mode None."""
     unet = copy.deepcopy(stock_components()["unet"])
     if mode is not None:
         install_sparse_causal_attention(unet, mode)
@@ -83,7 +83,7 @@ def build_motion_unet(mode: str | None) -> UNetMotionModel:
 def build_pipelines(
     mode: str, use_motion_mid_block: bool = False
 ) -> tuple[LandscapeVideoPipeline, AnimateDiffPipeline]:
-    """Ours in `mode`, and a stock pipeline of the same weights."""
+    """Return our pipeline in `mode`, and a stock pipeline with equal weights."""
     components, stock = (copy.deepcopy(stock_components(use_motion_mid_block)) for _ in range(2))
     components["motion_adapter"].register_to_config(sparse_causal_mode=mode)
     return LandscapeVideoPipeline(**components), AnimateDiffPipeline(**stock)
@@ -93,7 +93,7 @@ def build_pipelines(
 def predict(
     unet: UNetMotionModel, num_frames: int = 6, dtype: torch.dtype = torch.float32, **arguments
 ) -> torch.Tensor:
-    """The prediction for one fixed clip of 8 x 8 latents, `(2, 4, num_frames, 8, 8)`, in float32."""
+    """Return the prediction for one fixed clip of latents `(2, 4, num_frames, 8, 8)`, in float32."""
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(2, 4, num_frames, 8, 8, generator=generator).to(dtype)
     text = torch.randn(2, 5, 16, generator=generator).to(dtype).repeat_interleave(num_frames, dim=0)
@@ -111,7 +111,7 @@ def assert_survives(
     use_motion_mid_block: bool = False,
     **arguments,
 ) -> None:
-    """After `change`, ours predicts what the stock pipeline does with masks put on after the same `change`."""
+    """Assert that ours, after `change`, predicts the same as a stock pipeline that is changed and then masked."""
     ours, stock = build_pipelines(mode, use_motion_mid_block)
     change(ours)
     (change_reference or change)(stock)

@@ -1,4 +1,4 @@
-"""The command in this process, scripts in fresh ones, and what to compare of a model."""
+"""Run the command in this process and scripts in fresh ones, and digest models for comparison."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def frames_of(pipe) -> torch.Tensor:
 
 
 def run_elsewhere(server, folder: Path, script: str, user: str | None = None, **extra: str) -> None:
-    """Run Python lines in a fresh process that has nothing in its caches, and knows this package only if installed."""
+    """Run Python lines in a fresh process with empty caches, which finds this package only if it is installed."""
     environment = server.environment(folder / "home", user) | {"OMP_NUM_THREADS": str(torch.get_num_threads())} | extra
     command = [sys.executable, "-c", script]
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

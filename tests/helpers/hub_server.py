@@ -1,7 +1,7 @@
-"""A stand-in for the Hugging Face Hub on the loopback, with repositories in memory.
+"""Serve a stand-in for the Hugging Face Hub on the loopback interface, with repositories in memory.
 
-It speaks the part of the Hub's protocol that huggingface_hub 2.4 uses to create, push and load model repositories,
-and is strict where the Hub is: an upload has to match its SHA-256 and size, a commit its parent, and only the owner
+It implements the part of the Hub's protocol that huggingface_hub 2.4 uses to create, push and load model repositories.
+It is strict where the Hub is: an upload must match its SHA-256 and size, a commit its parent, and only the owner
 writes. It shows what our client does, not that the real server accepts it.
 """
 
@@ -46,9 +46,9 @@ class Repo:
 
 
 class HubServer(ThreadingHTTPServer):
-    """The server; `repos` and `requests` are there for tests to read, `refuse` to make it fail.
+    """The server. Tests read `repos` and `requests`, and set `refuse` to make it fail.
 
-    Users: the token `hf_USER` is USER's.
+    The token `hf_USER` belongs to the user USER.
     """
 
     daemon_threads = True
@@ -58,7 +58,7 @@ class HubServer(ThreadingHTTPServer):
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}  # LFS, by SHA-256
         self.requests: list[tuple[str, str]] = []
-        # Asked before each answer with method and path: a status to answer with, "cut" to hang up, or None.
+        # Called before each answer with method and path. Returns a status to answer with, "cut" to hang up, or None.
         self.refuse: Callable[[str, str], int | str | None] = lambda method, path: None
 
     @property
@@ -71,7 +71,7 @@ class HubServer(ThreadingHTTPServer):
         return self.repos[name]
 
     def environment(self, home: Path, user: str | None = "me") -> dict[str, str]:
-        """For a process that takes this server for the Hub and keeps its caches in `home`."""
+        """Return the environment of a process that uses this server as the Hub and keeps its caches in `home`."""
         environment = {name: value for name, value in os.environ.items() if name[:3] != "HF_"}
         environment |= {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
         environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
@@ -149,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments: object) -> None:
         pass
 
-    # Who asks, and for what
+    # Users and repositories
 
     @property
     def user(self) -> str | None:
@@ -159,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
     def repo(self, name: str, write: bool = False, content: bool = False) -> Repo:
         repo = self.server.repos.get(name)
         if repo is None or (repo.private and self.user != name.split("/")[0]):
-            # Strangers are not told which of the two it is.
+            # Like the Hub, do not tell strangers which of the two it is.
             raise Refused(404 if self.user else 401, "Repository not found", "RepoNotFound")
         owner = self.user == name.split("/")[0]
         if write and not owner:

@@ -1,4 +1,4 @@
-"""A small HTTP server on the loopback that answers a client of the Hub about data sets."""
+"""Serve one dataset on the loopback interface to a client of the Hub."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def serve_dataset(folder: Path, name: str = "org/clips") -> Iterator[str]:
-    """Within the block, the address of a Hub that has one public data set; `org/gated` and all others are refused."""
+    """Yield the address of a Hub with one public dataset. It refuses `org/gated` and does not know any other."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

@@ -1,4 +1,4 @@
-"""Clips whose motion is known, and the flow that says so: what the tests of interpolation measure against."""
+"""Make clips with known motion, and flow estimators that return it, for the tests of interpolation."""
 
 import numpy as np
 import torch
@@ -9,19 +9,19 @@ HEIGHT, WIDTH = 40, 56
 
 
 def picture(seed=0, size=200):
-    """A smooth random picture, (3, size, size) in [0, 1]."""
+    """Return a smooth random image, (3, size, size) in [0, 1]."""
     coarse = torch.rand(1, 3, size // 8, size // 8, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)[0].clamp(0, 1)
 
 
 def pan(positions, seed=0, height=HEIGHT, width=WIDTH):
-    """Frames of a picture whose content has come `positions` whole pixels to the right."""
+    """Return frames of an image whose content is shifted to the right by `positions` whole pixels."""
     scene = picture(seed)
     return torch.stack([scene[:, 50 : 50 + height, 100 - p : 100 - p + width] for p in positions])
 
 
 class KnownFlow:
-    """The true flow between frames whose whole content stands at known places, (x, y) or x alone."""
+    """Flow estimator that returns the true flow between frames whose content has known positions, (x, y) or x."""
 
     def __init__(self, frames, positions):
         self.frames = frames
@@ -42,7 +42,7 @@ class KnownFlow:
 
 
 def square_clip(centres, size=64, half=8):
-    """A bright square that moves over a picture that does not, and where it is, (frames, 1, size, size)."""
+    """Return a clip of a bright square over a static image, and masks of the square, (frames, 1, size, size)."""
     background = picture(3)[:, :size, :size] * 0.5
     frames, masks = [], []
     for x in centres:
@@ -65,7 +65,7 @@ def square_flow(frames, masks, centres):
 
 
 def moving_noise(pixels_a_frame: int, height: int = 96, width: int = 128) -> np.ndarray:
-    """Six frames of a smooth pattern that moves to the right."""
+    """Return six frames of a smooth pattern that moves to the right."""
     x = np.arange(width + 64)
     row = 127 + 60 * np.sin(x / 5.0) + 60 * np.sin(x / 11.0)
     pattern = np.clip(row[None] + 7 * np.sin(np.arange(height) / 6.0)[:, None], 0, 255).astype(np.uint8)

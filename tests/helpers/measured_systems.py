@@ -1,4 +1,4 @@
-"""A folder as `landscape-video evaluate` leaves it: two systems, a still baseline and a reference, with real clips."""
+"""Write a folder like `landscape-video evaluate`: two systems, a still baseline and a reference, with real clips."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from video_files import moving_frames
 
 PROMPTS = ("mist over <b>hills</b>", "江上孤舟", 'a "red" sun')
 PROTOCOL = {"CLIP": "shanshui-tiny, sha256 0123abcd", "samples": "3 clips a system", "seed": "7"}
-# system -> (kind, speed of the motion, frames per second)
+# By system: kind, speed of the motion in pixels per frame, frames per second.
 SYSTEMS = {
     "ours & more": ("generated", 2, 16),
     "rival": ("generated", 1, 8),
@@ -29,7 +29,7 @@ def write_measured(
     systems: tuple[str, ...] = tuple(SYSTEMS),
     shift: float = 0.0,
 ) -> Path:
-    """Write clips of 64 x 48 pixels and their results; `shift` is added to every number."""
+    """Write clips of 64 x 48 pixels and their results, with `shift` added to every value."""
     measured = []
     for index, name in enumerate(systems):
         kind, speed, fps = SYSTEMS[name]

@@ -1,4 +1,4 @@
-"""Small motion UNets and what they predict, for the tests of motion adapters."""
+"""Build small motion UNets and predict with them, for the tests of motion adapters."""
 
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
@@ -11,7 +11,7 @@ NUM_FRAMES = 5
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents `(2, 4, NUM_FRAMES, 8, 8)` and text states `(2, 7, 16)`."""
+    """Return latents `(2, 4, NUM_FRAMES, 8, 8)` and prompt embeddings `(2, 7, 16)`."""
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(2, 4, NUM_FRAMES, 8, 8, generator=generator)
     return latents.to(dtype), torch.randn(2, 7, 16, generator=generator).to(dtype)
@@ -34,7 +34,7 @@ def new_adapter(unet: UNet2DConditionModel, mode: str = "previous", **arguments)
 
 
 def moving_unet(mode: str | None = "previous", **adapter_config) -> UNetMotionModel:
-    """A motion UNet whose motion modules are random in every layer, `proj_out` included."""
+    """Return a motion UNet whose motion modules are random in every layer, `proj_out` included."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return attach_motion_adapter(build_unet2d(), build_motion_adapter(mode, **adapter_config))

@@ -1,4 +1,4 @@
-"""Short calls of a pipeline, and what is to be seen of them, for the tests of `LandscapeVideoPipeline`."""
+"""Call a pipeline with small defaults and observe it, for the tests of `LandscapeVideoPipeline`."""
 
 import torch
 
@@ -7,12 +7,12 @@ PIPELINE_LOGGER = "pipeline_landscape_video"
 
 
 def still(frames_a: torch.Tensor, frames_b: torch.Tensor) -> torch.Tensor:
-    """A flow estimator that sees no motion."""
+    """Flow estimator that returns zero flow."""
     return torch.zeros_like(frames_a[:, :2])
 
 
 def sample(pipe, **arguments):
-    """Frames of a call with small defaults."""
+    """Call the pipeline with small defaults and return the frames."""
     defaults = {
         "num_frames": 4,
         "num_inference_steps": 2,
@@ -26,12 +26,12 @@ def sample(pipe, **arguments):
 
 
 def said(caplog, logger=PIPELINE_LOGGER):
-    """Messages of one logger."""
+    """Return the messages of one logger."""
     return [record.getMessage() for record in caplog.records if record.name.startswith(logger)]
 
 
 class Steps:
-    """Counts how often a pipeline's UNet runs."""
+    """Count how often a pipeline's UNet runs."""
 
     def __init__(self, pipe):
         self.count = 0

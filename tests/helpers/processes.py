@@ -1,4 +1,4 @@
-"""Watching programs that tests start, starting processes as a launcher would, and limiting what this one may write."""
+"""Watch programs that tests start, start processes like a launcher, and limit the size of files that are written."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ import torch
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
-    """Until the condition holds, which has to happen while the process runs."""
+    """Wait until the condition holds. Fail if the process ends first."""
     end = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, process.stderr.read()
@@ -28,13 +28,13 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None
 
 
 def workers_of(process: subprocess.Popen, title: str) -> list[psutil.Process]:
-    """The processes below it whose command line says what they are."""
+    """Return the child processes whose command line contains the given text."""
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
             if title in " ".join(child.cmdline()):
                 found.append(child)
-        except psutil.Error:  # gone meanwhile
+        except psutil.Error:  # it ended in the meantime
             continue
     return found
 
@@ -42,17 +42,17 @@ def workers_of(process: subprocess.Popen, title: str) -> list[psutil.Process]:
 def launch(count: int, target: Callable[..., None], *arguments: Any, **environment: str) -> None:
     """Call `target(*arguments)` in `count` processes that find each other, each computing with one thread.
 
-    So what one of them computes alone and what several share can be compared to the last bit.
+    Results of one process and of several are then comparable bit for bit.
 
     Raises:
-        AssertionError: one of them failed; with what all of them have printed.
+        AssertionError: A process failed. The message contains the output of all of them.
     """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")  # imports once for all
+    context = multiprocessing.get_context("forkserver")  # the server imports torch once, for all of them
     context.set_forkserver_preload(["training_runs", "landscape_video.evaluation.evaluate"])
-    common = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} | environment  # FSDP would take a GPU
+    common = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} | environment  # FSDP would use a GPU
     if count > 1:
         common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
@@ -92,9 +92,9 @@ def _run_as(
 
 @contextmanager
 def largest_files(size: int) -> Iterator[None]:
-    """Within the block, no file grows beyond `size` bytes: a write fails, as on a full disk."""
+    """Let writes beyond `size` bytes of a file fail, as on a full disk, within the block."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error, not the end of the process
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # raise an error instead of ending the process
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield

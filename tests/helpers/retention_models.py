@@ -1,4 +1,4 @@
-"""Branches that have something in every layer, and pipelines and pictures for the tests of image to video."""
+"""Build image retention branches with effect, pipelines and images, for the tests of image to video."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ from tiny_models import build_components
 
 
 def branch_for(unet, **arguments: Any) -> ImageRetention:
-    """A new branch, the same each time."""
+    """Return a new branch, equal in every call."""
     return ImageRetention.from_unet(unet, generator=torch.Generator().manual_seed(0), **arguments)
 
 
 def learnt(branch: ImageRetention) -> ImageRetention:
-    """The branch with something in every layer that begins at zero."""
+    """Return the branch with random weights in every layer that starts at zero."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for layer in (branch.image_embedding.conv_out, *branch.zero_convs, branch.zero_conv_mid):
             layer.weight.copy_(0.1 * torch.randn(layer.weight.shape, generator=generator))
-        branch.image_embedding.conv_out.weight.mul_(20)  # the picture counts about as much as the noise
+        branch.image_embedding.conv_out.weight.mul_(20)  # image and noise have about equal weight
     return branch
 
 
 def fuse_projections(branch: ImageRetention) -> None:
-    """As `UNetMotionModel.fuse_qkv_projections`; that of other diffusers models passes over these attentions."""
+    """Fuse as `UNetMotionModel.fuse_qkv_projections` does; other diffusers models skip these attention layers."""
     for module in branch.modules():
         if isinstance(module, Attention):
             module.fuse_projections(fuse=True)
@@ -36,7 +36,7 @@ def fuse_projections(branch: ImageRetention) -> None:
 
 
 def build_image_to_video(fresh: bool = False, **components: Any) -> LandscapeImageToVideoPipeline:
-    """The pipeline of `build_components` with a branch, one that acts unless `fresh`; without progress bars."""
+    """Return the pipeline of `build_components` with a branch, which has no effect if `fresh`. No progress bars."""
     components = build_components(**components)
     unet = build_motion_unet(components["unet"], components["motion_adapter"])
     if "image_retention" not in components:
@@ -48,6 +48,6 @@ def build_image_to_video(fresh: bool = False, **components: Any) -> LandscapeIma
 
 
 def painting(seed: int = 0, size: tuple[int, int] = (64, 64)) -> Image.Image:
-    """Large soft blots of colour, `(width, height)`, different for each seed."""
+    """Return an image of large soft blots of color, `(width, height)`, another one for each seed."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)

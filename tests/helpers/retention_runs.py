@@ -1,4 +1,4 @@
-"""Runs of `train_image_retention.py` in the tests' own process, on small real models and clips with first frames."""
+"""Run `train_image_retention.py` in this process, on small real models and clips with first frames."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from train_image_retention import run
 from training_runs import forget_accelerators, write_latent_cache
 
 
-STARTS = 3  # frames that a clip can begin with
+STARTS = 3  # first frames to keep of each clip
 
 
 def write_cache_with_first_frames(directory: Path) -> Path:
-    """The clips of `write_latent_cache`; frame k of clip c is all of grey level 10 c + k."""
+    """Write the clips of `write_latent_cache`; frame k of clip c has the gray level 10 c + k everywhere."""
     write_latent_cache(directory)
     for shard, clips in (("latents-00000.safetensors", (0, 1, 2)), ("latents-00001.safetensors", (3, 4))):
         levels = torch.tensor([[10 * clip + start for start in range(STARTS)] for clip in clips])
@@ -23,7 +23,7 @@ def write_cache_with_first_frames(directory: Path) -> Path:
 
 
 def write_motion_adapter(directory: Path) -> Path:
-    """A motion adapter for the image model of `write_image_model`, one that moves something."""
+    """Write a motion adapter with effect, for the image model of `write_image_model`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         build_motion_adapter().save_pretrained(directory)
@@ -31,7 +31,7 @@ def write_motion_adapter(directory: Path) -> Path:
 
 
 def run_retention(model: Path, adapter: Path, data: Path, output_dir: Path, *flags: str) -> int:
-    """The exit code of the trainer with small defaults, which `flags` may override."""
+    """Run the trainer with small defaults, which `flags` may override, and return its exit code."""
     forget_accelerators()
     required = ["--pretrained_model_name_or_path", str(model), "--motion_adapter_name_or_path", str(adapter)]
     required += ["--train_data_dir", str(data)]

@@ -1,4 +1,4 @@
-"""What a page of the user study holds."""
+"""Read the data in a page of the user study."""
 
 import json
 import re

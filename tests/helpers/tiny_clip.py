@@ -1,8 +1,8 @@
-"""A random CLIP, saved."""
+"""Save a small random CLIP model."""
 
 
 def save_tiny_clip(folder, tokenizer) -> None:
-    """A random CLIP with what belongs to it."""
+    """Save a random CLIP model with its tokenizer and image processor."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -1,4 +1,4 @@
-"""Small real components for tests: random weights fixed by a seed, nothing downloaded, nothing mocked."""
+"""Build small real components for tests: random weights with a fixed seed, no downloads, no mocks."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ TINY_WORDS = (
 
 
 def build_tokenizer(words: tuple[str, ...] = TINY_WORDS) -> CLIPTokenizer:
-    """A `CLIPTokenizer` of 77 positions: every byte is a token, and so is each of `words`."""
+    """Return a `CLIPTokenizer` with 77 positions. Every byte is a token, and so is each of `words`."""
     alphabet = sorted(ByteLevel.alphabet())
     tokens = alphabet + [character + "</w>" for character in alphabet]
     merges = []
@@ -46,7 +46,7 @@ def build_tokenizer(words: tuple[str, ...] = TINY_WORDS) -> CLIPTokenizer:
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A two-layer `CLIPTextModel` of width 16 for the tokenizer's vocabulary."""
+    """Return a two-layer `CLIPTextModel` of width 16 for the tokenizer's vocabulary."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -64,7 +64,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_vae() -> AutoencoderKL:
-    """An `AutoencoderKL` with four latent channels that shrinks height and width by 8."""
+    """Return an `AutoencoderKL` with four latent channels and an 8x smaller height and width."""
     return AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -77,7 +77,7 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_unet2d(**overrides: Any) -> UNet2DConditionModel:
-    """A two-level image UNet, (8, 16) channels, for latents of 8 x 8."""
+    """Return a two-level image UNet, (8, 16) channels, for latents of 8 x 8."""
     config = {
         "sample_size": 8,
         "block_out_channels": (8, 16),
@@ -92,7 +92,7 @@ def build_unet2d(**overrides: Any) -> UNet2DConditionModel:
 
 
 def build_motion_adapter(sparse_causal_mode: str | None = "previous", **overrides: Any) -> MotionAdapter:
-    """A `MotionAdapter` for `build_unet2d`, random in every layer, so that motion shows; mode None is a stock one."""
+    """Return a `MotionAdapter` for `build_unet2d`, random in every layer; a stock one for mode None."""
     config = {
         "block_out_channels": (8, 16),
         "motion_layers_per_block": 1,
@@ -108,12 +108,12 @@ def build_motion_adapter(sparse_causal_mode: str | None = "previous", **override
 
 
 def build_scheduler() -> DDIMScheduler:
-    """The DDIM scheduler of NADM: linear betas from 0.00085 to 0.012, no clipping."""
+    """Return NADM's DDIM scheduler: linear betas from 0.00085 to 0.012, no clipping."""
     return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="linear", steps_offset=1, clip_sample=False)
 
 
 def build_components(sparse_causal_mode: str | None = "previous", seed: int = 0, **overrides: Any) -> dict[str, Any]:
-    """The arguments of a `LandscapeVideoPipeline`; any of them can be given in `overrides`."""
+    """Return the arguments of a `LandscapeVideoPipeline`; `overrides` replaces any of them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = build_tokenizer()
@@ -129,7 +129,7 @@ def build_components(sparse_causal_mode: str | None = "previous", seed: int = 0,
 
 
 def build_captioner(directory: Path) -> Path:
-    """A BLIP that has learned nothing, saved with its processor: it says words, not what it sees."""
+    """Save an untrained BLIP with its processor; its captions are random words."""
     from transformers import (
         BertTokenizer,
         BlipConfig,
@@ -151,7 +151,7 @@ def build_captioner(directory: Path) -> Path:
 
 
 def build_chat_captioner(directory: Path) -> Path:
-    """A LLaVA that has learned nothing, saved with its processor and a chat template."""
+    """Save an untrained LLaVA with its processor and a chat template."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -197,7 +197,7 @@ def build_chat_captioner(directory: Path) -> Path:
 
 
 def build_classifier(directory: Path) -> Path:
-    """A VideoMAE of five classes that has learned nothing, saved with its processor."""
+    """Save an untrained VideoMAE with five classes, with its processor."""
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEVideoProcessor
 
     torch.manual_seed(0)

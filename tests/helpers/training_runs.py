@@ -1,4 +1,4 @@
-"""Runs of `train_motion.py` in the tests' own process, on small real models, and what they leave behind."""
+"""Run `train_motion.py` in this process, on small real models, and digest what it writes."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def write_image_model(directory: Path) -> Path:
-    """An image model in Stable Diffusion's layout."""
+    """Write an image model in Stable Diffusion's layout."""
     components = build_components()
     for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         components[name].save_pretrained(directory / name)
@@ -26,7 +26,7 @@ def write_image_model(directory: Path) -> Path:
 
 
 def write_latent_cache(directory: Path) -> Path:
-    """Five clips of 12 frames with two captions each; with batches of 2, steps and epochs do not meet."""
+    """Write five clips of 12 frames with two captions each. With batches of 2, epochs end within a step."""
     generator = torch.Generator().manual_seed(0)
     for number, clips in enumerate((3, 2)):
         write_shard(directory, number, torch.randn(clips, 12, 4, 8, 8, generator=generator))
@@ -36,13 +36,13 @@ def write_latent_cache(directory: Path) -> Path:
 
 
 def forget_accelerators() -> None:
-    """Leave accelerate as a new process would find it."""
+    """Reset accelerate's state to that of a new process."""
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
 
 
 def run_trainer(model: Path, data: Path, output_dir: Path, *flags: str) -> int:
-    """The exit code of the trainer with small defaults, which `flags` may override."""
+    """Run the trainer with small defaults, which `flags` may override, and return its exit code."""
     forget_accelerators()
     required = ["--pretrained_model_name_or_path", str(model), "--train_data_dir", str(data)]
     defaults = ["--num_frames_range", "6", "8", "--train_batch_size", "2", "--learning_rate", "1e-3"]
@@ -50,7 +50,7 @@ def run_trainer(model: Path, data: Path, output_dir: Path, *flags: str) -> int:
 
 
 def launch_trainer(count: int, model: Path, data: Path, output_dir: Path, *flags: str, **environment: str) -> None:
-    """Train in `count` processes as a launcher would start them."""
+    """Train in `count` processes, started like a launcher does."""
     launch(count, _run_launched, model, data, output_dir, *flags, **environment)
 
 
@@ -63,7 +63,7 @@ def digest(path: Path) -> str:
 
 
 def digests(output_dir: Path, step: int) -> list[str]:
-    """Of all that a run ends with: both adapters, and the weights, moments and averages in the last checkpoint."""
+    """Hash the results of a run: both adapters, and weights, optimizer state and EMA of the last checkpoint."""
     return [
         digest(output_dir / "motion_adapter" / WEIGHTS),
         digest(output_dir / "noise_adapter" / WEIGHTS),

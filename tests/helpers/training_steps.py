@@ -1,4 +1,4 @@
-"""A noise schedule, and a UNet whose answers are known."""
+"""Build a noise schedule, and a UNet with known predictions."""
 
 import torch
 from diffusers import DDPMScheduler
@@ -12,7 +12,7 @@ def make_scheduler(prediction_type: str = "epsilon", **config) -> DDPMScheduler:
 
 
 class Answer(torch.nn.Module):
-    """A UNet that answers what it is told and keeps what it was asked."""
+    """A UNet that predicts what it is given, and records its inputs."""
 
     def __init__(self, answer: torch.Tensor) -> None:
         super().__init__()

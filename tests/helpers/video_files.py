@@ -1,4 +1,4 @@
-"""Small video files of every awkward kind, made with PyAV."""
+"""Write small video files with every awkward property, with PyAV."""
 
 import json
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import numpy as np
 from pipeline_landscape_video.video_writing import EXACT_CONVERSION, write_video
 
 
-TICKS = 12800  # per second; divides the usual frame rates and survives an mp4 unchanged
+TICKS = 12800  # ticks per second: a multiple of the usual frame rates, which mp4 keeps unchanged
 
 
 def moving_frames(num_frames: int, height: int = 48, width: int = 64, speed: int = 2) -> list[np.ndarray]:
-    """A smooth picture that slides to the right by `speed` pixels a frame, (height, width, 3) uint8."""
+    """Return frames of a smooth image that moves right by `speed` pixels per frame, (height, width, 3) uint8."""
     y, x = np.mgrid[:height, : width + speed * num_frames].astype(np.float64)
     red = 128 + 70 * np.sin(x / 5) * np.cos(y / 7)
     green = 128 + 60 * np.cos(x / 9 + y / 6)
@@ -26,7 +26,7 @@ def moving_frames(num_frames: int, height: int = 48, width: int = 64, speed: int
 
 
 def quadrants(height: int = 48, width: int = 64) -> np.ndarray:
-    """Red, green / blue, white: a picture that shows how it was turned."""
+    """Return an image of four colors, red, green / blue, white, which shows how it was rotated."""
     picture = np.full((height, width, 3), 235, dtype=np.uint8)
     picture[: height // 2, : width // 2] = (200, 30, 30)
     picture[: height // 2, width // 2 :] = (30, 160, 40)
@@ -47,7 +47,7 @@ def make_video(
     tags: dict[str, str] | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write `frames` as H.264, at even times or at `timestamps` in seconds, with a tone in the codec `audio`."""
+    """Write `frames` as H.264, evenly spaced or at `timestamps` in seconds, with a tone in the codec `audio`."""
     timestamps = [Fraction(i, fps) for i in range(len(frames))] if timestamps is None else timestamps
     height, width, _ = frames[0].shape
     with av.open(str(path), "w", options=options or {}) as container:
@@ -79,7 +79,7 @@ def make_video(
 
 
 def half_of(path: Path, share: float = 0.5) -> Path:
-    """A copy of the file that ends too early."""
+    """Write a truncated copy of the file."""
     data = path.read_bytes()
     short = path.with_name(f"short_{path.name}")
     short.write_bytes(data[: int(len(data) * share)])
@@ -87,7 +87,7 @@ def half_of(path: Path, share: float = 0.5) -> Path:
 
 
 def broken_at_the_middle_frame(path: Path, cut: bool) -> bytes:
-    """The bytes of an .mp4 that ends before the frame in its middle, or has nonsense in the place of that frame."""
+    """Return the bytes of an .mp4 that ends before its middle frame, or has random bytes instead of that frame."""
     with av.open(str(path)) as container:
         packets = sorted((packet.pos, packet.size) for packet in container.demux(video=0) if packet.size)
     position, size = packets[len(packets) // 2]
@@ -96,7 +96,7 @@ def broken_at_the_middle_frame(path: Path, cut: bool) -> bytes:
 
 
 def grey_clip(num_frames: int, height: int = 48, width: int = 64, brightness: int = 8) -> np.ndarray:
-    """Frame i is of the grey level i * brightness, dark outside a square in the middle: its pixels tell its number."""
+    """Return a clip in which frame i has the gray level i * brightness in a central square, which tells its number."""
     frames = np.zeros((num_frames, height, width, 3), np.uint8)
     side = (width - height) // 2
     frames[:, :, side : side + height] = np.arange(num_frames)[:, None, None, None] * brightness
@@ -104,7 +104,7 @@ def grey_clip(num_frames: int, height: int = 48, width: int = 64, brightness: in
 
 
 def make_video_folder(directory: Path, lengths: Sequence[int]) -> Path:
-    """Grey clips of so many frames, at 8 a second, with a `metadata.jsonl`."""
+    """Write gray clips with the given numbers of frames, at 8 frames per second, and a `metadata.jsonl`."""
     directory.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, length in enumerate(lengths):
@@ -117,17 +117,17 @@ def make_video_folder(directory: Path, lengths: Sequence[int]) -> Path:
 def painted_pan(
     seed: int, num_frames: int, height: int = 96, width: int = 128, speed: int = 2, blot: float = 4
 ) -> np.ndarray:
-    """A scene of its own for each seed, (num_frames, height, width, 3): blots of ink on paper that pass by."""
+    """Return a clip of ink blots that pass by, (num_frames, height, width, 3), another scene for each seed."""
     rng = np.random.default_rng(seed)
     picture = cv2.GaussianBlur(rng.random((height, width + speed * num_frames, 3)), (0, 0), blot)
-    picture = (picture - picture.min()) / np.ptp(picture)  # each scene fills the whole range
+    picture = (picture - picture.min()) / np.ptp(picture)  # stretch each scene to the full range
     tint = rng.uniform(0.5, 1, 3)
     picture = (255 * tint * (0.1 + 0.9 * picture)).astype(np.uint8)
     return np.stack([picture[:, speed * i : speed * i + width] for i in range(num_frames)])
 
 
 def with_text(frames: np.ndarray, text: str, corner: tuple[int, int]) -> np.ndarray:
-    """A copy with a white line of text, outlined in black, whose lower left corner is at (x, y)."""
+    """Return a copy with a white line of text, outlined in black, whose lower left corner is at (x, y)."""
     frames = frames.copy()
     for frame in frames:
         for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
@@ -136,5 +136,5 @@ def with_text(frames: np.ndarray, text: str, corner: tuple[int, int]) -> np.ndar
 
 
 def with_bars(frames: np.ndarray, rows: int = 0, columns: int = 0) -> np.ndarray:
-    """A copy with black rows above and below, or columns left and right."""
+    """Return a copy with black rows at the top and bottom, or black columns left and right."""
     return np.pad(frames, ((0, 0), (rows, rows), (columns, columns), (0, 0)))

@@ -1,7 +1,7 @@
-"""Pytest plugin that puts our class in the place of diffusers' `AnimateDiffPipeline`; `LANDSCAPE_VARIANT` says how.
+"""Pytest plugin that replaces diffusers' `AnimateDiffPipeline` by our class, as `LANDSCAPE_VARIANT` says.
 
-`stock` changes nothing. `full` runs `LandscapeVideoPipeline`, interpolating, with the tests' own adapters, which stand
-for AnimateDiff's. `previous` gives those adapters, and every motion UNet that a test makes, our sparse-causal mode.
+`stock` changes nothing. `full` runs `LandscapeVideoPipeline` with interpolation, on the tests' own adapters, which are
+AnimateDiff's. `previous` also sets our sparse-causal mode in these adapters and in every motion UNet of a test.
 """
 
 import functools
@@ -17,7 +17,7 @@ VARIANT = os.environ["LANDSCAPE_VARIANT"]
 
 if VARIANT in ("full", "previous"):
     diffusers.AnimateDiffPipeline = LandscapeVideoPipeline
-    diffusers.pipelines.LandscapeVideoPipeline = LandscapeVideoPipeline  # one test looks the class up by its name
+    diffusers.pipelines.LandscapeVideoPipeline = LandscapeVideoPipeline  # one test looks up the class by name
 
 
 def with_mode(get_dummy_components):

@@ -25,7 +25,7 @@ COMMIT = "0" * 40
 
 
 def snapshot(hf_home: Path, repo_id: str) -> Path:
-    """The folder that a download of `repo_id` would have filled."""
+    """Return the folder that a download of `repo_id` would fill."""
     repo = hf_home / "hub" / f"models--{repo_id.replace('/', '--')}"
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text(COMMIT)
@@ -33,7 +33,7 @@ def snapshot(hf_home: Path, repo_id: str) -> Path:
 
 
 def stable_diffusion() -> StableDiffusionPipeline:
-    """Of the sizes of the components in the tests, with the scheduler of Stable Diffusion 1.5."""
+    """Return a pipeline with the component sizes of the tests, and the scheduler of Stable Diffusion 1.5."""
     sizes = {"block_out_channels": (8, 8), "norm_num_groups": 2}
     tokenizer = build_tokenizer()
     return StableDiffusionPipeline(

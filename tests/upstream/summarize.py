@@ -1,6 +1,6 @@
-"""Write the outcome of `upstream.sh` as a table, and every test that passes on stock and not on ours.
+"""Write the outcome of `upstream.sh` as a table, with each test that passes on the stock class but not on ours.
 
-python summarise.py FOLDER-WITH-JUNIT-FILES RESULTS.md COMMIT
+python summarize.py FOLDER-WITH-JUNIT-FILES RESULTS.md COMMIT
 """
 
 import platform
@@ -20,7 +20,7 @@ OUTCOMES = ("passed", "skipped", "failed")
 
 
 def outcomes_in(junit: Path) -> dict[str, str]:
-    """Outcome by `file::test`."""
+    """Return the outcome of each test, by `file::test`."""
     outcomes = {}
     for case in ElementTree.parse(junit).iter("testcase"):
         outcome = "passed"
@@ -33,7 +33,7 @@ def outcomes_in(junit: Path) -> dict[str, str]:
 
 
 def skipped_in(junit: Path) -> Counter[str]:
-    """How many tests were skipped for each reason."""
+    """Count the skipped tests by reason."""
     cases = ElementTree.parse(junit).iter("testcase")
     return Counter(case.find("skipped").get("message") for case in cases if case.find("skipped") is not None)
 
@@ -45,9 +45,9 @@ def main(folder: Path, results: Path, commit: str) -> None:
         count = Counter(by_variant[variant].values())
         lines.append(f"| {label} | " + " | ".join(str(count[outcome]) for outcome in OUTCOMES) + " |")
     stock = by_variant["stock"]
-    lines += ["", "Failing on stock as well:", ""]
+    lines += ["", "Failing on the stock class, too:", ""]
     lines += [f"- `{test}`" for test, outcome in sorted(stock.items()) if outcome == "failed"] or ["- none"]
-    lines += ["", "Passing on stock and not on ours:", ""]
+    lines += ["", "Passing on the stock class but not on ours:", ""]
     lost = [
         f"- `{test}` ({variant})"
         for variant, outcomes in by_variant.items()
@@ -55,12 +55,12 @@ def main(folder: Path, results: Path, commit: str) -> None:
         if stock[test] == "passed" and outcomes.get(test) != "passed"
     ]
     lines += lost or ["- none"]
-    lines += ["", "Skipped by the tests themselves, on stock:", ""]
+    lines += ["", "Skipped by the tests themselves, on the stock class:", ""]
     lines += [f"- {count} of them: {reason}" for reason, count in skipped_in(folder / "stock.xml").most_common()]
     versions = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers", "torch", "peft"))
     lines += ["", f"Tests of diffusers at {commit[:10]}, run with {versions}, Python {platform.python_version()}."]
 
-    # What stands above the first table is written by hand and stays: the reasons.
+    # Keep the text above the first table: it gives the reasons, and is written by hand.
     head = results.read_text(encoding="utf-8").split("| class |")[0] if results.exists() else "# diffusers' tests\n\n"
     results.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
 
