@@ -28,7 +28,7 @@ from assets import ASSETS, WHEELS
 from interpolators import Comparison
 from landscape_video.files import hash_file, write_text
 from pipeline_landscape_video.video_io import iterate_video
-from shanshui.renderer.painting import render_clip
+from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import CAMERAS, PALETTES, Scene
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from caption_parser import parse_caption
 from landscape_video.evaluation.metrics.intervals import (
     Interval,
     balanced_accuracy,
@@ -44,10 +45,10 @@ from shanshui.measuring.scene_classifiers import (
     MOTIFS,
     SceneClassifier,
 )
-from shanshui.renderer.captions import find_attributes, parse_caption
+from shanshui.renderer.captions import find_attributes
 from shanshui.renderer.constants import FPS
 from shanshui.renderer.dataset import render_dataset
-from shanshui.renderer.painting import render_clip
+from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import CAMERAS, Scene
 from shanshui.stages.model_card import put_measured
 from tiny_clip import save_tiny_clip

@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
+from caption_parser import parse_caption
 from pipeline_landscape_video.video_io import read_video
 from shanshui.measuring.clip_motion import camera_direction
-from shanshui.render import main, render_clip
+from shanshui.render import main
 from shanshui.renderer.brushwork import Canvas, View
-from shanshui.renderer.captions import parse_caption
 from shanshui.renderer.composition import Layout
 from shanshui.renderer.constants import FPS
-from shanshui.renderer.dataset import render_dataset, scene_of, ways_to_begin, write_video_folder
-from shanshui.renderer.painting import Painting
-from shanshui.renderer.palettes import PALETTES as PAINTS
+from shanshui.renderer.dataset import beginning_of, render_dataset, scene_of, write_video_folder
+from shanshui.renderer.palettes import COLORS
+from shanshui.renderer.rendering import SceneRenderer, render_clip
 from shanshui.renderer.scene import ATTRIBUTES, CAMERAS, LAYERS, PALETTES, WAYS, Scene, sample_scene
 from shanshui.renderer.waters import River
 
@@ -30,7 +30,7 @@ FULL = Scene(
 
 
 def changed(first: np.ndarray, second: np.ndarray, levels: int = 24) -> np.ndarray:
-    """(..., h, w) where two pictures differ visibly."""
+    """(..., h, w) where two images differ visibly."""
     return np.abs(first.astype(int) - second).max(-1) > levels
 
 
@@ -40,7 +40,7 @@ def both_ends(scene: Scene) -> np.ndarray:
     return render_clip(scene, [0.0, 2.0])
 
 
-def centre_x(weights: np.ndarray) -> float:
+def center_x(weights: np.ndarray) -> float:
     return float((weights * np.arange(weights.shape[1])).sum() / weights.sum())
 
 
@@ -74,7 +74,7 @@ def test_half_way_in_time_is_half_way_in_space(direction: str) -> None:
     scene = Scene(water="lake", boat=direction, seed=3)
     times = [0.5, 0.5625, 0.625]
     boats = render_clip(scene, times).astype(float) - render_clip(dataclasses.replace(scene, boat="none"), times)
-    before, middle, after = map(centre_x, np.abs(boats).sum(-1))
+    before, middle, after = map(center_x, np.abs(boats).sum(-1))
     assert (after - before) * (1 if direction == "right" else -1) > 0.9
     assert middle == pytest.approx((before + after) / 2, abs=0.15)
 
@@ -119,7 +119,7 @@ def test_what_travels_goes_to_the_named_side_under_every_camera(name: str, camer
         scene = Scene("snow", camera=camera, water="lake", seed=8, **{name: direction})
         rows = slice(85, 110) if name == "boat" else slice(0, 40)
         first, last = render_clip(scene, [0.2, 1.8])[:, rows].max(-1) < 75  # the darkest ink of a snowy scene
-        assert (centre_x(last) - centre_x(first)) * sign > 5
+        assert (center_x(last) - center_x(first)) * sign > 5
 
 
 @pytest.mark.parametrize("other", CAMERAS)
@@ -138,10 +138,10 @@ def test_a_clip_that_begins_like_another_goes_its_own_way(other: str) -> None:
 def test_a_boat_begins_where_it_does_in_another_scene_and_goes_its_own_way(water, camera, other) -> None:
     def x_of_boat(scene: Scene, begins_like: Scene, time: float) -> float:
         """Where it is, as what differs from the same frame without it."""
-        painting = Painting(scene, 128, 128, begins_like)
-        sailed = painting.frame(time)
-        painting.boat = None
-        return centre_x(changed(sailed, painting.frame(time)))
+        renderer = SceneRenderer(scene, 128, 128, begins_like)
+        with_boat = renderer.frame(time)
+        renderer.elements = [element for element in renderer.elements if element[0] != "boat"]
+        return center_x(changed(with_boat, renderer.frame(time)))
 
     anchored = {"right": -1, "still": 0, "away": None}[camera]  # it goes with the ground
     for boat, sign in (("left", -1), ("still", anchored), ("right", 1)):
@@ -159,15 +159,15 @@ def test_a_boat_begins_where_it_does_in_another_scene_and_goes_its_own_way(water
 def test_another_landscape_cannot_be_begun_like() -> None:
     scene = Scene(water="lake", boat="left")
     for other in (dataclasses.replace(scene, boat="none"), dataclasses.replace(scene, seed=1)):
-        with pytest.raises(ValueError, match="`begins_like` is another landscape"):
+        with pytest.raises(ValueError, match="`begins_like` must differ in .* only"):
             render_clip(scene, [0.0], 64, 64, begins_like=other)
 
 
 @pytest.mark.parametrize("other", ["closer", "left", "right"])
 def test_a_camera_that_draws_away_finds_the_painting_everywhere(other: str) -> None:
     view = View(128, 128)
-    paint = np.random.default_rng(0).uniform(0.1, 1, (view.rows, view.columns, 4)).astype(np.float32)
-    canvas = Canvas(paint, view)
+    pixels = np.random.default_rng(0).uniform(0.1, 1, (view.rows, view.columns, 4)).astype(np.float32)
+    canvas = Canvas(pixels, view)
     for seed in range(8):
         scene = Scene(camera="away", water="river", seed=seed)
         layout = Layout(view, scene, dataclasses.replace(scene, camera=other))
@@ -176,14 +176,14 @@ def test_a_camera_that_draws_away_finds_the_painting_everywhere(other: str) -> N
         for axis in (0, 1):  # no row and no column is the one beside it again
             assert np.abs(np.diff(seen, axis=axis)).mean((1 - axis, 2)).min() > 0.01, seed
         y = inverse[1, 1] * np.arange(layout.horizon + 1, 128) + inverse[1, 2]
-        assert np.diff(River(layout, PAINTS["ink"]).course(y / view.oversample)[1]).min() > 0
+        assert np.diff(River(layout, COLORS["ink"]).course(y / view.oversample)[1]).min() > 0
 
 
 def test_the_way_of_a_clip_and_that_of_its_beginning_are_drawn_apart() -> None:
     scenes = [scene_of(index, 7, False) for index in range(2000)]
-    beginnings = [ways_to_begin(scene, index, 7) for index, scene in enumerate(scenes)]
+    beginnings = [beginning_of(scene, index, 7) for index, scene in enumerate(scenes)]
     for name in WAYS:
-        pairs = [(getattr(one, name), other[name]) for one, other in zip(scenes, beginnings, strict=True)]
+        pairs = [(getattr(one, name), getattr(other, name)) for one, other in zip(scenes, beginnings, strict=True)]
         ways = sorted({way for way, _ in pairs} - {"none"})
         assert all(other == "none" for way, other in pairs if way == "none")
         counts = np.array([[pairs.count((way, other)) for other in ways] for way in ways])
@@ -195,8 +195,8 @@ def test_palettes_are_told_apart_by_their_mean_colour() -> None:
     rng = np.random.default_rng(0)
     scenes = [dataclasses.replace(sample_scene(rng, False), palette=palette) for palette in PALETTES for _ in range(4)]
     means = np.array([render_clip(scene, [1.0], 64, 64).mean((0, 1, 2)) for scene in scenes]).reshape(5, 4, 3)
-    centres = means.mean(1)
-    nearest = np.linalg.norm(means[:, :, None] - centres, axis=-1).argmin(-1)
+    centers = means.mean(1)
+    nearest = np.linalg.norm(means[:, :, None] - centers, axis=-1).argmin(-1)
     assert (nearest == np.arange(5)[:, None]).mean() >= 0.9
 
 
@@ -232,7 +232,7 @@ def test_a_scene_looks_the_same_at_any_size() -> None:
 
 
 def test_motion_is_smooth_below_the_pixel() -> None:
-    """A slow pan changes the picture by the same amount in every step, and never its sharpness."""
+    """A slow pan changes the image by the same amount in every step, and never its sharpness."""
     clip = render_clip(Scene(layers=4, camera="left", seed=4), np.arange(24) / 64).astype(np.float32).mean(-1)
     steps = np.abs(np.diff(clip, axis=0)).mean((1, 2))
     sharpness = (np.diff(clip, axis=1) ** 2).mean((1, 2))
@@ -307,7 +307,7 @@ def test_video_folder_holds_clips_captions_and_attributes(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("option", ["--clips", "--frames", "--size", "--fps"])
 def test_command_refuses_sizes_that_make_no_clip(option: str, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=f"{option} has to be positive"):
+    with pytest.raises(SystemExit, match=f"{option} must be positive, got 0"):
         main(["--output", str(tmp_path / "clips"), "--clips", "1", option, "0"])
     assert not (tmp_path / "clips").exists()
 

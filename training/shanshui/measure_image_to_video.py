@@ -61,7 +61,7 @@ from shanshui.renderer.constants import (
     TRAINING_SEED,
 )
 from shanshui.renderer.dataset import scene_of
-from shanshui.renderer.painting import render_clip
+from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import CAMERAS, Scene
 from shanshui.stages.model_card import IMAGE_TO_VIDEO, put_measured, training_row, weights_row
 

@@ -19,7 +19,7 @@ from landscape_video.evaluation.metrics.clip_metrics import (
     frame_consistency,
 )
 from pipeline_landscape_video import SHANSHUI_TINY
-from shanshui.renderer.painting import render_clip
+from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import Scene
 
 

@@ -21,7 +21,7 @@ from shanshui.measuring.scene_classifiers import (
     to_pixels,
     train_classifier,
 )
-from shanshui.renderer.painting import render_clip
+from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import Scene
 
 

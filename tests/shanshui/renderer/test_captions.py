@@ -8,8 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from caption_parser import PHRASES, parse_caption, vocabulary
 from shanshui.renderer import caption_words, captions
-from shanshui.renderer.captions import EXAMPLE_PROMPTS, caption, find_attributes, parse_caption, vocabulary, words_of
+from shanshui.renderer.captions import EXAMPLE_PROMPTS, caption, find_attributes, words_of
 from shanshui.renderer.constants import LANGUAGES
 from shanshui.renderer.scene import ATTRIBUTES, CHOICES, Scene, sample_scene
 from shanshui.stages.training_data import motion_caption
@@ -90,7 +91,7 @@ def test_order_of_attributes_varies(language):
     for _ in range(200):
         text = caption(scene, rng, language)
         tokens = [token for token in words_of(text.lower(), language) if token[0].isalnum()]
-        meanings = [meaning for _, meaning in captions._scan(tokens, captions._lexicon()) if meaning]
+        meanings = [meaning for _, meaning in captions._scan(tokens, PHRASES) if meaning]
         first[tuple(attribute for attribute, _ in meanings)] += 1
     assert len(first) >= 12
     assert {order[0] for order in first} >= {"palette", "layers", "camera"}
@@ -171,7 +172,7 @@ def test_what_is_to_stay_unsaid_is_not_said(language):
 
 
 def test_unknown_unsaid_attribute_is_refused():
-    with pytest.raises(ValueError, match=r"`unsaid` holds \['colour'\]"):
+    with pytest.raises(ValueError, match=r"`unsaid` must hold names .* got \['colour'\]"):
         caption(PLAIN, np.random.default_rng(0), unsaid=["colour", "boat"])
 
 
@@ -219,16 +220,16 @@ def test_captions_written_by_hand_mean_what_they_say(text, scene):
 @pytest.mark.parametrize(
     "text, complaint",
     [
-        ("", "`palette`, `layers`, `camera`"),
-        ("a dog runs over a meadow", "`palette`, `layers`, `camera`"),
-        ("three ranges of mountains in ink", "does not tell `camera`"),
-        ("three ranges of mountains, a still camera", "does not tell `palette`"),
-        ("水墨山水，镜头静止", "does not tell `layers`"),
-        ("three ranges of mountains in ink, a still camera, a tiger", "no caption has: 'a tiger'"),
+        ("", "nothing about .*'palette', 'layers', 'camera'"),
+        ("a dog runs over a meadow", "no caption has: 'a'"),
+        ("three ranges of mountains in ink", "nothing about .*'camera'"),
+        ("three ranges of mountains, a still camera", "nothing about .*'palette'"),
+        ("水墨山水，镜头静止", "nothing about .*'layers'"),
+        ("three ranges of mountains in ink, a still camera, a tiger", "no caption has: 'a'"),
         ("水墨山水，三重远山，镜头静止，虎", "no caption has: '虎'"),
-        ("two mountain ranges, three mountain ranges, in ink, a still camera", "`layers`.*'two mountain.*'three"),
-        ("three mountain ranges in ink, panning left, panning right", "`camera`.*'panning left' and 'panning right'"),
-        ("水墨山水，三重远山，镜头静止，云雾左飘，云雾右飘", "contradicts itself about `mist`"),
+        ("two mountain ranges, three mountain ranges, in ink, a still camera", "contradictions about .*'layers'"),
+        ("three mountain ranges in ink, panning left, panning right", "contradictions about .*'camera'"),
+        ("水墨山水，三重远山，镜头静止，云雾左飘，云雾右飘", "contradictions about .*'mist'"),
         ("three mountain ranges in ink, a still camera, a moored boat", "needs water"),
     ],
 )
@@ -238,12 +239,8 @@ def test_foreign_text_is_refused(text, complaint):
 
 
 def test_unknown_language_is_refused():
-    with pytest.raises(ValueError, match=r"`language` is 'fr'.*'en', 'zh'"):
+    with pytest.raises(ValueError, match=r"`language` must be one of \('en', 'zh'\), got 'fr'"):
         caption(PLAIN, np.random.default_rng(0), "fr")
-    with pytest.raises(ValueError, match="`language` is 'fr'"):
-        vocabulary("fr")
-    with pytest.raises(ValueError, match="`language` is 'fr'"):
-        words_of("bonjour", "fr")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +281,7 @@ def test_example_prompts_speak_of_known_things_in_known_words(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_is_told_to_a_picture_is_what_moves(language):
+def test_a_motion_caption_says_what_moves(language):
     rng = np.random.default_rng(0)
     rest = Scene(palette="dawn", layers=4, camera="still", mist="left", light="moon", waterfall=True)
     told = [find_attributes(motion_caption(rest, rng, language)) for _ in range(60)]

@@ -10,7 +10,7 @@ import torch
 from tqdm import trange
 
 from shanshui.measuring.measured_clips import MODEL_PARTS, ClipMaker, Request, Variant
-from shanshui.renderer.painting import render_clip
+from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import Scene
 
 

@@ -15,7 +15,7 @@ from shanshui.measuring.measured_clips import ClipMaker, Request, Variant
 from shanshui.measuring.scene_classifiers import MOTIFS, SceneClassifier, classify_clips
 from shanshui.renderer.captions import caption
 from shanshui.renderer.constants import LANGUAGES
-from shanshui.renderer.painting import render_clip
+from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import ATTRIBUTES, Scene
 
 

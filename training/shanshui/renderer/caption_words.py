@@ -1,9 +1,9 @@
-"""The phrases that captions are made of: for each language one table from what a scene shows to the ways of saying it.
+"""The phrases of captions: for each language one table from what a scene shows to the ways of saying it.
 
 A phrase is written as a template. `(a|b|)` stands for each of its alternatives, `[drifting/drifts]` for the participle
-("mist drifting left", for lists) and the finite verb ("mist drifts left", for sentences); a template without brackets
-is for lists only, unless its language has no such difference. Every expansion of a template means its own attribute
-and value and no other's, so that `captions.parse_caption` can read the tables backwards.
+("mist drifting left", for lists) and the finite verb ("mist drifts left", for sentences). A template without brackets
+is for lists only, unless its language has no such difference. Every expansion of a template means exactly one
+attribute and value, so that `captions.find_attributes` can read the tables backward.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,20 @@ FORMS = {"palette_title": "palette", "water_place": "water"}
 
 @dataclass(frozen=True, eq=False)
 class Language:
-    """What the grammar of `captions.caption` needs to know of a language.
+    """The grammar of a language.
 
-    `phrases` maps attribute (or form of one, `FORMS`) and value to templates. `heads` are format strings with any of
-    the fields `layers`, `palette` and `palette_title`; `place` is one with `boat` and `water`. `comma` joins phrases,
-    `last` the last two of a list, `links` the last two of a sentence; a sentence has one of `group_sizes` phrases and
-    ends with `stop`. `having` introduces what a landscape holds. `keywords` are looser words for prompts by people.
-    A caption is at most `limit` long, as `captions.words_of` counts.
+    Attributes:
+        phrases: Templates by attribute (or form of one, see `FORMS`) and value.
+        heads: Format strings with any of the fields `layers`, `palette` and `palette_title`.
+        group_sizes: Possible numbers of phrases in a sentence.
+        place: Format string with `boat` and `water`.
+        comma: Joins phrases.
+        last: Join the last two phrases of a list.
+        links: Join the last two phrases of a sentence.
+        stop: Ends a sentence.
+        having: Introduce what a landscape holds.
+        keywords: Looser words that users write in prompts, by attribute and value.
+        limit: Maximum length of a caption, as `captions.words_of` counts.
     """
 
     phrases: Phrases
@@ -40,13 +47,13 @@ class Language:
 
 
 def _sides(*templates: str) -> dict[object, tuple[str, ...]]:
-    """Templates that speak of the left, as the entries for both sides."""
+    """Return the entries for both sides from templates about the left."""
     mirrored = tuple(template.replace("left", "right").replace("左", "右") for template in templates)
     return {"left": templates, "right": mirrored}
 
 
 def _counted(numerals: str, *templates: str) -> dict[object, tuple[str, ...]]:
-    """Templates with `#` for a number, as the entries for two to five."""
+    """Return the entries for two to five from templates with `#` for the number."""
     return {
         number: tuple(template.replace("#", numeral) for template in templates)
         for number, numeral in enumerate(numerals.split(), start=2)

@@ -1,12 +1,11 @@
-"""Captions of rendered landscapes, in English and Chinese, and the way back from a caption to its scene.
+"""Write captions of rendered landscapes in English and Chinese, and find what a prompt asks for.
 
-A caption tells everything that a `Scene` holds but its seed, and nothing more: palette, number of mountain layers and
-camera always, a motif only where there is one. Generator and parser read the same tables (`caption_words`), so that
-they cannot drift apart.
+A caption states everything that a `Scene` holds except its seed: palette, number of mountain layers and camera always,
+a motif only where there is one. Writing and finding use the same tables (`caption_words`), so they cannot disagree.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from itertools import chain, count
 from typing import TypeVar
@@ -17,7 +16,7 @@ from shanshui.renderer.caption_words import FORMS, PHRASEBOOKS, Language
 from shanshui.renderer.scene import ATTRIBUTES, MOVING, Scene
 
 
-# Free wording, of nothing but words that captions are made of: what a user may be shown first.
+# Free wording that uses only words of captions, to show users what a prompt can say.
 EXAMPLE_PROMPTS = {
     "en": (
         "mist drifting left over three ranges of mountains, a lone boat sailing to the right on a calm lake, in ink",
@@ -44,28 +43,28 @@ _CLAUSE_ENDS = ("and", "while", "with")
 
 _GROUP = re.compile(r"\(([^()]*)\)")
 _VERB = re.compile(r"\[(\w+)/(\w+)\]")
-_FIELD = re.compile(r"\{\w+\}")
-_TOKEN = re.compile(r"[a-z0-9]+|[\u4e00-\u9fff]|[^\sa-z0-9\u4e00-\u9fff-]")  # hyphens part words as spaces do
+_FIELD = re.compile(r"\{(\w+)\}")
+_TOKEN = re.compile(r"[a-z0-9]+|[\u4e00-\u9fff]|[^\sa-z0-9\u4e00-\u9fff-]")  # hyphens separate words as spaces do
 
 
 def caption(scene: Scene, rng: np.random.Generator, language: str = "en", unsaid: Collection[str] = ()) -> str:
-    """Tell what `scene` shows and what moves in it, in one of very many ways.
+    """Describe what `scene` shows and what moves in it, in one of very many ways.
 
     Args:
-        scene: what to tell. Its seed plays no part.
-        rng: chooses words, their order and the shape of the sentences.
+        scene: Scene to describe. Its seed does not matter.
+        rng: Chooses words, their order and the shape of the sentences.
         language: "en" (at most 45 words) or "zh" (at most 70 characters).
-        unsaid: attributes to pass over in silence. People's prompts are seldom complete: a text encoder that is to
-            understand them should meet incomplete captions, too. `parse_caption` cannot read those back,
-            `find_attributes` can.
+        unsaid: Attributes to omit. Prompts of users are seldom complete, so a text encoder should learn from
+            incomplete captions too.
 
     Raises:
         ValueError: `language` or a name in `unsaid` is unknown.
     """
-    words = _language(language)
-    unknown = [name for name in unsaid if name not in ATTRIBUTES]
-    if unknown:
-        raise ValueError(f"`unsaid` holds {unknown}, but can only hold names among {ATTRIBUTES}.")
+    if language not in PHRASEBOOKS:
+        raise ValueError(f"`language` must be one of {tuple(PHRASEBOOKS)}, got {language!r}.")
+    if unknown := [name for name in unsaid if name not in ATTRIBUTES]:
+        raise ValueError(f"`unsaid` must hold names among {ATTRIBUTES}, got {unknown}.")
+    words = PHRASEBOOKS[language]
     said = [name for name in ATTRIBUTES if name not in unsaid and getattr(scene, name) not in ("none", False)]
     for attempt in count():  # a crowded scene needs terser words
         text = _compose(scene, said, rng, words, terseness=attempt // 4)
@@ -73,46 +72,17 @@ def caption(scene: Scene, rng: np.random.Generator, language: str = "en", unsaid
             return text
 
 
-def parse_caption(text: str) -> Scene:
-    """Read a caption of either language back; case and punctuation do not matter.
-
-    Returns:
-        The scene, with seed 0.
-
-    Raises:
-        ValueError: the text leaves palette, layers or camera open, says two things of one attribute, puts a boat on
-            dry land, or holds words that no caption would use.
-    """
-    found: dict[str, dict[object, str]] = {}
-    strangers = []
-    for phrase, meaning in _scan(list(filter(_is_word, _tokens(text))), _lexicon()):
-        if meaning is not None:
-            found.setdefault(meaning[0], {}).setdefault(meaning[1], phrase)
-        elif phrase not in _glue():
-            strangers.append(phrase)
-    for attribute, said in found.items():
-        if len(said) > 1:
-            quoted = " and ".join(repr(phrase) for phrase in said.values())
-            raise ValueError(f"The caption contradicts itself about `{attribute}`: it says {quoted}.")
-    missing = [name for name in _ALWAYS if name not in found]
-    if missing:
-        raise ValueError(f"The caption does not tell {', '.join(f'`{name}`' for name in missing)}: {text!r}.")
-    if strangers:
-        raise ValueError(f"The caption has words that no caption has: {' '.join(strangers)!r}.")
-    return Scene(**{attribute: value for attribute, said in found.items() for value in said})
-
-
 def find_attributes(text: str) -> dict[str, object]:
-    """Find what a prompt mentions, in captions' phrases or in looser words.
+    """Find what a prompt mentions, in phrases of captions or in looser words.
 
     Returns:
-        Attribute names of `Scene` with the values that the prompt asks for, in the order of the fields; None where a
-        thing is named but its direction is open ("a boat on a lake"). Attributes that the prompt leaves out are left
-        out here. Of two values for one attribute the first counts; "no boat" names a boat all the same. Never raises.
+        Names of `Scene` attributes with the values that the prompt asks for, in the order of the fields; None where
+        something is named without its direction ("a boat on a lake"). Attributes that the prompt omits are missing.
+        The first of two values for an attribute counts, and "no boat" counts as a boat. Never raises.
     """
     found: dict[str, object] = {}
-    mover, side = None, None  # the last named thing that can move, and a side named before any such thing
-    for phrase, meaning in _scan(_tokens(text), _loose_lexicon()):
+    mover, side = None, None  # the moving attribute named last, and a side named before any such attribute
+    for phrase, meaning in _scan(_tokens(text), _lexicon()):
         if meaning is None:
             if not _is_word(phrase) or phrase in _CLAUSE_ENDS:
                 mover, side = None, None
@@ -133,22 +103,13 @@ def find_attributes(text: str) -> dict[str, object]:
     return {name: found[name] for name in ATTRIBUTES if name in found}
 
 
-def vocabulary(language: str) -> frozenset[str]:
-    """All that captions are spelled with: lower-case English words, or Chinese characters; no punctuation."""
-    words = _language(language)
-    texts = chain(_phrases(words), _joints(words))
-    return frozenset(token for text in texts for token in words_of(text, language) if _is_word(token))
-
-
 def words_of(text: str, language: str) -> list[str]:
-    """What a caption's length is counted in: its words in English, its characters in Chinese."""
-    _language(language)
-    tokens = _tokens(text)
-    return [token for token in tokens if _is_word(token)] if language == "en" else tokens
+    """Return what the length of a caption is counted in: words in English, characters in Chinese."""
+    return [token for token in _tokens(text) if language != "en" or _is_word(token)]
 
 
 def _compose(scene: Scene, said: list[str], rng: np.random.Generator, words: Language, terseness: int) -> str:
-    """One draw of a caption, however long; the greater `terseness`, the shorter on average."""
+    """Draw a caption of any length; the greater `terseness`, the shorter on average."""
     shape = _pick(("list", "having", "sentences"), rng)
 
     def say(name: str) -> str:
@@ -157,7 +118,7 @@ def _compose(scene: Scene, said: list[str], rng: np.random.Generator, words: Lan
         return min(draws, key=len)
 
     head = _pick(_heads(words, frozenset(said) & {"palette", "layers"}), rng)
-    head = head.format(**{name: say(name) for name in _fields(head)})
+    head = head.format(**{name: say(name) for name in _FIELD.findall(head)})
     motifs = {name: say(name) for name in said if name not in _ALWAYS}
     if "boat" in motifs and "water" in motifs and rng.random() < 0.7:
         motifs["boat"] = words.place.format(boat=motifs["boat"], water=say("water_place"))
@@ -179,17 +140,12 @@ def _compose(scene: Scene, said: list[str], rng: np.random.Generator, words: Lan
 
 @cache
 def _heads(words: Language, told: frozenset[str]) -> tuple[str, ...]:
-    """The heads that tell just these attributes."""
-    return tuple(head for head in words.heads if {FORMS.get(name, name) for name in _fields(head)} == told)
-
-
-def _fields(text: str) -> list[str]:
-    """Names of the fields of a format string."""
-    return [field[1:-1] for field in _FIELD.findall(text)]
+    """Return the heads that state exactly these attributes."""
+    return tuple(head for head in words.heads if {FORMS.get(name, name) for name in _FIELD.findall(head)} == told)
 
 
 def _clauses(phrases: list[str], rng: np.random.Generator, words: Language) -> Iterator[str]:
-    """Join finite phrases to sentences."""
+    """Join phrases with finite verbs into sentences."""
     while phrases:
         size = int(rng.choice(words.group_sizes))
         yield _enumerate(phrases[:size], words.links, rng, words)
@@ -208,19 +164,19 @@ def _sentence(text: str, words: Language) -> str:
 
 
 def _say(templates: tuple[str, ...], rng: np.random.Generator, finite: bool) -> str:
-    """One phrase: with its finite verb, where the language has such phrases and `finite` asks for them."""
+    """Draw a phrase, with its finite verb if `finite` asks for it and the language has such phrases."""
     verbal = [template for template in templates if _VERB.search(template)]
     template = _pick(verbal if finite and verbal else templates, rng)
     return _VERB.sub(r"\2" if finite else r"\1", _pick(_expand(template), rng))
 
 
-def _pick(options: tuple[_Option, ...], rng: np.random.Generator) -> _Option:
+def _pick(options: Sequence[_Option], rng: np.random.Generator) -> _Option:
     return options[rng.integers(len(options))]
 
 
 @cache
 def _expand(template: str) -> tuple[str, ...]:
-    """All choices of the alternatives in a template."""
+    """Return all choices of the alternatives in a template."""
     group = _GROUP.search(template)
     if group is None:
         return (" ".join(template.split()),)
@@ -229,7 +185,7 @@ def _expand(template: str) -> tuple[str, ...]:
 
 
 def _phrases(words: Language) -> dict[str, _Meaning]:
-    """Every phrase of a language, with what it means."""
+    """Return every phrase of a language with its meaning."""
     return {
         _VERB.sub(form, phrase): (FORMS.get(name, name), value)
         for name, values in words.phrases.items()
@@ -240,59 +196,35 @@ def _phrases(words: Language) -> dict[str, _Meaning]:
     }
 
 
-def _joints(words: Language) -> Iterator[str]:
-    """The text between phrases, from the formats and joiners of a language."""
-    formats = chain(words.heads, (words.place, words.comma, words.stop), words.last, words.links, words.having)
-    return (joint for text in formats for joint in _FIELD.split(text))
-
-
 @cache
 def _lexicon() -> dict[tuple[str, ...], _Meaning]:
-    """The phrases of all languages, cut to tokens."""
-    phrases = chain.from_iterable(_phrases(words).items() for words in PHRASEBOOKS.values())
-    return {tuple(_tokens(phrase)): meaning for phrase, meaning in phrases}
-
-
-@cache
-def _loose_lexicon() -> dict[tuple[str, ...], _Meaning]:
-    """`_lexicon` and the keywords; where both have an entry, captions' phrases are the more exact."""
-    keywords = {
-        tuple(_tokens(keyword)): meaning
-        for words in PHRASEBOOKS.values()
+    """Return the keywords and phrases of all languages by their tokens. Phrases are more exact and take precedence."""
+    books = PHRASEBOOKS.values()
+    keywords = (
+        (keyword, meaning)
+        for words in books
         for meaning, template in words.keywords.items()
         for keyword in _expand(template)
-    }
-    return keywords | _lexicon()
-
-
-@cache
-def _glue() -> frozenset[str]:
-    """The words between phrases."""
-    return frozenset(token for words in PHRASEBOOKS.values() for joint in _joints(words) for token in _tokens(joint))
+    )
+    phrases = chain.from_iterable(_phrases(words).items() for words in books)
+    return {tuple(_tokens(text)): meaning for text, meaning in chain(keywords, phrases)}
 
 
 def _scan(tokens: list[str], lexicon: dict[tuple[str, ...], _Meaning]) -> Iterator[tuple[str, _Meaning | None]]:
-    """Walk through a text; at each place the longest phrase of the lexicon is taken, or else one token."""
+    """Walk through a text: take the longest phrase of the lexicon at each place, or else one token."""
     longest = max(map(len, lexicon))
     start = 0
     while start < len(tokens):
         ends = range(min(start + longest, len(tokens)), start, -1)
         end = next((end for end in ends if tuple(tokens[start:end]) in lexicon), start + 1)
-        piece = tokens[start:end]
-        yield " ".join(piece), lexicon.get(tuple(piece))
+        yield " ".join(tokens[start:end]), lexicon.get(tuple(tokens[start:end]))
         start = end
 
 
 def _tokens(text: str) -> list[str]:
-    """Lower-case English words, single Chinese characters and single other signs."""
+    """Split into lower-case English words, single Chinese characters and single other signs."""
     return _TOKEN.findall(text.lower())
 
 
 def _is_word(token: str) -> bool:
     return token[0].isalnum()
-
-
-def _language(language: str) -> Language:
-    if language not in PHRASEBOOKS:
-        raise ValueError(f"`language` is {language!r}, but has to be one of {tuple(PHRASEBOOKS)}.")
-    return PHRASEBOOKS[language]

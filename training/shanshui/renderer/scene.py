@@ -1,6 +1,4 @@
-"""What a rendered landscape clip shows and what moves in it: the one description that the renderer, the captions and
-the measurements share.
-"""
+"""Describe what a rendered clip shows and what moves in it. Renderer, captions and measurements share this."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -16,15 +14,34 @@ WEATHERS = ("none", "rain", "snowfall", "petals")
 TREES = ("none", "pines", "bamboo")
 LIGHTS = ("none", "sun", "moon")
 LAYERS = (2, 3, 4, 5)
+# The values of each attribute; the first one means absence where there is such a value.
+CHOICES = {
+    "palette": PALETTES,
+    "layers": LAYERS,
+    "camera": CAMERAS,
+    "water": WATERS,
+    "boat": BOATS,
+    "mist": DIRECTIONS,
+    "birds": DIRECTIONS,
+    "weather": WEATHERS,
+    "trees": TREES,
+    "light": LIGHTS,
+    "waterfall": (False, True),
+    "pavilion": (False, True),
+}
+MOVING = ("camera", "boat", "mist", "birds")  # attributes whose values are directions of motion
+WAYS = ("camera", "boat", "birds")  # attributes whose values an ordinary first frame reveals
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A landscape, as a caption tells it, plus the seed of everything that a caption leaves open.
+    """A landscape as a caption describes it, and the seed of everything that a caption leaves open.
 
-    `camera` names the way the camera travels: with "left" the mountains move to the right of the picture; "closer"
-    magnifies, "away" shrinks. `boat`, `birds` and `mist` name the side of the picture they move to. A boat needs
-    water.
+    `camera` names the way the camera travels: with "left" the mountains move to the right of the image; "closer"
+    magnifies, "away" shrinks. `boat`, `birds` and `mist` name the side of the image they move to. A boat needs water.
+
+    Raises:
+        ValueError: An attribute has a value that is not in `CHOICES`, or a boat has no water.
     """
 
     palette: str = "ink"
@@ -44,36 +61,20 @@ class Scene:
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}, but has to be one of {allowed}.")
+                raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}.")
         if self.boat != "none" and self.water == "none":
-            raise ValueError(f"A boat ({self.boat!r}) needs water, but `water` is 'none'.")
+            raise ValueError(f"`boat` must be 'none' without water, got {self.boat!r}; a boat needs water.")
 
 
-CHOICES = {
-    "palette": PALETTES,
-    "layers": LAYERS,
-    "camera": CAMERAS,
-    "water": WATERS,
-    "boat": BOATS,
-    "mist": DIRECTIONS,
-    "birds": DIRECTIONS,
-    "weather": WEATHERS,
-    "trees": TREES,
-    "light": LIGHTS,
-    "waterfall": (False, True),
-    "pavilion": (False, True),
-}
-MOVING = ("camera", "boat", "mist", "birds")  # attributes whose values are directions of motion
-WAYS = ("camera", "boat", "birds")  # attributes whose first frame shows where they go
-# What a viewer can name, seed left out: two scenes that agree here have the same caption.
+# What a viewer can name, so without the seed: two scenes that agree here have the same captions.
 ATTRIBUTES = tuple(field.name for field in fields(Scene) if field.name != "seed")
 
 
 def sample_beginning(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same landscape whose camera, boat and birds go any way, for `render_clip`'s `begins_like`.
+    """Return the same landscape with any ways of camera, boat and birds, for `begins_like` of `render_clip`.
 
-    Where things stand in the first frame of a rendered clip tells which way they are going: the composition stands as
-    laid out a second later. In a clip that begins like another, only the birds tell: they face their way.
+    The composition appears as laid out after a second, so the positions in the first frame of an ordinary clip reveal
+    where things are going. In a clip that begins like another one, only the birds reveal it: they face their way.
     """
 
     def any_of(name: str, options: tuple) -> str:
@@ -89,31 +90,31 @@ def sample_scene(rng: np.random.Generator, fine_motifs: bool = True) -> Scene:
     """Draw a scene.
 
     Args:
-        rng: source of randomness; the scene's own seed is drawn from it as well.
-        fine_motifs: False leaves out rain, snowfall, petals and bamboo, which 128 x 128 pixels behind an 8x
-            autoencoder cannot carry.
+        rng: Source of randomness; the scene's own seed is drawn from it as well.
+        fine_motifs: False omits rain, snowfall, petals and bamboo, which 128 x 128 pixels behind an 8x autoencoder
+            cannot carry.
     """
 
-    def pick(options: tuple, probability: float):
-        """`options[0]` means absence; with `probability` one of the others."""
-        return options[1 + rng.integers(len(options) - 1)] if rng.random() < probability else options[0]
+    def any_of(options: tuple):
+        return options[rng.integers(len(options))]
 
-    water = pick(WATERS, 0.6)
-    weather, trees = pick(WEATHERS, 0.3), pick(TREES, 0.4)
-    if not fine_motifs:
-        weather = "none"
-        trees = "pines" if trees != "none" else "none"
+    def maybe(options: tuple, probability: float):
+        """One of the options after the first with `probability`, else the first, which means absence."""
+        return any_of(options[1:]) if rng.random() < probability else options[0]
+
+    water = maybe(WATERS, 0.6)
+    weather, trees = maybe(WEATHERS, 0.3), maybe(TREES, 0.4)
     return Scene(
-        palette=PALETTES[rng.integers(len(PALETTES))],
-        layers=int(LAYERS[rng.integers(len(LAYERS))]),
-        camera=CAMERAS[rng.integers(len(CAMERAS))],
+        palette=any_of(PALETTES),
+        layers=any_of(LAYERS),
+        camera=any_of(CAMERAS),
         water=water,
-        boat=pick(BOATS, 0.6) if water != "none" else "none",
-        mist=pick(DIRECTIONS, 0.4),
-        birds=pick(DIRECTIONS, 0.3),
-        weather=weather,
-        trees=trees,
-        light=pick(LIGHTS, 0.6),
+        boat=maybe(BOATS, 0.6) if water != "none" else "none",
+        mist=maybe(DIRECTIONS, 0.4),
+        birds=maybe(DIRECTIONS, 0.3),
+        weather=weather if fine_motifs else "none",
+        trees=trees if fine_motifs or trees == "none" else "pines",
+        light=maybe(LIGHTS, 0.6),
         waterfall=bool(rng.random() < 0.25),
         pavilion=bool(rng.random() < 0.3),
         seed=int(rng.integers(2**31)),

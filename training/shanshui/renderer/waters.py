@@ -1,4 +1,4 @@
-"""Lake, river, waterfall and mist: what flows."""
+"""Draw what flows: lake, river, waterfall and mist."""
 
 import math
 
@@ -10,110 +10,108 @@ from shanshui.renderer.composition import Layout
 from shanshui.renderer.palettes import Palette
 
 
-def ripple_canvas(view: View, rng: np.random.Generator, colours: Palette) -> Canvas:
-    """Level strokes, light and dark, for the surface of still water."""
-    shape = (view.rows, view.columns)
-    cells = (26 * view.rows / view.oversample / view.unit, 3 * view.period / view.unit)
-    field = noise(rng, shape, cells, octaves=2 + view.detail, gain=0.4)
-    light = smoothstep(0.35, 0.85, field)
-    dark = smoothstep(0.30, 0.85, -field)
+def draw_ripples(view: View, rng: np.random.Generator, colors: Palette) -> np.ndarray:
+    """Draw level strokes, light and dark, for the surface of still water: canvas pixels."""
+    field = view.canvas_noise(rng, 26, 3, octaves=2 + view.detail, gain=0.4)
+    light, dark = smoothstep(0.35, 0.85, field), smoothstep(0.30, 0.85, -field)
     alpha = np.maximum(0.60 * light, 0.38 * dark)
-    colour = mix(colours.water * 0.72 + colours.line * 0.28, colours.mist, light > dark)
-    return Canvas(soften(premultiplied(colour, alpha), view), view)
+    color = mix(colors.water * 0.72 + colors.line * 0.28, colors.mist, light > dark)
+    return soften(premultiplied(color, alpha), view)
 
 
 class Lake:
-    """Still water that mirrors what stands above the horizon, broken by ripples."""
+    """Still water that mirrors what is above the horizon, broken by ripples."""
 
-    def __init__(self, layout: Layout, colours: Palette) -> None:
-        self.layout, self.colours = layout, colours
-        self.ripples = ripple_canvas(layout.view, generator(layout.scene.seed, "ripples"), colours)
+    def __init__(self, layout: Layout, colors: Palette) -> None:
+        self.layout, self.colors = layout, colors
+        rng = generator(layout.scene.seed, "ripples")
+        self.ripples = Canvas(draw_ripples(layout.view, rng, colors), layout.view)
 
-    def mirror(self, picture: np.ndarray, below: np.ndarray, time: float) -> np.ndarray:
-        """(rows, w, 3) upside-down, swaying image of what `picture` shows above the horizon."""
+    def mirror(self, image: np.ndarray, below: np.ndarray, time: float) -> np.ndarray:
+        """Return what `image` shows above the horizon, upside down and swaying, (rows, w, 3).
+
+        `below`, (rows, 1), is the distance of each row from the horizon in units.
+        """
         view, horizon = self.layout.view, self.layout.horizon
         x = np.arange(view.width, dtype=np.float32)[None]
         distance = np.maximum(below, 0)
         sway = view.unit * 0.05 * distance * np.sin(2 * np.pi * (0.6 * time - 12.6 * np.sqrt(distance)))
         down = horizon - 1.15 * below * view.unit - 0.5 + 0 * x
         maps = (x + sway).astype(np.float32), down.astype(np.float32)
-        mirror = cv2.remap(picture[: int(horizon)], *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        mirror = cv2.remap(image[: int(horizon)], *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return cv2.GaussianBlur(mirror, (0, 0), 0.012 * view.unit, sigmaY=0.02 * view.unit)
 
-    def lay(self, picture: np.ndarray, time: float) -> None:
-        view, horizon, colours = self.layout.view, self.layout.horizon, self.colours
+    def draw(self, image: np.ndarray, time: float) -> None:
+        view, horizon, colors = self.layout.view, self.layout.horizon, self.colors
         top = int(horizon)
         y = np.arange(view.height, dtype=np.float32)[:, None] + 0.5
         below = (y - np.float32(horizon)) / np.float32(view.unit)
         edge = np.clip(y - np.float32(horizon) + 0.5, 0, 1)
         away = smoothstep(0.0, 0.34, below[top:])
-        base = mix(colours.mist, colours.water, 0.45 + 0.45 * away)
-        mirror = np.stack(cv2.split(self.mirror(picture, below[top:], time)))
-        tint(picture[top:], mix(base, mirror, 0.62 * (1 - 0.75 * away)), edge[top:] + 0 * mirror[0])
+        base = mix(colors.mist, colors.water, 0.45 + 0.45 * away)
+        mirror = np.stack(cv2.split(self.mirror(image, below[top:], time)))
+        tint(image[top:], mix(base, mirror, 0.62 * (1 - 0.75 * away)), edge[top:] + 0 * mirror[0])
         inverse = self.layout.inverse(0.55, time, foot=1.0)
-        inverse[0, 2] += 0.02 * view.unit * view.oversample * time
-        self.ripples.lay(picture, inverse, (edge * (0.35 + 0.65 * smoothstep(0.0, 0.2, below)))[:, 0])
+        inverse[0, 2] += 0.02 * view.unit * view.oversample * time  # ripples drift by 0.02 units a second
+        self.ripples.draw(image, inverse, (edge * (0.35 + 0.65 * smoothstep(0.0, 0.2, below)))[:, 0])
 
 
 class Stream:
-    """A texture that repeats along its rows, looked up at (across, along): the strokes of flowing water."""
+    """The strokes of flowing water: a texture that repeats along the flow."""
 
     def __init__(self, rng: np.random.Generator, across: float, along: float) -> None:
         field = noise(rng, (128, 512), (across, along), octaves=2, gain=0.5)
         self.texture = np.concatenate([field, field[:, :1]], axis=1)
 
     def at(self, across: np.ndarray, along: np.ndarray) -> np.ndarray:
-        """Value, about -1 to 1, at `across` from -1 to 1 and any `along` (repeats after 1)."""
-        across, along = np.broadcast_arrays((across + 1) * 63.5, along % 1 * 512)
-        return cv2.remap(
-            self.texture, along.astype(np.float32), across.astype(np.float32), cv2.INTER_LINEAR, None,
-            cv2.BORDER_REPLICATE,
-        )  # fmt: skip
+        """Return its value, about -1 to 1, at `across` from -1 to 1 and any `along`, in periods."""
+        rows, columns = np.broadcast_arrays((across + 1) * 63.5, along % 1 * 512)
+        maps = columns.astype(np.float32), rows.astype(np.float32)
+        return cv2.remap(self.texture, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
 
 
 class River:
-    """Land to the horizon, and a river that winds through it towards the viewer."""
+    """Land to the horizon, and a river that winds through it toward the viewer."""
 
-    def __init__(self, layout: Layout, colours: Palette) -> None:
-        self.layout, self.colours = layout, colours
+    def __init__(self, layout: Layout, colors: Palette) -> None:
+        self.layout, self.colors = layout, colors
         rng = generator(layout.scene.seed, "river")
         self.phase = rng.uniform(-0.4, 0.4)
-        # Of both ways to wind, the one that brings the boat where the composition wants it, clear of the trees.
+        # Of the two ways to wind, the one that brings the boat where the composition wants it, clear of the trees.
         self.bend = 1
         x, y = layout.boat
         swing = self.course(y)[0] - layout.river[0]
         self.bend = 1 if swing * (x - layout.river[0]) > 0 else -1
         self.stream = Stream(rng, 5, 8)
-        self.land = self.paint_land(rng)
+        self.land = Canvas(self.draw_land(rng), layout.view)
 
-    def paint_land(self, rng: np.random.Generator) -> Canvas:
-        view, horizon, colours = self.layout.view, self.layout.horizon, self.colours
-        shape = (view.rows, view.columns)
-        cells = (9 * view.rows / view.oversample / view.unit, 1.5 * view.period / view.unit)
-        field = noise(rng, shape, cells, octaves=3 + view.detail)
+    def draw_land(self, rng: np.random.Generator) -> np.ndarray:
+        view, horizon, colors = self.layout.view, self.layout.horizon, self.colors
+        field = view.canvas_noise(rng, 9, 1.5, octaves=3 + view.detail)
         below = (view.y - horizon) / view.unit
         ink = np.clip((0.16 + 0.50 * smoothstep(0.0, 0.40, below)) * (1 + 0.5 * field), 0, 1)
-        colour = mix(colours.mist, colours.slope * 0.8 + colours.ridge * 0.2, ink)
+        color = mix(colors.mist, colors.slope * 0.8 + colors.ridge * 0.2, ink)
         alpha = np.clip((view.y - horizon) * view.oversample + 0.5, 0, 1) + 0 * field
-        return Canvas(soften(premultiplied(colour, alpha), view), view)
+        return soften(premultiplied(color, alpha), view)
 
     def near(self, y: np.ndarray | float) -> np.ndarray | float:
-        """0 at the horizon, 1 at the lower edge of the composition, at most 1.7 below it."""
+        """Return 0 at the horizon, 1 at the lower edge of the composition, at most 1.7 below it."""
         layout = self.layout
         return np.clip((y - layout.horizon) / (layout.view.height - layout.horizon), 0, 1.7)
 
     def course(self, y: np.ndarray | float) -> tuple[np.ndarray | float, np.ndarray | float]:
-        """x of the river's middle and half its width, at the height `y` of the composition."""
+        """Return x of the river's middle and half its width, in pixels, at the height `y` of the composition."""
         view, layout, near = self.layout.view, self.layout, self.near(y)
         wide = 0.34 if layout.scene.boat != "none" else 0.24
         turn = np.sin(self.phase + 6.0 * near**0.7) * (0.05 + 0.17 * near * (1.35 - near))
         return layout.river[0] + self.bend * view.unit * turn, view.unit * (0.022 + wide * near**1.25)
 
-    def lay(self, picture: np.ndarray, time: float) -> None:
-        view, layout, colours = self.layout.view, self.layout, self.colours
+    def draw(self, image: np.ndarray, time: float) -> None:
+        view, layout, colors = self.layout.view, self.layout, self.colors
         inverse = layout.inverse(0.55, time, foot=1.0)
-        self.land.lay(picture, inverse)
+        self.land.draw(image, inverse)
         top = int(layout.horizon)
+        # From the image to the composition.
         inverse = inverse / view.oversample
         x = np.arange(view.width, dtype=np.float32)[None] + 0.5
         y = np.arange(top, view.height, dtype=np.float32)[:, None] + 0.5
@@ -121,71 +119,71 @@ class River:
         y = (inverse[1, 1] * y + inverse[1, 2]).astype(np.float32)
         middle, half = self.course(y)
         across = (x - middle) / half
-        shore = (1 - np.abs(across)) * half  # pixels inside the river
+        shore = (1 - np.abs(across)) * half  # pixels to the nearer bank, negative on land
         alpha = np.clip(shore + 0.5, 0, 1) * np.clip(y - layout.horizon + 0.5, 0, 1)
         near = self.near(y)
+        # Strokes lie closer together toward the horizon; 0.2 periods of them pass in a second.
         strokes = self.stream.at(across, 0.5 * np.log(near + 0.15) - 0.2 * time)
         clear = smoothstep(0.0, 0.25, near)
         light, dark = smoothstep(0.15, 0.6, strokes) * clear, smoothstep(0.15, 0.7, -strokes) * clear
-        water = mix(colours.mist * 0.65 + colours.water * 0.35, colours.mist * 1.04, 0.8 * light)
-        tint(picture[top:], mix(water, colours.water * 0.8 + colours.line * 0.2, 0.5 * dark), alpha)
+        water = mix(colors.mist * 0.65 + colors.water * 0.35, colors.mist * 1.04, 0.8 * light)
+        tint(image[top:], mix(water, colors.water * 0.8 + colors.line * 0.2, 0.5 * dark), alpha)
         bank = np.exp(-((shore / (0.012 * view.unit)) ** 2)) * np.clip(near * 5, 0, 1)
-        tint(picture[top:], colours.line, 0.55 * bank)
+        tint(image[top:], colors.line, 0.55 * bank)
 
 
 class Waterfall:
     """A white ribbon that falls through a dark cleft into spray."""
 
-    def __init__(self, layout: Layout, colours: Palette, depth: float) -> None:
-        self.layout, self.colours, self.depth = layout, colours, depth
+    def __init__(self, layout: Layout, colors: Palette, depth: float) -> None:
+        self.layout, self.colors, self.depth = layout, colors, depth
         rng = generator(layout.scene.seed, "waterfall")
         self.stream = Stream(rng, 4, 4)
         self.cliffs = [noise(rng, (1, 64), (1, 7), octaves=2, periodic=False)[0] for _ in range(2)]
 
     def rocks(self, outside: np.ndarray, share: np.ndarray, left: np.ndarray) -> np.ndarray:
-        """(h, w) ink of the cleft, `outside` units from the water, at `share` of its height."""
+        """Return the ink of the cleft, (h, w), `outside` units from the water, at `share` of its height."""
         wide = [0.020 + 0.012 * np.interp(share[:, 0], np.linspace(0, 1, 64), cliff) for cliff in self.cliffs]
         wide = np.where(left, wide[0][:, None], wide[1][:, None]) * (1.15 - 0.5 * share)
         return np.exp(-((np.maximum(outside, 0) / wide) ** 1.5)) * np.clip(0.85 - 0.35 * share, 0, 1)
 
-    def lay(self, picture: np.ndarray, time: float) -> None:
-        view, layout, colours, unit = self.layout.view, self.layout, self.colours, self.layout.view.unit
-        top, bottom = layout.fall()
-        x0, y0, size = layout.seen(layout.waterfall[0], top, self.depth, time)
-        y1 = layout.seen(layout.waterfall[0], bottom, self.depth, time)[1]
+    def draw(self, image: np.ndarray, time: float) -> None:
+        view, layout, colors, unit = self.layout.view, self.layout, self.colors, self.layout.view.unit
+        (x0, y0, size), (_, y1, _) = (layout.seen(layout.waterfall[0], end, self.depth, time) for end in layout.fall())
         left, right = max(int(x0 - 0.2 * unit), 0), min(int(x0 + 0.2 * unit), view.width)
         first, last = max(int(y0 - 0.06 * unit), 0), min(int(y1 + 0.10 * unit), view.height)
         if left >= right:
             return
-        part = picture[first:last, left:right]
+        part = image[first:last, left:right]
         unit *= size
+        # In units from the upper end.
         x = (np.arange(left, right, dtype=np.float32)[None] + np.float32(0.5 - x0)) / np.float32(unit)
         y = (np.arange(first, last, dtype=np.float32)[:, None] + np.float32(0.5 - y0)) / np.float32(unit)
         length = (y1 - y0) / unit
         share = np.clip(y / length, 0, 1)
         half = 0.021 + 0.016 * share**1.5
-        x = x - 0.012 * np.sin(9 * y)
+        x = x - 0.012 * np.sin(9 * y)  # the ribbon winds a little
         outside = np.abs(x) - half
         ends = smoothstep(-0.02, 0.012, y) * (1 - smoothstep(length - 0.06, length + 0.02, y))
-        tint(part, colours.line, self.rocks(outside, share, x < 0) * ends)
+        tint(part, colors.line, self.rocks(outside, share, x < 0) * ends)
         ends = smoothstep(-0.010, 0.006, y) * (1 - smoothstep(length - 0.02, length + 0.03, y))
         strokes = self.stream.at(x / half, 1.3 * y + 0 * x - 0.45 * time)
-        white = colours.mist * 0.25 + 0.75
-        water = mix(white, colours.water * 0.72, 0.75 * smoothstep(0.05, 0.6, strokes))
+        white = colors.mist * 0.25 + 0.75
+        water = mix(white, colors.water * 0.72, 0.75 * smoothstep(0.05, 0.6, strokes))
         tint(part, water, np.clip(0.5 - outside * np.float32(unit), 0, 1) * ends)
         swell = 1 + 0.10 * math.sin(2 * math.pi * 0.7 * time)
-        tint(part, white, 0.85 * np.exp(-((x / 0.085) ** 2) - ((y - length) / (0.038 * swell)) ** 2))
+        tint(part, white, 0.85 * np.exp(-((x / 0.085) ** 2) - ((y - length) / (0.038 * swell)) ** 2))  # the spray
 
 
-def mist_canvas(view: View, rng: np.random.Generator, colours: Palette, y: float, thickness: float) -> Canvas:
-    """Clouds of mist about the height `y`: rounded, bright above and shaded below, with gaps between them."""
-    shape = (view.rows, view.columns)
-    cells = (4 * view.rows / view.oversample / view.unit, 2.6 * view.period / view.unit)
-    field = noise(rng, shape, cells, octaves=3 + view.detail)
+def draw_mist(view: View, rng: np.random.Generator, colors: Palette, y: float, thickness: float) -> np.ndarray:
+    """Draw clouds of mist around the height `y`: rounded, bright above, shaded below, with gaps: canvas pixels.
+
+    `y` and `thickness` are in image pixels.
+    """
+    field = view.canvas_noise(rng, 4, 2.6, octaves=3 + view.detail)
     offset = (view.y - y) / thickness
     body = np.exp(-(offset**2)) * (0.76 + 0.80 * field)
     alpha = 0.96 * smoothstep(0.16, 0.62, body)
-    white = colours.cloud
-    shade = colours.cloud * 0.35 + colours.mist * 0.51 + colours.far * 0.14
-    colour = mix(white, shade, smoothstep(-0.9, 1.1, offset + 0.5 * field))
-    return Canvas(soften(premultiplied(colour, alpha), view), view)
+    shade = colors.cloud * 0.35 + colors.mist * 0.51 + colors.far * 0.14
+    color = mix(colors.cloud, shade, smoothstep(-0.9, 1.1, offset + 0.5 * field))
+    return soften(premultiplied(color, alpha), view)

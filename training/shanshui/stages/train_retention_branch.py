@@ -7,7 +7,7 @@ from PIL import Image
 
 from shanshui.renderer.constants import HELD_OUT_SEED, SIZE
 from shanshui.renderer.dataset import scene_of
-from shanshui.renderer.painting import render_clip
+from shanshui.renderer.rendering import render_clip
 from shanshui.stages.family_models import save_image_model
 from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.stage_scripts import train_with_script

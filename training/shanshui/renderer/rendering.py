@@ -1,0 +1,194 @@
+"""Render scenes at any size and any instant."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import cv2
+import numpy as np
+
+from shanshui.renderer.brushwork import Canvas, Sprite, View, blend, generator, mix, noise, premultiplied, smoothstep
+from shanshui.renderer.composition import DRIFTS, FOLLOWED, Layout
+from shanshui.renderer.constants import SIZE
+from shanshui.renderer.motifs import (
+    bamboo_sprite,
+    bank,
+    boat_sprite,
+    light_sprite,
+    pavilion_sprite,
+    pine_sprite,
+    rock_sprite,
+    seal_sprite,
+)
+from shanshui.renderer.mountains import depths, draw_mountain, fall_layer, ridge
+from shanshui.renderer.palettes import COLORS
+from shanshui.renderer.particles import Birds, Weather
+from shanshui.renderer.scene import Scene
+from shanshui.renderer.waters import Lake, River, Waterfall, draw_mist
+
+
+# Position of the anchor, lean of the top, height, in units; and the sprite.
+PINES = ((0.0, 0.44, -0.05, pine_sprite), (-0.15, 0.30, -0.04, pine_sprite))
+BAMBOO = (
+    (0.03, 0.62, -0.05, bamboo_sprite), (-0.04, 0.55, -0.09, bamboo_sprite),
+    (0.09, 0.50, 0.02, bamboo_sprite), (-0.10, 0.42, -0.07, bamboo_sprite),
+)  # fmt: skip
+
+
+class SceneRenderer:
+    """Prepares everything in a scene once; `frame` shows it at an instant.
+
+    Attributes:
+        elements: What the scene shows, from back to front: names, and functions that draw an element into an image,
+            (h, w, 3) float32 from 0 to 1, at a time in seconds.
+    """
+
+    def __init__(self, scene: Scene, height: int, width: int, begins_like: Scene | None = None) -> None:
+        self.scene, self.view = scene, View(height, width)
+        self.layout = Layout(self.view, scene, begins_like)
+        self.colors = COLORS[scene.palette]
+        self.elements: list[tuple[str, Callable[[np.ndarray, float], None]]] = []
+        self.prepare_paper()
+        self.add_landscape()
+        self.add_motifs()
+
+    def prepare_paper(self) -> None:
+        """Draw what stays in the frame: the tone of the paper, (h, w, 3) about 1, the sky, the edges and the seal."""
+        view, colors = self.view, self.colors
+        shape, down, across = (view.height, view.width), view.height / view.unit, view.width / view.unit
+        rng = generator(self.scene.seed, "paper")
+        blotches = noise(rng, shape, (3 * down, 3 * across), octaves=2, periodic=False)
+        grain = noise(rng, shape, (64 * down, 48 * across), octaves=1 + view.detail, periodic=False)
+        self.paper = cv2.merge([1 + 0.010 * blotches + 0.007 * grain] * 3)
+        y = (np.arange(view.height, dtype=np.float32)[:, None] + 0.5) / view.height
+        wash = noise(rng, shape, (1.5 * down, 1.2 * across), octaves=3, periodic=False)
+        self.bare_edges = self.draw_bare_edges(rng) if view.detail else None  # small images have no room for them
+        self.sky = cv2.merge(list(mix(colors.sky, colors.paper, smoothstep(0.0, 0.55, y + 0.10 * wash))))
+        self.seal = seal_sprite(view)
+
+    def draw_bare_edges(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw the bare paper at the borders, where brush strokes begin and end: (h, w, 4)."""
+        view = self.view
+        x, y = (np.arange(size, dtype=np.float32) + 0.5 for size in (view.width, view.height))
+        inward = np.minimum(np.minimum(x, view.width - x)[None], np.minimum(y, view.height - y)[:, None]) / view.unit
+        cells = (14 * view.height / view.unit, 14 * view.width / view.unit)
+        ragged = noise(rng, (view.height, view.width), cells, 3, 0.6, periodic=False)
+        alpha = 1 - smoothstep(0.004, 0.011, inward + 0.006 * ragged)
+        return premultiplied(self.colors.paper * 0.6 + 0.4, 0.85 * alpha)
+
+    def add_canvas(self, name: str, pixels: np.ndarray, inverse: Callable[[float], np.ndarray]) -> None:
+        """Add a canvas that the map `inverse(time)` moves."""
+        canvas = Canvas(pixels, self.view)
+        self.elements.append((name, lambda image, time: canvas.draw(image, inverse(time))))
+
+    def add_sprite(self, name: str, sprite: Sprite, place: Callable[[float], tuple[float, ...]]) -> None:
+        """Add a sprite; `place(time)` gives x, y and, where they change, size, shear and angle."""
+        self.elements.append((name, lambda image, time: sprite.draw(image, *place(time))))
+
+    def add_landscape(self) -> None:
+        """Add light, mountains with mist and waterfall between them, and water."""
+        scene, view, layout, colors = self.scene, self.view, self.layout, self.colors
+        if scene.light != "none":
+            # Nearly at infinity: it moves little and keeps its size.
+            self.add_sprite(
+                "light", light_sprite(view, scene, colors), lambda time: layout.seen(*layout.light, 0.02, time)[:2]
+            )
+        for layer, depth in enumerate(depths(scene.layers)):
+            line = ridge(layout, layer)
+            self.add_canvas("mountains", draw_mountain(layout, colors, layer, line), partial(layout.inverse, depth))
+            if scene.mist != "none" and layer in (int(0.5 * (scene.layers - 1)), scene.layers - 1):
+                k = int(layer == scene.layers - 1)
+                # Without water the feet of the mountains are pale themselves; mist shows before their shoulders.
+                above = (0.21, 0.05) if scene.water != "none" else (0.36, 0.10 if scene.waterfall else 0.19)
+                y, rng = layout.horizon - above[k] * view.height, generator(scene.seed, "mist", k)
+                self.add_canvas("mist", draw_mist(view, rng, colors, y, 0.075 * view.height), self.mist_inverse)
+            if scene.waterfall and layer == fall_layer(scene.layers):
+                self.elements.append(("waterfall", Waterfall(layout, colors, depth).draw))
+        self.skyline = line
+        self.water = {"none": None, "lake": Lake, "river": River}[scene.water]
+        if self.water:
+            self.water = self.water(layout, colors)
+            self.elements.append(("water", self.water.draw))
+
+    def add_motifs(self) -> None:
+        """Add pavilion, boat, trees, birds and weather."""
+        scene, view, layout, colors = self.scene, self.view, self.layout, self.colors
+        if scene.pavilion:
+            # At the shore, or on the nearest skyline where there is no shore.
+            place = (*layout.pavilion, 0.62)
+            if scene.water == "none":
+                skyline = float(np.interp(layout.pavilion[0], view.x[0], self.skyline))
+                place = (layout.pavilion[0], skyline + 0.085 * view.unit, depths(scene.layers)[-1])
+            self.add_sprite("pavilion", pavilion_sprite(view, colors), partial(layout.seen, *place))
+        if scene.boat != "none":
+            self.add_sprite("boat", boat_sprite(view, colors), self.boat_place)
+        if scene.trees != "none":
+            rng, side = generator(scene.seed, "trees"), -1 if layout.mirrored else 1
+            rock = rock_sprite(view, colors, rng, side)
+            for x, tall, lean, sprite in PINES if scene.trees == "pines" else BAMBOO:
+                tree = sprite(view, colors, rng, tall * rng.uniform(0.95, 1.05), lean * side)
+                offset, phase = x * side * view.unit, rng.uniform(0, 2 * np.pi)
+                self.add_sprite("trees", tree, partial(self.tree_place, offset, phase))
+            self.add_sprite("trees", rock, partial(layout.seen, *layout.trees, 1.0))
+        if scene.birds != "none":
+            self.elements.append(("birds", Birds(layout, colors).draw))
+        if scene.weather != "none":
+            self.elements.append(("weather", Weather(layout, colors).draw))
+
+    def mist_inverse(self, time: float) -> np.ndarray:
+        """Map from the image to the canvases of mist, which drift to the right by `wind` pixels."""
+        inverse = self.layout.inverse(0.0, time)
+        wind = DRIFTS[self.scene.mist] * self.view.unit * time + FOLLOWED * self.layout.camera(time)[0]
+        inverse[0, 2] -= wind * self.view.oversample
+        return inverse
+
+    def boat_place(self, time: float) -> tuple[float, ...]:
+        """Where the boat is; it bobs every 2 seconds and rolls every 2.5."""
+        x, y = self.layout.boat
+        if self.scene.water == "river":
+            x = float(self.water.course(y)[0])
+        x, y, size = self.layout.boat_seen(x, y, time)
+        bob = 0.006 * self.view.unit * math.sin(2 * math.pi * 0.5 * time)
+        return x, y + bob, size, 0.0, 0.03 * math.sin(2 * math.pi * 0.4 * time + 1)
+
+    def tree_place(self, offset: float, phase: float, time: float) -> tuple[float, ...]:
+        """Where a tree is that grows `offset` pixels from the anchor of its bank, and how far it sways."""
+        view, layout = self.view, self.layout
+        x, y, size = layout.seen(*layout.trees, 1.0, time)
+        sway = 0.055 * math.sin(2 * math.pi * 0.45 * time + phase) + 0.02 * math.sin(2 * math.pi * 0.9 * time)
+        rise = (bank(offset / view.unit, -1 if layout.mirrored else 1) + 0.012) * view.unit
+        return x + offset * size, y + rise * size, size, sway
+
+    def frame(self, time: float) -> np.ndarray:
+        """Return the frame at `time` seconds, (height, width, 3) uint8 RGB."""
+        image = self.sky.copy()
+        for _, draw in self.elements:
+            draw(image, time)
+        if self.bare_edges is not None:
+            blend(image, self.bare_edges)
+        image *= self.paper
+        self.seal.draw(image, self.layout.seal[0], self.view.height - 0.085 * self.view.unit)
+        return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def render_clip(
+    scene: Scene, times: Sequence[float], height: int = SIZE, width: int = SIZE, begins_like: Scene | None = None
+) -> np.ndarray:
+    """Render a scene at the given instants.
+
+    Args:
+        scene: What is shown and what moves.
+        times: Seconds, any real values; a frame depends on its own instant only.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        begins_like: At time 0, camera, boat and birds are where they are in this scene (see `sample_beginning`); birds
+            face their own way.
+
+    Returns:
+        (len(times), height, width, 3) uint8 RGB.
+
+    Raises:
+        ValueError: `begins_like` differs in more than the ways of camera, boat and birds.
+    """
+    renderer = SceneRenderer(scene, height, width, begins_like)
+    return np.stack([renderer.frame(time) for time in times])
