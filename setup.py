@@ -26,7 +26,7 @@ setup(
     package_dir={"shanshui": "training/shanshui"},  # its scripts, benchmarks and tests import it from any folder
     package_data={
         "pipeline_landscape_video": ["shanshui_tiny/**"],
-        "motion_adapter": ["model_card.md", "hub_vocabulary.json"],
+        "motion_adapter": ["hub_licenses.json", "model_card.md", "usage.py.jinja"],
         "landscape_video.evaluation": ["pages/*"],
     },
     python_requires=">=3.11",  # required by diffusers, torch and transformers at these floors

@@ -25,7 +25,7 @@ from landscape_video.training.data.latents import load_vae
 from landscape_video.training.data.prompt_embeds_cache import load_prompt_embeds_cache
 from landscape_video.training.objectives.motion_models import load_motion_unet, load_noise_scheduler
 from landscape_video.training.objectives.motion_objective import motion_losses
-from motion_adapter.publish import export_pipeline
+from motion_adapter.export import export_pipeline
 from pipeline_landscape_video import LandscapeVideoPipeline
 from pipeline_landscape_video.video_writing import write_video
 from shanshui.measuring.clip_motion import camera_direction

@@ -1,13 +1,13 @@
-"""
-Motion adapters (NADM, Eqs. 6-8): made new or from a pretrained one, attached to a frozen image UNet, saved.
+"""Build motion adapters from scratch or from a pretrained one; attach them to an image UNet, freeze, extract, save.
 
-A file made here is a plain `diffusers.MotionAdapter`. Two entries of its config are ours: `sparse_causal_mode`, which
-stock pipelines ignore (they run the adapter with plain attention), and `removed_attentions`, for the paper's
-ablations. A stock adapter has neither and counts as mode `"full"` with nothing removed.
+Every adapter is a plain `diffusers.MotionAdapter`. Two entries of its config are ours: `sparse_causal_mode` (NADM
+Eq. 8), which stock pipelines ignore because they run the adapter with full attention, and `removed_attentions`, for
+the ablations of NADM (Table II). An adapter without them counts as mode `"full"` with nothing removed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
@@ -16,13 +16,15 @@ from torch import nn
 
 from pipeline_landscape_video.landscape_image_retention import ImageRetention
 from pipeline_landscape_video.landscape_motion_attention import (
+    build_motion_unet,
     check_adapter_fits,
     check_sparse_causal_mode,
-    install_sparse_causal_attention,
 )
 
 
-ATTENTIONS = ("versatile", "sparse_causal")  # `attn1` and `attn2` of a motion block
+# The attentions of a motion block: the names of its attention layer and of the norm before it
+ATTENTIONS = {"versatile": ("attn1", "norm1"), "sparse_causal": ("attn2", "norm2")}
+OUR_CONFIG = ("sparse_causal_mode", "removed_attentions")
 
 
 def create_motion_adapter(
@@ -34,22 +36,22 @@ def create_motion_adapter(
     motion_transformer_layers_per_block: int | Sequence[int] = 1,
     generator: torch.Generator | None = None,
 ) -> MotionAdapter:
-    """
-    A new adapter for `unet`, in float32 on its device. Every `proj_out` is zero, so that with it the motion UNet
-    paints what the image UNet paints, frame by frame, until something was learnt.
+    """Create an untrained adapter for `unet`, in float32 on its device.
+
+    Every `proj_out` is zero, so that the motion UNet first predicts what the image UNet predicts for each frame.
 
     Args:
-        unet: the image UNet to be animated; only its config and its device are read.
-        sparse_causal_mode: how the second attention sees other frames, see `install_sparse_causal_attention`.
-        motion_max_seq_length: length of the position table, the most frames of one clip.
-        use_motion_mid_block: whether the middle of the UNet gets a motion module, too.
-        motion_num_attention_heads: heads of both attentions, for all blocks of the UNet or for each; the channels of a
-            block must be a multiple of it.
-        motion_transformer_layers_per_block: depth of the motion modules, for all blocks of the UNet or for each.
-        generator: draws the initial weights; torch's global random state without it.
+        unet: Image UNet to animate. Only its config and its device are read.
+        sparse_causal_mode: Which frames the second attention sees, see `install_sparse_causal_attention`.
+        motion_max_seq_length: Length of the position table, the maximum number of frames.
+        use_motion_mid_block: Whether the mid block of the UNet gets a motion module.
+        motion_num_attention_heads: Heads of both attentions, one number or one for each block. The channels of a block
+            must be a multiple of it.
+        motion_transformer_layers_per_block: Depth of the motion modules, one number or one for each block.
+        generator: Source of the initial weights; PyTorch's global random state if `None`.
 
     Raises:
-        ValueError: an unknown mode, or channels that cannot be shared out to the heads.
+        ValueError: An unknown mode, or channels that are not a multiple of the heads.
     """
     check_sparse_causal_mode(sparse_causal_mode)
     channels = tuple(unet.config.block_out_channels)
@@ -57,20 +59,23 @@ def create_motion_adapter(
     heads_of_blocks = heads if isinstance(heads, Sequence) else [heads] * len(channels)
     for count, block_heads in zip(channels, heads_of_blocks, strict=False):  # `MotionAdapter` checks the lengths
         if count % block_heads:
-            raise ValueError(f"`unet` has a block of {count} channels, which is no multiple of {block_heads} heads.")
+            raise ValueError(
+                f"`motion_num_attention_heads` must divide the channels of each block, got {block_heads} for a block "
+                f"of {count} channels."
+            )
     adapter = MotionAdapter(
         block_out_channels=channels,
         motion_layers_per_block=unet.config.layers_per_block,
         motion_transformer_layers_per_block=depth,
         motion_transformer_layers_per_mid_block=depth[-1] if isinstance(depth, Sequence) else depth,
         motion_num_attention_heads=heads,
-        motion_norm_num_groups=unet.config.norm_num_groups,  # a motion UNet uses the image UNet's, whatever is here
+        motion_norm_num_groups=unet.config.norm_num_groups,  # a motion UNet takes the image UNet's in any case
         motion_max_seq_length=motion_max_seq_length,
         use_motion_mid_block=use_motion_mid_block,
     )
     adapter.register_to_config(sparse_causal_mode=sparse_causal_mode)
     if generator is not None:
-        _draw_linear_layers(adapter, generator)
+        _initialize_linear_layers(adapter, generator)
     for motion_module in _motion_modules(adapter):
         _set_to_zero(motion_module.proj_out)
     check_adapter_fits(unet, adapter)
@@ -85,18 +90,18 @@ def warm_start_motion_adapter(
     use_motion_mid_block: bool = False,
     generator: torch.Generator | None = None,
 ) -> MotionAdapter:
-    """
-    A new adapter for `unet` that begins with the weights of `pretrained` (AnimateDiff's, or one of ours), under
-    another mode, number of positions, or with or without the mid block. Positions are a formula, so they are not
-    copied; a mid block that `pretrained` lacks begins with a zero `proj_out`, one that is not wanted is left out. What
-    was removed from `pretrained` (see `remove_attentions`) stays removed.
+    """Create an adapter for `unet` that starts from the weights of `pretrained` (AnimateDiff's, or one of ours).
+
+    Mode, number of positions and mid block may differ from those of `pretrained`. Position tables are a formula and
+    are not copied. A mid block that `pretrained` lacks starts with a zero `proj_out`; one that is not asked for is
+    dropped. Attentions that were removed from `pretrained` (see `remove_attentions`) stay removed.
 
     Args:
-        unet, sparse_causal_mode, motion_max_seq_length, use_motion_mid_block, generator: as `create_motion_adapter`.
-        pretrained: stays as it is; gives the number of heads and of blocks in each motion module.
+        unet, sparse_causal_mode, motion_max_seq_length, use_motion_mid_block, generator: See `create_motion_adapter`.
+        pretrained: Source of the weights, of the number of heads and of the depth; it is not changed.
 
     Raises:
-        ValueError: `pretrained` does not fit `unet`, or has parts a new adapter has not (PIA's image input).
+        ValueError: `pretrained` does not fit `unet`, or has parts that a new adapter lacks (PIA's image input).
     """
     check_adapter_fits(unet, pretrained)
     adapter = create_motion_adapter(
@@ -118,63 +123,61 @@ def warm_start_motion_adapter(
     different = [name for name in missing if not any(part in name for part in new)] + unknown
     if different:
         raise ValueError(
-            f"`pretrained` and a new adapter differ in {len(different)} weights, such as {different[0]}: only motion"
-            " modules can be taken over, and of all blocks."
+            f"`pretrained` must hold a motion module for every block and nothing else, but {len(different)} weights "
+            f"differ from a new adapter's, such as {different[0]}."
         )
     remove_attentions(adapter, pretrained.config.get("removed_attentions", ()))
     return adapter
 
 
 def attach_motion_adapter(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotionModel:
-    """
-    A motion UNet of the image layers of `unet` and the motion modules of `adapter` (copies of both, in the dtype and
-    on the device of `unet`), with the attention of the adapter's config installed; in eval mode if `unet` is.
+    """Build a motion UNet from copies of the image layers of `unet` and of the motion modules of `adapter`.
+
+    It has the dtype, the device and the train or eval mode of `unet`, and the attention that the config of `adapter`
+    names.
 
     Raises:
-        ValueError: the two do not fit (which block, which sizes), or the config names an unknown mode.
+        ValueError: The two do not fit (the message names block and sizes), or the mode is unknown.
     """
-    check_adapter_fits(unet, adapter)
-    motion_unet = UNetMotionModel.from_unet2d(unet, adapter).to(unet.device)  # diffusers leaves it on the CPU
-    install_sparse_causal_attention(motion_unet, adapter.config.get("sparse_causal_mode", "full"))
+    motion_unet = build_motion_unet(unet, adapter)
     remove_attentions(motion_unet, adapter.config.get("removed_attentions", ()))
     return motion_unet.train(unet.training)
 
 
 def remove_attentions(model: UNetMotionModel | MotionAdapter, attentions: Sequence[str]) -> None:
-    """
-    Take attentions out of every motion block, in place, as the ablations of NADM (Table II) do: what an attention
-    adds to its input is fixed at zero, by weight and bias of its `to_out`. The file stays a plain `MotionAdapter`;
-    `removed_attentions` in the config keeps `freeze_image_layers` from training the parts that are without effect.
+    """Remove attentions from every motion block in place, for the ablations of NADM (Table II).
+
+    Weight and bias of the attention's `to_out` are set to zero, so that it adds nothing and the file stays a plain
+    `MotionAdapter`. The entry `removed_attentions` of the config keeps `freeze_idle_layers` from training it.
 
     Args:
-        model: a motion UNet or an adapter.
-        attentions: any of `"versatile"`, `"sparse_causal"`.
+        model: A motion UNet or an adapter.
+        attentions: Any of `"versatile"` and `"sparse_causal"`.
 
     Raises:
-        ValueError: an unknown attention.
+        ValueError: An unknown attention.
     """
     for attention in attentions:
         if attention not in ATTENTIONS:
-            raise ValueError(f"Cannot remove the attention {attention!r}, only {' and '.join(ATTENTIONS)}.")
+            raise ValueError(f"`attentions` must be any of {', '.join(ATTENTIONS)}, got {attention!r}.")
     if not attentions:
         return
     for block in _motion_blocks(model):
         for attention in attentions:
-            _set_to_zero(_attention(block, attention).to_out[0])
+            layer, _ = ATTENTIONS[attention]
+            _set_to_zero(getattr(block, layer).to_out[0])
     removed = {*model.config.get("removed_attentions", ()), *attentions}
     model.register_to_config(removed_attentions=sorted(removed))
 
 
 def freeze_image_layers(unet: UNetMotionModel) -> list[tuple[str, nn.Parameter]]:
-    """
-    Set `requires_grad` of every parameter: True for the motion modules, False for the image layers and for what
-    `freeze_idle_layers` finds.
+    """Set `requires_grad` to True for the motion modules without their idle layers, and to False for the rest.
 
     Returns:
-        name and parameter of all that trains, in the order of `unet.named_parameters()`.
+        Names and parameters that train, in the order of `unet.named_parameters()`.
 
     Raises:
-        ValueError: the mode in the config is not the one that the motion modules run with.
+        ValueError: See `freeze_idle_layers`.
     """
     unet.freeze_unet2d_params()
     freeze_idle_layers(unet)
@@ -182,39 +185,37 @@ def freeze_image_layers(unet: UNetMotionModel) -> list[tuple[str, nn.Parameter]]
 
 
 def freeze_idle_layers(model: UNetMotionModel | ImageRetention) -> None:
-    """
-    Set `requires_grad` to False for what is in a motion module but without effect, since weight decay would still
-    change it: `to_q` and `to_k` of the second attention in mode `"previous"` (its softmax over one key is 1 whatever
-    they are), and all of a removed attention with the norm in front of it.
+    """Set `requires_grad` to False for layers of motion modules without effect: weight decay would change them.
+
+    In mode `"previous"` these are `to_q` and `to_k` of the second attention, whose softmax over a single key is always
+    1. A removed attention is idle as a whole, with the norm before it.
 
     Raises:
-        ValueError: the mode in the config is not the one that the motion modules run with.
+        ValueError: The motion modules run in another mode than the config names.
     """
     mode = model.config.get("sparse_causal_mode", "full")
-    removed = model.config.get("removed_attentions", ())
     for block in _motion_blocks(model):
         running_mode = getattr(block.attn2, "sparse_causal_mode", "full")
         if running_mode != mode:
             raise ValueError(
-                f"The config of the {type(model).__name__} says sparse_causal_mode={mode!r}, its motion modules run"
-                f" {running_mode!r}: call `install_sparse_causal_attention(model, mode)` first."
+                f"`sparse_causal_mode` must be {mode!r} as in the config of the {type(model).__name__}, got "
+                f"{running_mode!r} in its motion modules: call `install_sparse_causal_attention(model, mode)` first."
             )
         if mode == "previous":
             block.attn2.to_q.requires_grad_(False)
             block.attn2.to_k.requires_grad_(False)
-        for attention in removed:
-            _attention(block, attention).requires_grad_(False)
-            _norm_before(block, attention).requires_grad_(False)
+        for attention in model.config.get("removed_attentions", ()):
+            for layer in ATTENTIONS[attention]:
+                getattr(block, layer).requires_grad_(False)
 
 
 def extract_motion_adapter(unet: UNetMotionModel) -> MotionAdapter:
-    """
-    The motion modules of `unet` as a `MotionAdapter` that shares their tensors (so in their dtype), with the mode and
-    the removed attentions in its config and the position tables in its state dict. Weights that FSDP has split are
-    gathered, so that all processes have to call this.
+    """Return the motion modules of `unet` as a `MotionAdapter` that shares their tensors.
+
+    Its state dict includes the position tables. FSDP's sharded weights are gathered, so all processes must call this.
 
     Raises:
-        ValueError: the motion modules hold parameters that an adapter has not, or lack some.
+        ValueError: The motion modules lack parameters of an adapter, or hold others.
     """
     config = unet.config
     with torch.device("meta"):  # all tensors come from `unet`
@@ -232,28 +233,32 @@ def extract_motion_adapter(unet: UNetMotionModel) -> MotionAdapter:
     different = sorted(weights.keys() ^ adapter.state_dict().keys())
     if different:
         raise ValueError(
-            f"The motion modules are not those of a `MotionAdapter`: {len(different)} names differ, such as"
-            f" {different[0]}. Unload or fuse LoRA, and save before `fuse_qkv_projections` and split inference."
+            f"`unet` must have the motion modules of a `MotionAdapter`, but {len(different)} names differ, such as "
+            f"{different[0]}: unload or fuse LoRA, and save before `fuse_qkv_projections` and split inference."
         )
     weights = {n: w.full_tensor().cpu() if hasattr(w, "full_tensor") else w for n, w in weights.items()}
     adapter.load_state_dict(weights, assign=True)
-    ours = {name: config[name] for name in ("sparse_causal_mode", "removed_attentions") if name in config}
-    adapter.register_to_config(**ours)
+    copy_our_config(config, adapter)
     return adapter.train(unet.training)
 
 
+def copy_our_config(config: Mapping[str, Any], adapter: MotionAdapter) -> None:
+    """Copy the entries of a config that diffusers does not know to the config of `adapter`."""
+    adapter.register_to_config(**{name: config[name] for name in OUR_CONFIG if name in config})
+
+
 def save_motion_modules(unet: UNetMotionModel, directory: str | Path) -> None:
-    """
-    Write the motion modules of `unet` as a plain `MotionAdapter` (`config.json` and safetensors) into `directory`.
-    Unlike `unet.save_motion_modules` it keeps the mode, the depth of the motion modules and their dtype. The position
-    tables (`pos_embed.pe`) are in the file: ComfyUI's loader takes keys of zeros without them.
+    """Save the motion modules of `unet` as a plain `MotionAdapter`: `config.json` and safetensors in `directory`.
+
+    Unlike `unet.save_motion_modules`, this keeps the mode, the depth and the dtype of the motion modules. The file
+    includes the position tables (`pos_embed.pe`), which ComfyUI would otherwise take to be zero.
 
     Raises:
-        ValueError: as `extract_motion_adapter`.
+        ValueError: See `extract_motion_adapter`.
         NotADirectoryError: `directory` is a file.
     """
     if Path(directory).is_file():  # diffusers would log it and write nothing
-        raise NotADirectoryError(f"{directory} is a file, cannot save motion modules there.")
+        raise NotADirectoryError(f"`directory` must be a folder, got the file {directory}.")
     extract_motion_adapter(unet).save_pretrained(directory)
 
 
@@ -265,21 +270,13 @@ def _motion_blocks(model: nn.Module) -> Iterator[nn.Module]:
     return (block for motion_module in _motion_modules(model) for block in motion_module.transformer_blocks)
 
 
-def _attention(block: nn.Module, attention: str) -> nn.Module:
-    return block.attn1 if attention == "versatile" else block.attn2
-
-
-def _norm_before(block: nn.Module, attention: str) -> nn.Module:
-    return block.norm1 if attention == "versatile" else block.norm2
-
-
 def _set_to_zero(linear: nn.Linear) -> None:
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
 
 
-def _draw_linear_layers(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw anew, as `nn.Linear` does without a generator: uniform between -1 and 1 over the root of its inputs."""
+def _initialize_linear_layers(model: nn.Module, generator: torch.Generator) -> None:
+    """Initialize as `nn.Linear` does without a generator: uniform in ±1 / sqrt(in_features)."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             bound = layer.in_features**-0.5

@@ -1,8 +1,7 @@
-"""The code that goes to the Hub with a model, and which revision of it that is."""
+"""Find and copy the code that goes to the Hub with a model, and tell its revision."""
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,46 +13,43 @@ from .hashes import hash_chunks
 
 
 PACKAGE = Path(pipeline_landscape_video.__file__).parent
-PIPELINE, PIPELINE_WITH_PICTURES = "pipeline", "pipeline_image_to_video"
+PIPELINE, IMAGE_PIPELINE = "pipeline", "pipeline_image_to_video"
 BRANCH, BRANCH_CODE = "image_retention", "landscape_image_retention"  # a component, and the file with its class
 
 
-def code_files(with_pictures: bool = False) -> Iterator[Path]:
-    """
-    `pipeline.py` and the files beside it that it imports: all the code that the pipeline needs. `with_pictures`, those
-    of the pipeline that takes pictures, too.
-    """
-    pipelines = (PIPELINE, PIPELINE_WITH_PICTURES) if with_pictures else (PIPELINE,)
+def code_files(image_to_video: bool = False) -> list[Path]:
+    """List `pipeline.py` and the files it imports, with `image_to_video` also those of the other pipeline."""
+    pipelines = (PIPELINE, IMAGE_PIPELINE) if image_to_video else (PIPELINE,)
     imported = {name for pipeline in pipelines for name in get_relative_imports(PACKAGE / f"{pipeline}.py")}
-    for name in (*pipelines, *sorted(imported)):
-        yield PACKAGE / f"{name}.py"
+    return [PACKAGE / f"{name}.py" for name in (*pipelines, *sorted(imported))]
 
 
-def copy_code(folder: Path, with_pictures: bool = False) -> None:
-    """Put all the code that the pipeline needs into `folder`."""
-    for source in code_files(with_pictures):
-        shutil.copyfile(source, folder / source.name)
+def branch_code() -> Path:
+    """The file with the class of the retention branch, which diffusers looks for in the branch's own folder."""
+    return PACKAGE / f"{BRANCH_CODE}.py"
 
 
-def copy_branch_code(folder: Path) -> None:
-    """Put the class of the branch into its own folder, where diffusers looks for the code of a component."""
-    shutil.copyfile(PACKAGE / f"{BRANCH_CODE}.py", folder / f"{BRANCH_CODE}.py")
+def copy_code(files: list[Path], folder: Path) -> None:
+    """Copy code files into `folder`."""
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
 
 
-def code_revision(with_pictures: bool = False) -> str:
-    """Version, a hash of the code files, and the git commit where the package runs from a checkout of it."""
-    digest = hash_chunks(file.read_bytes() for file in code_files(with_pictures))
+def code_revision(image_to_video: bool = False) -> str:
+    """Return the package's version, a hash of the code files, and the git commit if this is a checkout."""
+    files = code_files(image_to_video)
     try:
         release = version("landscape-video")
     except PackageNotFoundError:
         release = "of a checkout"
-    return f"landscape-video {release}, code sha256 {digest[:16]}" + _commit(with_pictures)
+    digest = hash_chunks(file.read_bytes() for file in files)[:16]
+    return f"landscape-video {release}, code sha256 {digest}" + _commit(files)
 
 
-def _commit(with_pictures: bool) -> str:
+def _commit(files: list[Path]) -> str:
     try:
-        # Changed files count only where they go to the Hub; untracked code is not of the commit either.
-        changed = _git("status", "--porcelain", "--", *(file.name for file in code_files(with_pictures)))
+        # Of uncommitted changes, only those to the code files matter; an untracked code file counts as one.
+        changed = _git("status", "--porcelain", "--", *(file.name for file in files))
         return f", commit {_git('rev-parse', 'HEAD')}" + (" with changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

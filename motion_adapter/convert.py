@@ -1,10 +1,8 @@
-"""
-Motion modules in AnimateDiff's layout (`.ckpt`, `.safetensors`; ComfyUI and WebUI read it) to a `MotionAdapter` and
-back, without loss: the same tensors under other names. Layout: `animatediff/models/motion_module.py` of
-guoyww/AnimateDiff.
+"""Convert motion modules between AnimateDiff's files and `MotionAdapter`, without loss.
 
-AnimateDiff keeps a position table for each of the two attentions of a block, diffusers one for both; they are equal.
-Checkpoints of its training, and ConCLVD's, have `module.` before each name, and wrap the weights as `state_dict`.
+The tensors are the same under other names; the layout is that of `animatediff/models/motion_module.py` in
+guoyww/AnimateDiff, which ComfyUI and WebUI read, too. AnimateDiff stores a position table for each of the two
+attentions of a block, diffusers one for both; the two are equal.
 """
 
 import json
@@ -22,32 +20,35 @@ from safetensors.torch import save_file
 from pipeline_landscape_video.atomic_writing import write_file
 from pipeline_landscape_video.landscape_motion_attention import check_sparse_causal_mode
 
-from .weights_files import check_finite, check_names_and_shapes, listed, read_header, read_tensors
+from .build import copy_our_config
+from .weights_files import check_finite, check_names_and_shapes, listed, read_metadata, read_tensors
 
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-METADATA = "motion_adapter_config"  # in the header of what we write: heads, mode, and what else no weight tells
-BESIDE_STATE_DICT = {"epoch", "global_step"}
-NO_WEIGHTS = {"animatediff_config"}
-NORM_GROUPS = 32  # of AnimateDiff's group norms, and what `MotionAdapter` takes by default
+METADATA = "motion_adapter_config"  # in the header of our files: heads, mode, and what else no weight tells
+NOT_WEIGHTS = {"animatediff_config", "epoch", "global_step"}  # beside the weights in files of AnimateDiff's training
+NORM_GROUPS = 32  # of AnimateDiff's group norms, and the default of `MotionAdapter`
 
-MODULE = r"(?P<module>(?:(?:down|up)_blocks\.\d+|mid_block)\.motion_modules\.\d+)"
-ANIMATEDIFF_NAME = re.compile(rf"{MODULE}\.temporal_transformer\.(?P<rest>.+)")
-OUR_NAME = re.compile(rf"{MODULE}\.(?P<rest>.+)")
-BLOCK = re.compile(r"(transformer_blocks\.\d+)\.(.+)")
+# A weight of a motion module, in AnimateDiff's layout (with "temporal_transformer.") or in ours
+MOTION_WEIGHT = re.compile(
+    r"(?P<module>(?P<unet_block>(?:down|up)_blocks\.\d+|mid_block)\.motion_modules\.\d+)\."
+    r"(?:temporal_transformer\.)?(?P<block>transformer_blocks\.\d+\.)?(?P<rest>.+)"
+)
 IMAGE_LAYER = re.compile(
     r"(conv_in|conv_out|conv_norm_out|time_proj|time_embedding)\..*"
     r"|((down|up)_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\..*"
 )
 POSITIONS = "pos_embed.pe"
-ANIMATEDIFF_POSITIONS = ("attention_blocks.0.pos_encoder.pe", "attention_blocks.1.pos_encoder.pe")
-RENAMED = (  # ours, AnimateDiff's; each the beginning of a name within a transformer block
+# The beginnings of names within a transformer block: ours, AnimateDiff's
+RENAMED = (
     ("attn1.", "attention_blocks.0."),
     ("attn2.", "attention_blocks.1."),
     ("norm1.", "norms.0."),
     ("norm2.", "norms.1."),
     ("norm3.", "ff_norm."),
     ("ff.", "ff."),
+    ("pos_embed.", "attention_blocks.0.pos_encoder."),
+    ("pos_embed.", "attention_blocks.1.pos_encoder."),
 )
 
 
@@ -58,34 +59,34 @@ def load_animatediff(
     motion_num_attention_heads: int = 8,
     drop_image_layers: bool = False,
 ) -> MotionAdapter:
-    """
-    The motion modules of an AnimateDiff file as a `MotionAdapter` in the dtypes of the file.
+    """Load a file of motion modules as a `MotionAdapter`, in the dtypes of the file.
 
     Args:
-        file: `.safetensors`, or a pickle of tensors (`.ckpt`, `.pt`, `.pth`, `.bin`), which cannot run code here.
-        sparse_causal_mode: to write into the config, see `install_sparse_causal_attention`; `None` takes what a file
-            of ours says, and no mode for others (plain attention, as AnimateDiff trained them).
-        motion_max_seq_length: length of the position table for files that hold none (AnimateLCM's).
-        motion_num_attention_heads: which no weight tells; a file of ours says it itself, AnimateDiff's have 8.
-        drop_image_layers: accept the checkpoint of a whole UNet, and leave its image layers out.
+        file: `.safetensors`, or a pickle of tensors (`.ckpt`, `.pt`, `.pth`, `.bin`), whose code never runs. Names may
+            be AnimateDiff's or those of `MotionAdapter`.
+        sparse_causal_mode: Mode for the config, see `install_sparse_causal_attention`. `None` keeps the mode of our
+            own files; others get none, which is the full attention that AnimateDiff trained them with.
+        motion_max_seq_length: Length of the position table, for files without one (AnimateLCM's).
+        motion_num_attention_heads: Number of heads, which no weight tells. AnimateDiff's files have 8; ours name it.
+        drop_image_layers: Accept the checkpoint of a whole UNet and drop its image layers.
 
     Raises:
-        ValueError: names that are unknown or missing (the message lists them), values that are not finite, position
-            tables that differ, a file that is damaged or holds more than tensors.
-        FileNotFoundError: there is no such file.
+        ValueError: Unknown or missing names (the message lists them), values that are not finite, position tables that
+            differ, or a file that is damaged or holds more than tensors.
+        FileNotFoundError: `file` is missing.
     """
     weights, config = read_weights(file)
     if drop_image_layers:
         weights = {name: weight for name, weight in weights.items() if not IMAGE_LAYER.fullmatch(name)}
     check_finite(str(file), weights.items())
-    renamed = rename_to_ours(file, weights)
-    config = config or deduce_config(file, renamed, motion_max_seq_length, motion_num_attention_heads)
+    config = config or deduce_config(file, weights, motion_max_seq_length, motion_num_attention_heads)
     if sparse_causal_mode is not None:
         check_sparse_causal_mode(sparse_causal_mode)
         config["sparse_causal_mode"] = sparse_causal_mode
 
     with torch.device("meta"):  # all tensors come from the file
         adapter = MotionAdapter.from_config(config)
+    renamed = rename_to_ours(file, weights, adapter)
     if not any(name.endswith(POSITIONS) for name in renamed):
         dtype = next(iter(renamed.values())).dtype
         for name, table in adapter.state_dict().items():
@@ -94,133 +95,135 @@ def load_animatediff(
                 renamed[name] = SinusoidalPositionalEmbedding(channels, length).pe.to(dtype)
     check_names_and_shapes(str(file), {name: weight.shape for name, weight in renamed.items()}, adapter)
     adapter.load_state_dict(renamed, assign=True)
-    ours = {name: config[name] for name in ("sparse_causal_mode", "removed_attentions") if name in config}
-    adapter.register_to_config(**ours)
+    copy_our_config(config, adapter)
     return adapter.eval()
 
 
 def save_animatediff(adapter: MotionAdapter, file: str | Path) -> None:
-    """
-    Write `adapter` in AnimateDiff's layout, in its own dtype; `load_animatediff` gives the same adapter back. Other
-    programs run it with plain attention, whatever its `sparse_causal_mode`. The file appears when it is complete.
+    """Save `adapter` in AnimateDiff's layout and in its own dtype; `load_animatediff` restores the same adapter.
+
+    Other programs run the file with full attention, whatever its `sparse_causal_mode`.
 
     Raises:
-        ValueError: `file` does not end in .safetensors, or a weight has no place in that layout (PIA's image input).
+        ValueError: `file` does not end in .safetensors, or the layout has no name for a weight (PIA's image input).
     """
     file = Path(file)
     if file.suffix != ".safetensors":
-        raise ValueError(f"{file}: is written as .safetensors only; choose such a name.")
-    weights = rename_to_animatediff(adapter.state_dict())
+        raise ValueError(f"{file}: must end in .safetensors, the only format that is written.")
+    names = {name: animatediff_names(name) for name in adapter.state_dict()}
+    unknown = sorted(name for name, theirs in names.items() if not theirs)
+    if unknown:
+        raise ValueError(f"AnimateDiff's layout has no names for {len(unknown)} weights: {listed(unknown)}.")
+    weights = {
+        their_name: weight.clone().contiguous()  # safetensors stores no tensor under two names
+        for name, weight in adapter.state_dict().items()
+        for their_name in names[name]
+    }
     entries = {name: value for name, value in adapter.config.items() if not name.startswith("_")}
     with write_file(file) as unfinished:
         save_file(weights, unfinished, metadata={"format": "pt", METADATA: json.dumps(entries)})
 
 
 def read_weights(file: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
-    """The tensors of a file without their `module.`, and the config that one of ours has in its header."""
+    """Read the tensors of a file, and the config that our own files have in their header.
+
+    Checkpoints of AnimateDiff's and ConCLVD's training have `module.` before each name, which is removed, and may wrap
+    the weights as `state_dict`.
+    """
     file = Path(file)
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file.")
+        raise FileNotFoundError(f"{file}: no such file.")
     if file.suffix == ".safetensors":
-        metadata = read_header(file).get("__metadata__", {})
+        metadata = read_metadata(file)
         config = json.loads(metadata[METADATA]) if METADATA in metadata else None
         return {name.removeprefix("module."): tensor for name, tensor in read_tensors(file)}, config
     if file.suffix not in PICKLES:
-        raise ValueError(f"{file}: is neither .safetensors nor one of {', '.join(PICKLES)}.")
+        raise ValueError(f"{file}: must end in .safetensors or one of {', '.join(PICKLES)}.")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).split(". ")[0].split("\n")[0]
         raise ValueError(f"{file}: is damaged or holds more than tensors, which is not read: {reason}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: holds a {type(content).__name__}, but has to hold names and tensors.")
-    if "state_dict" in content:
-        unknown = sorted(map(str, content.keys() - BESIDE_STATE_DICT - {"state_dict"}))
-        if unknown:
-            raise ValueError(f"{file}: beside its `state_dict` is what nobody knows here: {listed(unknown)}.")
-        content = content["state_dict"]
+    wrapped = content.pop("state_dict", {}) if isinstance(content, dict) else content
+    if not isinstance(wrapped, dict):
+        raise ValueError(f"{file}: must hold a dictionary of tensors, got a {type(wrapped).__name__}.")
+    content = wrapped | content
     weights = {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
-    weights = {name: tensor for name, tensor in weights.items() if name not in NO_WEIGHTS}
-    no_tensors = sorted(name for name, tensor in weights.items() if not isinstance(tensor, torch.Tensor))
-    if no_tensors:
-        raise ValueError(f"{file}: these are no tensors: {listed(no_tensors)}.")
+    weights = {name: tensor for name, tensor in weights.items() if name not in NOT_WEIGHTS}
+    others = sorted(name for name, tensor in weights.items() if not isinstance(tensor, torch.Tensor))
+    if others:
+        raise ValueError(f"{file}: has entries that are not tensors: {listed(others)}.")
     return weights, None
 
 
-def rename_to_ours(file: str | Path, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """AnimateDiff's names to those of `MotionAdapter`. Raises a `ValueError` that lists unknown names."""
-    renamed: dict[str, torch.Tensor] = {}
-    unknown = []
-    for name, weight in weights.items():
-        ours = _our_name(name)
-        if ours is None:
-            unknown.append(name)
-        elif ours in renamed and not torch.equal(renamed[ours], weight):  # only position tables come twice
-            raise ValueError(f"{file}: the position tables of {name.split('.attention_blocks')[0]} differ.")
-        else:
-            renamed[ours] = weight
+def animatediff_names(name: str) -> list[str]:
+    """Return AnimateDiff's names for a weight of a `MotionAdapter`: two for a position table, none for PIA's input."""
+    match = MOTION_WEIGHT.fullmatch(name)
+    if match is None:
+        return []
+    prefix, rest = f"{match['module']}.temporal_transformer.", match["rest"]
+    if match["block"] is None:
+        return [prefix + rest]
+    prefix += match["block"]
+    return [prefix + theirs + rest.removeprefix(ours) for ours, theirs in RENAMED if rest.startswith(ours)]
+
+
+def rename_to_ours(
+    file: str | Path, weights: dict[str, torch.Tensor], adapter: MotionAdapter
+) -> dict[str, torch.Tensor]:
+    """Rename the weights of a file to those of `adapter`. Raises a `ValueError` that lists unknown names."""
+    our_names = {theirs: ours for ours in adapter.state_dict() for theirs in (ours, *animatediff_names(ours))}
+    unknown = sorted(weights.keys() - our_names.keys())
     if unknown:
         image_layers = " They are image layers of a whole UNet: drop them, if the base model has the same."
         hint = image_layers if all(map(IMAGE_LAYER.fullmatch, unknown)) else ""
-        raise ValueError(f"{file}: {len(unknown)} names are not AnimateDiff's: {listed(sorted(unknown))}.{hint}")
-    if not renamed:
-        raise ValueError(f"{file}: holds no motion modules.")
-    return renamed
-
-
-def rename_to_animatediff(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The names of `MotionAdapter` to AnimateDiff's. Raises a `ValueError` that lists unknown names."""
-    renamed = {}
-    unknown = []
+        raise ValueError(f"{file}: {len(unknown)} names are not AnimateDiff's: {listed(unknown)}.{hint}")
+    renamed: dict[str, torch.Tensor] = {}
     for name, weight in weights.items():
-        theirs = _animatediff_names(name)
-        if not theirs:
-            unknown.append(name)
-        for their_name in theirs:
-            renamed[their_name] = weight.clone().contiguous()  # safetensors stores no tensor under two names
-    if unknown:
-        raise ValueError(f"AnimateDiff's layout has no place for {len(unknown)} weights: {listed(sorted(unknown))}.")
+        if not torch.equal(renamed.setdefault(our_names[name], weight), weight):
+            raise ValueError(f"{file}: the position tables of {name.split('.attention_blocks')[0]} differ.")
     return renamed
 
 
 def deduce_config(
     file: str | Path, weights: dict[str, torch.Tensor], motion_max_seq_length: int | None, heads: int
 ) -> dict[str, Any]:
-    """The config of the `MotionAdapter` with these weights, so far as weights tell it."""
-    modules: dict[str, set[str]] = defaultdict(set)  # by block
-    layers: dict[str, set[str]] = defaultdict(set)  # by module
+    """Deduce the config of a `MotionAdapter` from the names and shapes of its weights, in either layout."""
+    modules: dict[str, set[str]] = defaultdict(set)  # by block of the UNet, as all of these
+    layers: dict[str, set[str]] = defaultdict(set)
     channels: dict[str, int] = {}
+    lengths: set[int] = set()
     for name, weight in weights.items():
-        module = OUR_NAME.fullmatch(name)["module"]
-        block = module.split(".motion_modules")[0]
-        modules[block].add(module)
-        if name.endswith(".norm.weight"):
-            channels[block] = weight.shape[0]
-        if layer := BLOCK.fullmatch(OUR_NAME.fullmatch(name)["rest"]):
-            layers[module].add(layer[1])
-    down = [f"down_blocks.{index}" for index in range(len([b for b in modules if b.startswith("down_blocks.")]))]
-    lengths = {weight.shape[1] for name, weight in weights.items() if name.endswith(POSITIONS)}
-    lengths |= {motion_max_seq_length} if not lengths and motion_max_seq_length else set()
+        if match := MOTION_WEIGHT.fullmatch(name):
+            block = match["unet_block"]
+            modules[block].add(match["module"])
+            if match["block"]:
+                layers[block].add(match["block"])
+            if name.endswith(".norm.weight"):
+                channels[block] = weight.shape[0]
+            if name.endswith(".pe"):
+                lengths.add(weight.shape[1])
+    if not modules:
+        raise ValueError(f"{file}: holds no motion modules.")
+    lengths = lengths or {motion_max_seq_length} - {None}
     if len(lengths) != 1:
-        what = "holds no position tables: say for how many frames" if not lengths else f"has tables of {lengths}"
-        raise ValueError(f"{file}: {what} (`motion_max_seq_length`).")
-    if not down or any(block not in channels or block not in modules for block in down):
-        raise ValueError(f"{file}: lacks the motion modules of some of its down blocks.")
+        what = f"has position tables of {lengths} frames" if lengths else "has no position tables"
+        raise ValueError(f"{file}: {what}: set `motion_max_seq_length` for a file without them.")
+    down = [f"down_blocks.{index}" for index in range(sum(block.startswith("down_blocks.") for block in modules))]
+    if not down or any(block not in channels for block in down):
+        raise ValueError(f"{file}: the motion modules of some down blocks are missing.")
     for block in down:
         if channels[block] % NORM_GROUPS or channels[block] % heads:
             raise ValueError(
-                f"{file}: {block} has {channels[block]} channels, which is no multiple of {NORM_GROUPS} and {heads}."
+                f"{file}: the channels of {block} must be a multiple of {NORM_GROUPS} norm groups and {heads} heads, "
+                f"got {channels[block]}."
             )
-
-    def depth(block: str) -> int:
-        return max(len(layers[module]) for module in modules[block])
-
     return {
         "block_out_channels": [channels[block] for block in down],
         "motion_layers_per_block": _one_if_equal([len(modules[block]) for block in down]),
-        "motion_transformer_layers_per_block": _one_if_equal([depth(block) for block in down]),
-        "motion_mid_block_layers_per_block": len(modules["mid_block"]) if "mid_block" in modules else 1,
-        "motion_transformer_layers_per_mid_block": depth("mid_block") if "mid_block" in modules else 1,
+        "motion_transformer_layers_per_block": _one_if_equal([len(layers[block]) for block in down]),
+        "motion_mid_block_layers_per_block": max(1, len(modules.get("mid_block", ()))),
+        "motion_transformer_layers_per_mid_block": max(1, len(layers.get("mid_block", ()))),
         "motion_num_attention_heads": heads,
         "motion_max_seq_length": lengths.pop(),
         "use_motion_mid_block": "mid_block" in modules,
@@ -229,36 +232,3 @@ def deduce_config(
 
 def _one_if_equal(values: list[int]) -> int | list[int]:
     return values[0] if len(set(values)) == 1 else values
-
-
-def _our_name(name: str) -> str | None:
-    match = ANIMATEDIFF_NAME.fullmatch(name)
-    if match is None:
-        return None
-    module, rest = match["module"], match["rest"]
-    block = BLOCK.fullmatch(rest)
-    if block is None:
-        return f"{module}.{rest}"
-    if block[2] in ANIMATEDIFF_POSITIONS:
-        return f"{module}.{block[1]}.{POSITIONS}"
-    for ours, theirs in RENAMED:
-        if block[2].startswith(theirs):
-            return f"{module}.{block[1]}.{ours}{block[2].removeprefix(theirs)}"
-    return None
-
-
-def _animatediff_names(name: str) -> list[str]:
-    match = OUR_NAME.fullmatch(name)
-    if match is None:
-        return []
-    module, rest = f"{match['module']}.temporal_transformer", match["rest"]
-    block = BLOCK.fullmatch(rest)
-    if block is None:
-        return [f"{module}.{rest}"]
-    if block[2] == POSITIONS:
-        return [f"{module}.{block[1]}.{positions}" for positions in ANIMATEDIFF_POSITIONS]
-    return [
-        f"{module}.{block[1]}.{theirs}{block[2].removeprefix(ours)}"
-        for ours, theirs in RENAMED
-        if block[2].startswith(ours)
-    ]

@@ -1,13 +1,13 @@
-"""
-Folders to and from the Hugging Face Hub: pushed in one commit or not at all, pulled whole, and one line for whatever
-the Hub has against it. The token comes from `hf auth login` or the environment (HF_TOKEN), never by argument.
+"""Push folders to the Hugging Face Hub and pull them, with one-line errors that say what to do.
+
+The token comes from `hf auth login` or the environment (HF_TOKEN), never from an argument.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -24,26 +24,44 @@ from huggingface_hub.utils import validate_repo_id
 
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-OURS_AT_THE_TOP = (".py", ".json", ".safetensors")
+NOT_THERE = "{repo_id} is not on the Hub, or is private: if so, log in as a user who may read it (`hf auth login`)."
+NO_ANSWER = "{repo_id}: the Hub ({endpoint}) does not answer: {said}"
+FAILED = "{repo_id}: the Hub failed ({status}: {said}); nothing was changed, try again later."
+REFUSED = "{repo_id}: the Hub refuses ({status}: {said})."
+# What an error means to the user: a `ValueError` if they must change something, a `ConnectionError` otherwise. The
+# first class that matches counts.
+EXPLANATIONS = (
+    (GatedRepoError, ValueError, "{repo_id} is gated: accept its terms on {endpoint}/{repo_id}, then " + LOG_IN + "."),
+    (RepositoryNotFoundError, ValueError, NOT_THERE),
+    (RevisionNotFoundError, ValueError, "{repo_id} has no revision {revision}."),
+    (OfflineModeIsEnabled, ConnectionError, "{repo_id}: HF_HUB_OFFLINE is set; unset it once to download."),
+    (LocalTokenNotFoundError, ValueError, "{repo_id}: this machine has no token: " + LOG_IN + "."),
+    ((IncompleteSnapshotError, LocalEntryNotFoundError), ConnectionError, NO_ANSWER),
+    (EntryNotFoundError, ValueError, "{repo_id} lacks a file: {said}"),
+)
+STATUS_EXPLANATIONS = {
+    401: (ValueError, "{repo_id}: the Hub does not know you: " + LOG_IN + " ({said})."),
+    403: (ValueError, "{repo_id}: your token may not do this; use one with write access ({said})."),
+    412: (ConnectionError, "{repo_id}: somebody else pushed meanwhile; nothing was changed, push again."),
+}
+EXPORTED_SUFFIXES = (".py", ".json", ".safetensors")  # what exports write at the top of a repository, with README.md
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Raise a `ValueError` for what is no ORGANISATION/NAME."""
+    """Raise a `ValueError` unless `repo_id` is a valid USER/NAME."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f"{repo_id!r} is no name on the Hub: {error}") from error
+        raise ValueError(f"{repo_id!r} is not a name on the Hub: {error}") from error
     if repo_id.count("/") != 1:
-        raise ValueError(f"{repo_id!r} is no name on the Hub: it has to be of the form USER/NAME.")
+        raise ValueError(f"{repo_id!r} is not a name on the Hub: it must be of the form USER/NAME.")
 
 
 def create_repo(repo_id: str, private: bool = False) -> None:
-    """
-    Make an empty model repository, if there is none of this name: where a token is missing or may not write, this
-    tells, before hours of work.
+    """Create an empty model repository unless it exists. Fails early if the token is missing or may not write.
 
     Raises:
-        ValueError, ConnectionError: as `push_folder`.
+        ValueError, ConnectionError: See `push_folder`.
     """
     check_repo_id(repo_id)
     with hub_errors(repo_id):
@@ -51,24 +69,23 @@ def create_repo(repo_id: str, private: bool = False) -> None:
 
 
 def push_folder(folder: str | Path, repo_id: str, message: str, private: bool = False) -> str:
-    """
-    Make the repository hold what `folder` holds, in one commit: readers meet all of it or nothing, and an upload that
-    breaks leaves the repository as it was; another call sends only what is missing. What an earlier export left is
-    deleted in the same commit: code, JSON and weights at the top, and everything in the folders that `folder` has,
-    too. Other files of the repository stay.
+    """Make a repository hold the files of `folder`, in one commit.
+
+    Readers see all of the commit or nothing. A broken upload leaves the repository as it was, and the next call sends
+    only what is missing. The same commit deletes what an earlier export left behind, see `stale_files`.
 
     Args:
-        folder: what `export_pipeline` or `export_adapter` wrote.
-        repo_id: as `"user/name"`; made if there is none.
-        message: of the commit.
-        private: whether a repository that is made is private; an existing one stays what it is.
+        folder: Output of `export_pipeline` or `export_adapter`.
+        repo_id: Name of the repository as `"user/name"`; it is created if needed.
+        message: Commit message for the Hub.
+        private: Whether a new repository is private. An existing one stays as it is.
 
     Returns:
-        the id of the commit.
+        The id of the commit.
 
     Raises:
-        ValueError: the Hub refuses: no token, no right to write, gated, an invalid card.
-        ConnectionError: it cannot be reached, the upload broke, or somebody else pushed meanwhile.
+        ValueError: The Hub refuses: no token, no right to write, gated, an invalid card.
+        ConnectionError: The Hub cannot be reached, the upload broke, or somebody else pushed meanwhile.
     """
     folder = Path(folder)
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -83,41 +100,44 @@ def push_folder(folder: str | Path, repo_id: str, message: str, private: bool = 
 
 
 def stale_files(in_repo: list[str], files: list[str]) -> list[str]:
-    """Which files of a repository an earlier export left that `files`, the new one, do not replace."""
+    """List what an earlier export left in a repository and `files`, the new one, do not replace.
+
+    These are code, JSON and weights at the top, and everything in folders that the new export has, too.
+    """
     folders = {PurePosixPath(name).parts[0] for name in files if "/" in name}
     return [
         name
         for name in sorted(set(in_repo) - set(files))
-        if (PurePosixPath(name).parts[0] in folders if "/" in name else name.endswith(OURS_AT_THE_TOP))
+        if (PurePosixPath(name).parts[0] in folders if "/" in name else name.endswith(EXPORTED_SUFFIXES))
     ]
 
 
 def pull(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
-    """
-    Fetch every file of a repository, so that it loads from the returned folder without a network. (With
-    `HF_HUB_OFFLINE=1` a repository with code loads by folder only, not by name.)
+    """Download all files of a repository, so that it loads from a folder without a network.
+
+    With `HF_HUB_OFFLINE=1`, a repository with code loads from this folder and not by its name.
 
     Args:
-        repo_id: as `"user/name"`.
-        revision: commit, tag or branch; `main` without it.
+        repo_id: Name of the repository as `"user/name"`.
+        revision: Commit, tag or branch; `main` if `None`.
 
     Returns:
-        the folder, in the cache of huggingface_hub, and the commit it holds.
+        The folder, in the cache of huggingface_hub, and the commit it holds.
 
     Raises:
-        ValueError: there is no such repository or revision, or it is private or gated.
-        ConnectionError: the Hub cannot be reached, or the download broke; another call goes on with it.
+        ValueError: The repository or the revision does not exist, or is private or gated.
+        ConnectionError: The Hub cannot be reached, or the download broke; the next call resumes it.
     """
     check_repo_id(repo_id)
     with hub_errors(repo_id, revision):
-        # Asked first: without an answer `snapshot_download` would return an old snapshot, and not say so.
+        # Asked first, because `snapshot_download` silently returns an old snapshot if the Hub does not answer.
         commit = HfApi().model_info(repo_id, revision=revision).sha
         return Path(snapshot_download(repo_id, revision=commit)), commit
 
 
 @contextmanager
 def hub_errors(repo_id: str, revision: str | None = None) -> Iterator[None]:
-    """Make what goes wrong with the Hub a `ValueError` (somebody has to change something) or a `ConnectionError`."""
+    """Turn errors of the Hub into a `ValueError` (the user must change something) or a `ConnectionError`."""
     try:
         yield
     except Exception as error:
@@ -128,57 +148,26 @@ def hub_errors(repo_id: str, revision: str | None = None) -> Iterator[None]:
 
 
 def explain_hub_error(error: BaseException, repo_id: str, revision: str | None = None) -> OSError | ValueError | None:
-    """The error of one line that `error`, or what caused it, means for `repo_id`; None for what has other reasons."""
+    """Explain `error`, or the first of its causes that is the Hub's, in one line; `None` if none of them is."""
     causes = [error]
-    while causes[-1].__cause__ is not None or causes[-1].__context__ is not None:
-        causes.append(causes[-1].__cause__ or causes[-1].__context__)
-    for cause in reversed(causes):  # the first thing that went wrong knows best
-        if (explained := _explain(cause, repo_id, revision)) is not None:
-            return explained
-    return None
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    explanations = (_explain(cause, repo_id, revision) for cause in reversed(causes))
+    return next((explained for explained in explanations if explained is not None), None)
 
 
 def _explain(error: BaseException, repo_id: str, revision: str | None) -> OSError | ValueError | None:
-    if isinstance(error, GatedRepoError):
-        page = f"{constants.ENDPOINT}/{repo_id}"
-        return ValueError(f"{repo_id} is gated: accept its terms on {page}, then {LOG_IN}.")
-    if isinstance(error, RepositoryNotFoundError):
-        if get_token() is not None:
-            return ValueError(f"{repo_id} is not on the Hub, or is private and your token may not read it.")
-        return ValueError(f"{repo_id} is not on the Hub, or is private: if it is, {LOG_IN}.")
-    if isinstance(error, RevisionNotFoundError):
-        return ValueError(f"{repo_id} has no revision {revision}.")
-    if isinstance(error, OfflineModeIsEnabled):
-        return ConnectionError(f"{repo_id}: HF_HUB_OFFLINE is set, so the Hub is not asked; unset it once, to fetch.")
-    if isinstance(error, LocalTokenNotFoundError):
-        return ValueError(f"{repo_id}: there is no token on this machine: {LOG_IN}.")
-    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-        return ValueError(f"{repo_id} lacks a file: {_first_line(error)}")
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    where = {"repo_id": repo_id, "revision": revision, "endpoint": constants.ENDPOINT}
+    for error_class, explained_as, text in EXPLANATIONS:
+        if isinstance(error, error_class):
+            return explained_as(text.format(said=said, **where))
     if isinstance(error, HfHubHTTPError) and error.response is not None:
-        return _explain_status(error, error.response.status_code, repo_id)
-    if isinstance(error, IncompleteSnapshotError) or _is_of_the_connection(error):
-        return ConnectionError(f"{repo_id}: the Hub ({constants.ENDPOINT}) does not answer: {_first_line(error)}")
+        status = error.response.status_code
+        failed = (ConnectionError, FAILED) if status >= 500 or status == 429 else (ValueError, REFUSED)
+        explained_as, text = STATUS_EXPLANATIONS.get(status, failed)
+        return explained_as(text.format(said=error.server_message or said, status=status, **where))
+    # Refused, cut, timed out: errors of the HTTP client of huggingface_hub itself (httpx, later httpx2)
+    if type(error).__module__.startswith("httpx") and not hasattr(error, "response"):
+        return ConnectionError(NO_ANSWER.format(said=said, **where))
     return None
-
-
-def _explain_status(error: HfHubHTTPError, status: int, repo_id: str) -> OSError | ValueError:
-    said = error.server_message or _first_line(error)
-    if status == 401:
-        return ValueError(f"{repo_id}: the Hub does not know who you are: {LOG_IN} ({said}).")
-    if status == 403:
-        return ValueError(f"{repo_id}: your token may not do that; it has to be one that may write there ({said}).")
-    if status == 412:
-        return ConnectionError(f"{repo_id}: somebody else pushed meanwhile; nothing was changed, push again.")
-    if status >= 500 or status == 429:
-        return ConnectionError(f"{repo_id}: the Hub failed ({status}: {said}); nothing was changed, try again later.")
-    return ValueError(f"{repo_id}: the Hub refuses ({status}: {said}).")
-
-
-def _is_of_the_connection(error: BaseException) -> bool:
-    """Refused, cut, timed out: what the HTTP client of huggingface_hub (httpx, later httpx2) raises by itself."""
-    return type(error).__module__.split(".")[0].startswith("httpx") and not hasattr(error, "response")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""The noise adapter and the contrastive loss on predicted noise (NADM, Eqs. 9-11). Used in training only.
+"""The noise adapter and the contrastive loss on predicted noise (NADM Eqs. 9-11), used only in training.
 
-The loss pulls the predicted noise of neighbouring frames together and pushes that of distant frames apart, in the
-space of a small head: the frames stay coherent and still change over the clip.
+The loss pulls the predicted noise of neighboring frames together and pushes that of distant frames apart, so that a
+clip stays coherent and still moves.
 """
 
 import torch
@@ -17,18 +17,18 @@ POSITIVES = ("next", "within_threshold")
 
 
 class NoiseAdapter(ModelMixin, ConfigMixin):
-    """The head g of Eq. 9: a frame's predicted noise becomes one vector, whose direction the loss compares.
+    """NADM Eq. 9, the projection head g: map the predicted noise of a frame to one vector.
 
-    The paper says "a simple MLP" and no more. This is SimCLR's projection head: average pooling, a linear layer, ReLU
-    and a linear layer. There is no batch normalisation, which would mix the frames that the loss compares. It
-    computes in float32 also where the UNet runs in half precision.
+    The paper calls it "a simple MLP" and gives no sizes. This is SimCLR's projection head: average pooling, a linear
+    layer, ReLU and a linear layer. It has no batch normalization, which would mix the frames that the loss compares,
+    and it computes in float32 even if the UNet runs in half precision.
 
     Args:
-        in_channels: channels of the predicted noise.
-        pool_size: height and width that the noise is averaged to. Noise smaller than that is repeated, which adds
-            parameters and no information.
-        hidden_dim: width of the hidden layer.
-        embedding_dim: length of the returned vectors.
+        in_channels: Channels of the predicted noise.
+        pool_size: Height and width after average pooling. Smaller noise is repeated, which adds parameters and no
+            information.
+        hidden_dim: Width of the hidden layer.
+        embedding_dim: Length of the output vectors.
     """
 
     @register_to_config
@@ -41,15 +41,16 @@ class NoiseAdapter(ModelMixin, ConfigMixin):
         self.linear_2 = nn.Linear(hidden_dim, embedding_dim)
 
     def forward(self, noise_pred: torch.Tensor) -> torch.Tensor:
-        """Embed each frame of `noise_pred`, (batch, channels, num_frames, height, width).
+        """Embed each frame of `noise_pred`, of shape (batch, channels, num_frames, height, width).
 
         Returns:
-            float32 vectors of any length, (batch, num_frames, embedding_dim).
+            Float32 vectors of shape (batch, num_frames, embedding_dim). Their length has no meaning: the loss compares
+            directions.
         """
         if noise_pred.ndim != 5 or noise_pred.shape[1] != self.config.in_channels:
             raise ValueError(
-                f"`noise_pred` has the shape {tuple(noise_pred.shape)}, but this noise adapter takes "
-                f"(batch, {self.config.in_channels}, num_frames, height, width)."
+                f"`noise_pred` must be of shape (batch, {self.config.in_channels}, num_frames, height, width), got "
+                f"{tuple(noise_pred.shape)}."
             )
         frames = rearrange(noise_pred, "batch channels frames height width -> batch frames channels height width")
         with torch.autocast(noise_pred.device.type, enabled=False):
@@ -65,71 +66,72 @@ def contrastive_loss(
     negatives: str = "all",
     positives: str = "next",
 ) -> torch.Tensor:
-    """Contrastive loss of the frames of each clip (Eqs. 9-11), averaged over the clips.
+    """NADM Eqs. 9-11: contrast the frames of each clip; the loss is averaged over anchors and clips.
 
-    With r the cosine similarity (Eq. 9), frame i of the first N - 1 is an anchor with the loss (Eq. 10)
+    Each of the first N - 1 frames is an anchor i. With the cosine similarity r (Eq. 9), its loss (Eq. 10) is
 
         l_i = -log( e^(r(i, j) / tau) / (e^(r(i, j) / tau) + sum_k e^(r(i, k) / tau)) ),
 
-    where j is a positive and k runs over the negatives, the frames further than `threshold` from i. An anchor that has
-    no negative contributes zero and still counts in the mean over the N - 1 anchors (Eq. 11).
+    where j is the positive and k runs over the negatives, the frames more than m = `threshold` frames away from i. An
+    anchor without negatives contributes zero and still counts in the mean over the N - 1 anchors (Eq. 11).
 
     Args:
-        embeddings: the noise adapter's vectors, (batch, num_frames, embedding_dim).
+        embeddings: Output of the noise adapter, of shape (batch, num_frames, embedding_dim).
         temperature: tau, above 0.
-        threshold: m, at least 1.
-        negatives: "all" draws negatives from all N frames; "eq10" from the first N - 1, as Eq. 10 prints it. The
-            printed form leaves 8 frames with m = 6 without any negative, although the paper reports an effect there.
-        positives: "next" takes frame i + 1; "within_threshold" averages the loss over all j with 0 < |j - i| <= m
-            (the paper's Table IV).
+        threshold: m in frames, at least 1.
+        negatives: "all" takes negatives from all N frames. "eq10" takes them from the first N - 1, as Eq. 10 prints
+            it; this leaves 8 frames with m = 6 without negatives, although the paper reports an effect there.
+        positives: "next" takes frame i + 1. "within_threshold" averages the loss over all j with 0 < |j - i| <= m
+            (NADM Table IV).
 
     Returns:
         A float32 scalar, zero or more.
 
     Raises:
-        ValueError: for an unknown choice, a value out of range, or a clip so short that no anchor has a negative.
+        ValueError: An unknown choice, a value out of range, or a clip so short that no anchor has a negative.
     """
     if embeddings.ndim != 3:
         raise ValueError(
-            f"`embeddings` has the shape {tuple(embeddings.shape)}, but has to be (batch, num_frames, embedding_dim)."
+            f"`embeddings` must be of shape (batch, num_frames, embedding_dim), got {tuple(embeddings.shape)}."
         )
     if temperature <= 0:
-        raise ValueError(f"`temperature` is {temperature}, but has to be above 0.")
+        raise ValueError(f"`temperature` must be above 0, got {temperature}.")
     num_frames = embeddings.shape[1]
     positive, negative = _pairs(num_frames, threshold, negatives, positives)
-    contrasted = negative.any(dim=1)  # the anchors that have a negative; the others contribute zero
+    contrasted = negative.any(dim=1)  # anchors with a negative; the others contribute zero
     if not contrasted.any():
         raise ValueError(
-            f"No anchor of {num_frames} frames has a negative with `threshold` {threshold} and `negatives` "
-            f"{negatives!r}: that takes at least {minimum_frames(threshold, negatives)} frames."
+            f"`num_frames` must be at least {minimum_frames(threshold, negatives)} with `threshold` {threshold} and "
+            f"`negatives` {negatives!r}, got {num_frames}: no frame has a negative."
         )
     positive, negative = positive[contrasted].to(embeddings.device), negative[contrasted].to(embeddings.device)
 
+    # Eq. 9: cosine similarity of each anchor with each frame, (batch, anchors, num_frames), divided by tau
     embeddings = embeddings.float()
     anchors = embeddings[:, :-1][:, contrasted.to(embeddings.device)]
-    similarity = F.cosine_similarity(anchors[:, :, None], embeddings[:, None], dim=-1, eps=1e-8)
-    logits = similarity / temperature  # (batch, anchors, num_frames)
+    logits = F.cosine_similarity(anchors[:, :, None], embeddings[:, None], dim=-1, eps=1e-8) / temperature
+
+    # Eq. 10 for every frame as the positive, in logarithms so that small temperatures do not overflow
     negative_logits = logits.masked_fill(~negative, float("-inf")).logsumexp(dim=-1, keepdim=True)
-    pair_loss = torch.logaddexp(logits, negative_logits) - logits  # l_i, for every j at once
+    pair_loss = torch.logaddexp(logits, negative_logits) - logits
     anchor_loss = (pair_loss * positive).sum(dim=-1) / positive.sum(dim=-1)
+
+    # Eq. 11: mean over all N - 1 anchors, those without negatives included
     return (anchor_loss.sum(dim=-1) / (num_frames - 1)).mean()
 
 
 def minimum_frames(threshold: int, negatives: str = "all") -> int:
-    """The length of the shortest clip in which `contrastive_loss` finds an anchor with a negative."""
+    """Return the length in frames of the shortest clip in which an anchor of `contrastive_loss` has a negative."""
     return threshold + (2 if negatives == "all" else 3)
 
 
 def _pairs(num_frames: int, threshold: int, negatives: str, positives: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which frames (columns) are positives and which negatives of each anchor (rows), (num_frames - 1, num_frames)."""
-    if negatives not in NEGATIVES:
-        raise ValueError(f"`negatives` is {negatives!r}, but has to be one of {NEGATIVES}.")
-    if positives not in POSITIVES:
-        raise ValueError(f"`positives` is {positives!r}, but has to be one of {POSITIVES}.")
+    """Mark positives and negatives (columns) of each anchor (rows), two bool tensors (num_frames - 1, num_frames)."""
+    for name, value, choices in (("negatives", negatives, NEGATIVES), ("positives", positives, POSITIVES)):
+        if value not in choices:
+            raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
     if threshold < 1:
-        raise ValueError(f"`threshold` is {threshold}, but has to be at least 1: the next frame is no negative.")
-    if num_frames < 2:
-        raise ValueError(f"Got {num_frames} frame(s), but a positive pair takes at least 2.")
+        raise ValueError(f"`threshold` must be at least 1, got {threshold}: the next frame is the positive.")
     frame = torch.arange(num_frames)
     offset = frame - frame[:-1, None]
     positive = offset == 1 if positives == "next" else (offset != 0) & (offset.abs() <= threshold)

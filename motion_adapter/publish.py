@@ -1,245 +1,166 @@
-"""A pipeline or an adapter as a folder that others load: without local paths, written all or not at all.
+"""Publish a trained folder on the Hub: load it, export it, validate the export in a fresh process, push it."""
 
-`save_pretrained` of diffusers writes the motion weights twice (in the motion UNet and in the adapter), no code, a
-class name that `DiffusionPipeline` does not know, and the absolute path the weights were loaded from.
-"""
-
-import inspect
 import json
-from copy import deepcopy
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers import DiffusionPipeline, MotionAdapter
 from torch import nn
 
-from pipeline_landscape_video.atomic_writing import check_replaceable, write_directory
-from pipeline_landscape_video.landscape_image_retention import ImageRetention
+from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 from .build import extract_motion_adapter
-from .code_files import (
-    BRANCH,
-    BRANCH_CODE,
-    PIPELINE,
-    PIPELINE_WITH_PICTURES,
-    copy_branch_code,
-    copy_code,
-)
-from .validate import check_weights
-from .weights_files import check_finite, stored_dtype
+from .code_files import BRANCH
+from .export import export_adapter, export_pipeline
+from .hub import check_repo_id, hub_errors, push_folder
+from .model_card import RECORD, CardFacts, model_card, usage_code
+from .sources import local_path
+from .validate import check_export, check_loads_elsewhere, sample_frames
+from .weights_files import load_adapter, stored_dtype
 
 
-PIPELINE_CLASSES = {PIPELINE: "LandscapeVideoPipeline", PIPELINE_WITH_PICTURES: "LandscapeImageToVideoPipeline"}
-PATH_ENTRIES = ("_name_or_path", "name_or_path")
-
-
-def export_pipeline(
-    pipe: DiffusionPipeline,
-    directory: str | Path,
-    dtype: torch.dtype | None = None,
-    include_code: bool = True,
-    overwrite: bool = False,
-    card: str | None = None,
-) -> Path:
-    """
-    Write a `LandscapeVideoPipeline` as a folder from which both of these load it, on a machine without this package:
-
-        >>> DiffusionPipeline.from_pretrained(directory, trust_remote_code=True)
-        >>> DiffusionPipeline.from_pretrained(base_model, custom_pipeline=directory, trust_remote_code=True)
-
-    The UNet is written as an image UNet and a plain `MotionAdapter` with the weights that the pipeline runs with. (As
-    a motion UNet if the scheduler has scaled_linear betas: with an image UNet it would be replaced on loading.) A
-    `LandscapeImageToVideoPipeline` with a branch is written as such, the branch with its code in a folder of its own;
-    as `custom_pipeline` of another base model it means `pipeline.py`, which takes text only. The folder is made beside
-    `directory` under another name and renamed when it is complete.
+@dataclass(frozen=True)
+class Release:
+    """What was pushed.
 
     Args:
-        pipe: stays as it is.
-        directory: a folder that does not exist yet, or is empty.
-        dtype: of the weights in the files, such as `torch.float16`; their own if `None`. The components are loaded in
-            float32 either way, unless another `dtype` is asked for.
-        include_code: copy the pipeline's code files and name them in `model_index.json`. Without, the class comes from
-            this package or from `custom_pipeline`.
-        overwrite: replace a folder with files in it.
-        card: text of the README.md, see `model_card`; none without.
-
-    Returns:
-        `directory`, as a `Path`.
-
-    Raises:
-        FileExistsError: `directory` has files in it (and `overwrite` is False), or is a file.
-        ValueError: weights that these files cannot hold (LoRA, IP-Adapter, fused projections) or that are not finite
-            in `dtype`; the message names one.
+        commit: Id of the commit.
+        usage: Python code that loads exactly this commit.
     """
-    check_replaceable(directory, overwrite)
-    components = portable_components(pipe)
-    with write_directory(directory) as folder:
-        for name, component in components.items():
-            if component is not None:
-                save_component(component, folder / name, dtype)
-        if BRANCH in components:
-            copy_branch_code(folder / BRANCH)
-        if include_code:
-            copy_code(folder, with_pictures=BRANCH in components)
-        _write_json(folder / "model_index.json", model_index(components, include_code))
-        if card is not None:
-            (folder / "README.md").write_text(card, encoding="utf-8")
-    return Path(directory).absolute()
+
+    commit: str
+    usage: str
 
 
-def export_adapter(
-    adapter: MotionAdapter,
-    directory: str | Path,
+def publish(
+    folder: str | Path,
+    facts: CardFacts,
     dtype: torch.dtype | None = None,
-    overwrite: bool = False,
-    card: str | None = None,
-) -> Path:
-    """
-    Write a motion adapter with the pipeline's code as a folder for the Hub, from which both parts of this load:
-
-        >>> adapter = MotionAdapter.from_pretrained(directory)
-        >>> DiffusionPipeline.from_pretrained(
-        ...     base_model, motion_adapter=adapter, custom_pipeline=directory, trust_remote_code=True
-        ... )
+    private: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> Release:
+    """Push a motion adapter or a whole pipeline in one commit, once a fresh process generates the same frames with it.
 
     Args:
-        adapter: stays as it is.
-        directory, dtype, overwrite, card: as `export_pipeline`.
-
-    Returns:
-        `directory`, as a `Path`.
-
-    Raises:
-        FileExistsError: as `export_pipeline`.
-        ValueError: weights that are not finite in `dtype`.
-    """
-    check_replaceable(directory, overwrite)
-    with write_directory(directory) as folder:
-        save_component(adapter, folder, dtype)
-        copy_code(folder)
-        if card is not None:
-            (folder / "README.md").write_text(card, encoding="utf-8")
-    return Path(directory).absolute()
-
-
-def load_adapter(folder: str | Path) -> MotionAdapter:
-    """
-    The motion adapter in `folder`, in the dtype of its file.
+        folder: Folder of an adapter or a pipeline, or the output of `train_motion.py`, whose adapter is then pushed.
+        facts: Facts for the card. `base_model` may be `None` if the training record names it. The base model is loaded
+            here; with `full`, it may be the folder of a pipeline. `training` defaults to the training record.
+        dtype: Dtype of the pushed weights; `None` keeps that of each file.
+        private: Whether a new repository is private.
+        report: Called with a line before each step.
 
     Raises:
-        ValueError: the folder holds no adapter, or one whose weights are not those that its config tells.
+        ValueError: The folder has nothing to push, the base model is not named, the export is invalid (see
+            `check_export`, `check_loads_elsewhere`), or the Hub refuses.
+        ConnectionError: See `push_folder`.
     """
-    folder = Path(folder)
-    config = folder / "config.json"
-    class_name = json.loads(config.read_text(encoding="utf-8")).get("_class_name") if config.is_file() else None
-    if class_name != "MotionAdapter":
-        problem = f"its config.json is of a {class_name}" if config.is_file() else "it has no config.json"
-        raise ValueError(f"{folder}: holds no motion adapter: {problem}.")
-    check_weights(folder, MotionAdapter)
-    return MotionAdapter.from_pretrained(folder, dtype=stored_dtype(folder)).eval()
+    check_repo_id(facts.repo_id)
+    source = find_source(Path(folder))
+    facts = complete_facts(facts, source)
+
+    # 1. Load, with weights rounded as readers will get them, and generate the frames to compare
+    report(f"loading {source}")
+    pipe, adapter = load(source, facts)
+    if dtype is not None:
+        for part in pipe.components.values() if facts.full else [adapter, *motion_modules(pipe)]:
+            if isinstance(part, nn.Module):
+                part.to(dtype).to(torch.float32)
+    frames = sample_frames(pipe)
+
+    # 2. Describe
+    card_facts = replace(facts, image_to_video=BRANCH in pipe.components)
+    if not is_public(facts.base_model):
+        card_facts = replace(card_facts, base_model=None)
+    card = model_card(card_facts, adapter)
+
+    # 3. Export, validate, push
+    with tempfile.TemporaryDirectory() as scratch:
+        export = Path(scratch, "export")
+        report("exporting")
+        if facts.full:
+            export_pipeline(pipe, export, dtype or stored_dtypes(source, facts.base_model), card=card)
+        else:
+            export_adapter(adapter, export, dtype or stored_dtype(source), card=card)
+        report("checking the files, and the frames that a fresh process generates with them")
+        check_export(export, dtype)
+        check_loads_elsewhere(export, frames, None if facts.full else base_folder(facts.base_model))
+        report(f"pushing to {facts.repo_id}")
+        commit = push_folder(export, facts.repo_id, f"Add {'pipeline' if facts.full else 'motion adapter'}", private)
+    return Release(commit, usage_code(card_facts, adapter.config.motion_max_seq_length, commit))
 
 
-def portable_components(pipe: DiffusionPipeline) -> dict[str, Any]:
-    """The components of `pipe` with the UNet taken apart, sharing its weights; a branch only if there is one."""
-    components = {name: getattr(part, "_orig_mod", part) for name, part in pipe.components.items()}  # torch.compile's
-    if components.get(BRANCH) is None:
-        components.pop(BRANCH, None)
-    else:
-        branch = components[BRANCH]
-        with torch.device("meta"):
-            plain_names = type(branch).from_config(entries_of(type(branch), branch.config)).state_dict().keys()
-        check_no_extra_weights(BRANCH, branch.state_dict().keys() - plain_names)
-    unet, adapter = components["unet"], components["motion_adapter"]
-    with torch.device("meta"):  # only the names of its weights are wanted
-        plain_names = UNetMotionModel.from_config(entries_of(UNetMotionModel, unet.config)).state_dict().keys()
-    check_no_extra_weights("unet", unet.state_dict().keys() - plain_names)
-    check_no_extra_weights(
-        "text_encoder", {name for name in components["text_encoder"].state_dict() if "lora" in name}
-    )
-
-    if pipe.scheduler.config.get("beta_schedule") == "scaled_linear":
-        return components | {"motion_adapter": None}
-    components |= {"unet": extract_image_unet(unet), "motion_adapter": extract_motion_adapter(unet)}
-    if adapter is not None and "sparse_causal_mode" in adapter.config and "sparse_causal_mode" not in unet.config:
-        components["motion_adapter"].register_to_config(sparse_causal_mode=adapter.config.sparse_causal_mode)
-    return components
-
-
-def entries_of(model_class: type[nn.Module], config: dict[str, Any]) -> dict[str, Any]:
-    """The entries of `config` that `model_class` is made from."""
-    known = inspect.signature(model_class.__init__).parameters
-    return {name: value for name, value in config.items() if name in known}
-
-
-def check_no_extra_weights(component: str, names: set[str]) -> None:
-    """Raise a `ValueError` for weights that were added to a model after it was built."""
-    if names:
+def find_source(folder: Path) -> Path:
+    """Return the folder of the pipeline or adapter in `folder`. Raises a `ValueError` if it has none."""
+    if (folder / BRANCH / "config.json").is_file() and not is_pipeline(folder):
         raise ValueError(
-            f"`{component}` holds {len(names)} weights that its config does not name, such as {min(names)}: fuse or"
-            " unload LoRA, unload IP-Adapters, unfuse projections, and export then."
+            f"{folder}: holds an image retention branch, which works only as part of its pipeline: push the pipeline "
+            "with `train_image_retention.py --push_to_hub`."
         )
+    for candidate in (folder, folder / "motion_adapter"):
+        if is_pipeline(candidate) or (candidate / "config.json").is_file():
+            return candidate
+    problem = "holds neither a pipeline nor a motion adapter" if folder.is_dir() else "no such folder"
+    raise ValueError(f"{folder}: {problem}.")
 
 
-def extract_image_unet(unet: UNetMotionModel) -> UNet2DConditionModel:
-    """
-    The image layers of `unet` as the `UNet2DConditionModel` from which `UNetMotionModel.from_unet2d` makes it again.
-    It shares the tensors of `unet`.
-
-    Raises:
-        ValueError: `unet` has layers that an image UNet has not.
-    """
-    config = entries_of(UNet2DConditionModel, unet.config)
-    for side in ("down_block_types", "up_block_types"):
-        config[side] = [block_type.replace("Motion", "2D") for block_type in unet.config[side]]
-    # In an image UNet the number of heads goes by this name.
-    config |= {"attention_head_dim": config["num_attention_heads"], "num_attention_heads": None}
-    with torch.device("meta"):  # all tensors come from `unet`
-        image_unet = UNet2DConditionModel.from_config(config)
-    weights = {name: weight for name, weight in unet.state_dict().items() if ".motion_modules." not in name}
-    different = sorted(weights.keys() ^ image_unet.state_dict().keys())
-    if different:
-        raise ValueError(f"`unet` differs from an image UNet in {len(different)} weights, such as {different[0]}.")
-    image_unet.load_state_dict(weights, assign=True)
-    return image_unet.train(unet.training)
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder holds a pipeline."""
+    return (folder / "model_index.json").is_file()
 
 
-def save_component(component: Any, folder: Path, dtype: torch.dtype | None) -> None:
-    """Write one component into `folder`, its weights in `dtype`, its config without local paths."""
-    if isinstance(component, nn.Module):
-        if dtype is not None:
-            component = nn.Module.to(deepcopy(component), dtype)  # diffusers' own `to` warns about nothing
-        check_finite(folder.name, component.state_dict().items())
-    component.save_pretrained(folder)
-    for file in (*folder.glob("config.json"), *folder.glob("*_config.json")):
-        entries = {name: value for name, value in json.loads(file.read_text()).items() if name not in PATH_ENTRIES}
-        if library_of(component) == "transformers" and "dtype" in entries:
-            # transformers loads in the dtype of this entry, diffusers in float32: the two must not meet in one call.
-            entries["dtype"] = "float32"
-        _write_json(file, entries)
+def complete_facts(facts: CardFacts, source: Path) -> CardFacts:
+    """Add what the training record in `source` says. Raises a `ValueError` if the base model is unknown or local."""
+    file = source / RECORD
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    base_model = facts.base_model or record.get("base_model")
+    full = facts.full or is_pipeline(source)
+    if base_model is None and not is_pipeline(source):
+        raise ValueError(f"{source}: the base model of this adapter is unknown; set `base_model`.")
+    if not full and not is_public(base_model):
+        raise ValueError(
+            f"`base_model` must be a name on the Hub, got the folder {base_model}; or push it, too: set `full`."
+        )
+    return replace(facts, base_model=base_model, full=full, training=facts.training or record)
 
 
-def model_index(components: dict[str, Any], include_code: bool) -> dict[str, Any]:
-    """What diffusers reads first: the pipeline's class, and library and class of each component."""
-    file = PIPELINE_WITH_PICTURES if BRANCH in components else PIPELINE
-    class_name = PIPELINE_CLASSES[file]
-    index = {
-        "_class_name": [file, class_name] if include_code else class_name,
-        "_diffusers_version": diffusers.__version__,
-    }
-    for name, component in sorted(components.items()):
-        index[name] = [None, None] if component is None else [library_of(component), type(component).__name__]
-    return index
+def is_public(base_model: str | None) -> bool:
+    """Whether others know the base model by this name."""
+    return base_model is not None and (base_model == EMBEDDED_MODEL or local_path(base_model) is None)
 
 
-def library_of(component: Any) -> str:
-    """`"diffusers"` or `"transformers"`, or the file beside its weights that the class of a branch of ours is in."""
-    if type(component).__name__ == ImageRetention.__name__:
-        return BRANCH_CODE
-    return type(component).__module__.split(".")[0]
+def load(
+    source: Path, facts: CardFacts
+) -> tuple[LandscapeVideoPipeline | LandscapeImageToVideoPipeline, MotionAdapter]:
+    """Load the pipeline to push, or one to try the adapter with, on the CPU in float32; and its adapter."""
+    if is_pipeline(source):
+        has_branch = (source / BRANCH).is_dir()
+        pipe = (LandscapeImageToVideoPipeline if has_branch else LandscapeVideoPipeline).from_pretrained(source)
+        return pipe, extract_motion_adapter(pipe.unet)
+    adapter = load_adapter(source).to(torch.float32)
+    base = base_folder(facts.base_model)
+    return LandscapeVideoPipeline.from_pretrained(base, motion_adapter=adapter), adapter
 
 
-def _write_json(file: Path, entries: dict[str, Any]) -> None:
-    """Readable JSON with a line end, as diffusers writes it."""
-    file.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def stored_dtypes(source: Path, base_model: str | None) -> dict[str, torch.dtype]:
+    """Return the dtypes of the files from which `load` made the components of a pipeline, by component."""
+    base = source if is_pipeline(source) else base_folder(base_model)
+    dtypes = {folder.name: stored_dtype(folder) for folder in base.iterdir() if folder.is_dir()}
+    return dtypes if base is source else dtypes | {"motion_adapter": stored_dtype(source)}
+
+
+def motion_modules(pipe: DiffusionPipeline) -> list[nn.Module]:
+    """List the adapter's layers inside the UNet of a pipeline."""
+    return [module for name, module in pipe.unet.named_modules() if name.endswith(".motion_modules")]
+
+
+def base_folder(base_model: str) -> Path:
+    """Return the folder of the base model; one on the Hub is downloaded."""
+    if (folder := local_path(base_model)) is not None:
+        return folder
+    with hub_errors(base_model):
+        return Path(DiffusionPipeline.download(base_model))

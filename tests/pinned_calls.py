@@ -25,7 +25,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models.optical_flow import raft_small
 
-from motion_adapter.publish import export_adapter, export_pipeline
+from motion_adapter.export import export_adapter, export_pipeline
 from pipeline_landscape_video import (
     SHANSHUI_TINY,
     SOFP_MODES,

@@ -76,7 +76,7 @@ def convert(
         raise ValueError(f"{target}: the target for a file must be a folder, a name without a suffix.")
 
     from motion_adapter.convert import load_animatediff, save_animatediff
-    from motion_adapter.publish import load_adapter
+    from motion_adapter.weights_files import load_adapter
     from pipeline_landscape_video.quiet_loading import less_chatter
 
     with less_chatter():

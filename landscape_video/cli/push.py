@@ -71,7 +71,7 @@ def push(
 
     from motion_adapter.hub import check_repo_id
     from motion_adapter.model_card import CardFacts, check_license
-    from motion_adapter.release import publish
+    from motion_adapter.publish import publish
     from pipeline_landscape_video.quiet_loading import less_chatter
 
     check_repo_id(repo_id)

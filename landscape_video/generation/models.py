@@ -120,17 +120,12 @@ def load_motion_adapter(source: str | Path, dtype: "torch.dtype") -> "MotionAdap
     """A `MotionAdapter` from a folder, the Hub, or a file in the layout of diffusers or AnimateDiff."""
     from diffusers import MotionAdapter
 
-    from motion_adapter.convert import OUR_NAME, deduce_config, load_animatediff, read_weights
+    from motion_adapter.convert import load_animatediff
 
     path = local_path(source)
     if path is None or not path.is_file():
         return load_model(MotionAdapter, source, dtype)
-    weights, _ = read_weights(path)
-    if not all(OUR_NAME.fullmatch(name) and "temporal_transformer" not in name for name in weights):
-        return load_animatediff(path).to(dtype)
-    adapter = MotionAdapter(**deduce_config(str(path), weights, None, heads=8))
-    adapter.load_state_dict(weights)
-    return adapter.to(dtype)
+    return load_animatediff(path).to(dtype)
 
 
 def load_model(model_class: "type[ModelMixin]", source: str | Path, dtype: "torch.dtype") -> "ModelMixin":

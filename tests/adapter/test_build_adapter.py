@@ -81,8 +81,8 @@ def test_defaults_are_those_of_the_paper():
     ("arguments", "message"),
     [
         ({"sparse_causal_mode": "next"}, "`sparse_causal_mode` is 'next', must be one of previous"),
-        ({"motion_num_attention_heads": 3}, "block of 8 channels, which is no multiple of 3 heads"),
-        ({"motion_num_attention_heads": (2, 5)}, "block of 16 channels, which is no multiple of 5 heads"),
+        ({"motion_num_attention_heads": 3}, "must divide the channels of each block, got 3 for a block of 8 channels"),
+        ({"motion_num_attention_heads": (2, 5)}, "got 5 for a block of 16 channels"),
     ],
 )
 def test_an_adapter_that_cannot_be_built_is_refused(arguments, message):

@@ -151,7 +151,7 @@ def test_checkpoints_of_training_have_module_before_each_name(tmp_path, wrap):
 def test_position_tables_are_the_formula_where_a_file_has_none(tmp_path):
     weights = {name: weight for name, weight in animatediff_weights().items() if "pos_encoder" not in name}
     save_file(weights, tmp_path / "lcm.safetensors")
-    with pytest.raises(ValueError, match="lcm.safetensors: holds no position tables: say for how many frames"):
+    with pytest.raises(ValueError, match="lcm.safetensors: has no position tables: set `motion_max_seq_length`"):
         load_animatediff(tmp_path / "lcm.safetensors")
     adapter = load_animatediff(tmp_path / "lcm.safetensors", motion_max_seq_length=20)
     (table, *_) = (buffer for name, buffer in adapter.named_buffers() if name.endswith("pos_embed.pe"))
@@ -181,14 +181,20 @@ SECOND = "down_blocks.0.motion_modules.1.temporal_transformer"
         (lambda w: w.pop(f"{FIRST}.proj_in.bias"), "1 missing: down_blocks.0.motion_modules.0.proj_in.bias"),
         (lambda w: w.update({f"{FIRST}.proj_in.bias": torch.ones(3)}), r"proj_in.bias \(3,\), not \(32,\)"),
         (lambda w: w.update({f"{FIRST}.proj_in.bias": torch.full((32,), torch.nan)}), "not finite in .*proj_in.bias"),
-        (lambda w: w.update({f"{FIRST}.proj_in.wait": torch.ones(32)}), "1 unknown: .*proj_in.wait"),
+        (lambda w: w.update({f"{FIRST}.proj_in.wait": torch.ones(32)}), "1 names are not .*proj_in.wait"),
         (
             lambda w: w[f"{FIRST}.transformer_blocks.0.attention_blocks.1.pos_encoder.pe"].add_(1),
             f"position tables of {FIRST}.transformer_blocks.0 differ",
         ),
         (lambda w: w.clear(), "holds no motion modules"),
-        (lambda w: w.update({f"{SECOND}.norm.weight": torch.ones(33)}), "has 33 channels, which is no multiple of 32"),
-        (lambda w: [w.pop(name) for name in list(w) if name.startswith("down_blocks.0.")], "some of its down blocks"),
+        (
+            lambda w: w.update({f"{SECOND}.norm.weight": torch.ones(33)}),
+            "32 norm groups and 8 heads, got 33",
+        ),
+        (
+            lambda w: [w.pop(name) for name in list(w) if name.startswith("down_blocks.0.")],
+            "of some down blocks",
+        ),
     ],
 )
 def test_what_is_not_whole_is_refused_by_name(tmp_path, change, message):
@@ -240,9 +246,10 @@ def test_a_pickle_runs_no_code(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list"),
-        ({"state_dict": {}, "optimizer": {}}, "beside its `state_dict` .* optimizer"),
-        ({"step": 3}, "these are no tensors: step"),
+        ([1, 2], "must hold a dictionary of tensors, got a list"),
+        ({"state_dict": [1, 2]}, "must hold a dictionary of tensors, got a list"),
+        ({"state_dict": {}, "optimizer": {}}, "has entries that are not tensors: optimizer"),
+        ({"step": 3}, "has entries that are not tensors: step"),
     ],
 )
 def test_other_pickles_are_refused(tmp_path, content, message):
@@ -258,18 +265,18 @@ def test_damaged_files_are_refused(tmp_path):
     (tmp_path / "cut.ckpt").write_bytes(b"PK\x03\x04nothing")
     (tmp_path / "notes.txt").write_text("")
     for name, message in (
-        ("cut.safetensors", "is no whole safetensors file"),
+        ("cut.safetensors", "not a complete safetensors file"),
         ("cut.ckpt", "is damaged"),
-        ("notes.txt", "is neither .safetensors nor one of .ckpt"),
+        ("notes.txt", "must end in .safetensors or one of .ckpt"),
     ):
         with pytest.raises(ValueError, match=f"{name}: {message}"):
             load_animatediff(tmp_path / name)
 
 
 def test_what_animatediff_has_no_place_for_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no place for 2 weights: conv_in.bias, conv_in.weight"):
+    with pytest.raises(ValueError, match="no names for 2 weights: conv_in.bias, conv_in.weight"):
         save_animatediff(build_motion_adapter(conv_in_channels=9), tmp_path / "pia.safetensors")
-    with pytest.raises(ValueError, match=r"mm.ckpt: is written as .safetensors only"):
+    with pytest.raises(ValueError, match=r"mm.ckpt: must end in .safetensors"):
         save_animatediff(build_motion_adapter(), tmp_path / "mm.ckpt")
     assert not list(tmp_path.iterdir())
 
@@ -324,7 +331,7 @@ def test_modes_of_the_command_are_those_of_the_library():
         (["mm.ckpt", "new.safetensors"], "new.safetensors: the target for a file must be a folder"),
         (["mm.ckpt", "new"], "mm.ckpt: holds no motion modules."),
         (["there", "new"], "new: the target for a folder must end in .safetensors."),
-        (["there", "new.safetensors"], "there: holds no motion adapter: it has no config.json."),
+        (["there", "new.safetensors"], "there: not a motion adapter: config.json is missing."),
         (["there", "new.safetensors", "--max-frames", "8"], "--max-frames is for files of AnimateDiff"),
         (["there", "new.safetensors", "--drop-image-layers"], "--drop-image-layers is for files of AnimateDiff"),
     ],

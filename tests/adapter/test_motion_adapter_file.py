@@ -80,7 +80,7 @@ def test_saving_refuses_what_a_motion_adapter_cannot_hold(tmp_path):
         save_motion_modules(unet, tmp_path / "fused")
     unet = moving_unet()
     unet.add_adapter(LoraConfig(r=2, target_modules=r".*motion_modules.*to_v"))
-    with pytest.raises(ValueError, match="Unload or fuse LoRA"):
+    with pytest.raises(ValueError, match="unload or fuse LoRA"):
         save_motion_modules(unet, tmp_path / "lora")
     assert not list(tmp_path.iterdir())
 
@@ -88,5 +88,5 @@ def test_saving_refuses_what_a_motion_adapter_cannot_hold(tmp_path):
 def test_saving_into_a_file_is_refused(tmp_path):
     path = tmp_path / "adapter"
     path.write_text("not a directory")
-    with pytest.raises(NotADirectoryError, match="is a file"):
+    with pytest.raises(NotADirectoryError, match="must be a folder, got the file"):
         save_motion_modules(moving_unet(), path)

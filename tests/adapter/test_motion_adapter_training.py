@@ -75,7 +75,7 @@ def test_a_new_adapter_learns():
 def test_freezing_refuses_a_unet_that_does_not_run_its_mode(tmp_path):
     moving_unet("previous").save_pretrained(tmp_path)
     loaded = UNetMotionModel.from_pretrained(tmp_path)  # rebuilt with plain attention
-    with pytest.raises(ValueError, match="says sparse_causal_mode='previous', its motion modules run 'full'"):
+    with pytest.raises(ValueError, match="must be 'previous' as in the config .*, got 'full' in its motion modules"):
         freeze_image_layers(loaded)
     install_sparse_causal_attention(loaded, "previous")
     assert freeze_image_layers(loaded)
@@ -124,6 +124,6 @@ def test_removing_from_an_adapter_and_one_after_the_other():
 
 def test_removing_an_unknown_attention_is_refused():
     adapter = build_motion_adapter()
-    with pytest.raises(ValueError, match="'spatial', only versatile and sparse_causal"):
+    with pytest.raises(ValueError, match="must be any of versatile, sparse_causal, got 'spatial'"):
         remove_attentions(adapter, ["versatile", "spatial"])
     assert adapter.up_blocks[0].motion_modules[0].transformer_blocks[0].attn1.to_out[0].weight.any()

@@ -1,4 +1,4 @@
-"""The noise adapter and the contrastive loss, against closed forms and a second way of writing Eqs. 9-11."""
+"""The noise adapter and the contrastive loss, against closed forms and NADM Eqs. 9-11 as they are printed."""
 
 import math
 
@@ -11,7 +11,7 @@ from motion_adapter.noise_adapter import NoiseAdapter, contrastive_loss, minimum
 
 
 def contrastive_loss_by_hand(embeddings, tau, m, negatives="all", positives="next"):
-    """Eqs. 9-11 in numpy, frame by frame as they are printed, numbering the frames from 1."""
+    """NADM Eqs. 9-11 in numpy, frame by frame as they are printed, with frames numbered from 1."""
     clips = np.asarray(embeddings, dtype=np.float64)
     losses = []
     for clip in clips:
@@ -103,7 +103,7 @@ def test_descending_the_loss_orders_the_frames():
     ("frames", "m", "negatives"), [(5, 4, "all"), (8, 6, "eq10"), (6, 4, "eq10"), (8, 7, "all"), (2, 1, "all")]
 )
 def test_a_clip_without_any_negative_is_refused(frames, m, negatives):
-    with pytest.raises(ValueError, match=f"at least {minimum_frames(m, negatives)} frames"):
+    with pytest.raises(ValueError, match=f"`num_frames` must be at least {minimum_frames(m, negatives)} "):
         contrastive_loss(torch.randn(1, frames, 4), threshold=m, negatives=negatives)
 
 
@@ -115,12 +115,12 @@ def test_the_shortest_clip_has_a_negative(m, negatives):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"negatives": "some"}, "`negatives` is 'some'"),
-        ({"positives": "last"}, "`positives` is 'last'"),
-        ({"threshold": 0}, "`threshold` is 0"),
-        ({"temperature": 0.0}, "`temperature` is 0.0"),
-        ({"embeddings": torch.zeros(8, 4)}, r"shape \(8, 4\)"),
-        ({"embeddings": torch.zeros(1, 1, 4)}, "1 frame"),
+        ({"negatives": "some"}, "`negatives` must be one of all, eq10, got 'some'"),
+        ({"positives": "last"}, "`positives` must be one of next, within_threshold, got 'last'"),
+        ({"threshold": 0}, "`threshold` must be at least 1, got 0"),
+        ({"temperature": 0.0}, "`temperature` must be above 0, got 0.0"),
+        ({"embeddings": torch.zeros(8, 4)}, r"shape \(batch, num_frames, embedding_dim\), got \(8, 4\)"),
+        ({"embeddings": torch.zeros(1, 1, 4)}, "`num_frames` must be at least 6 .*, got 1"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
@@ -155,7 +155,7 @@ def test_adapter_computes_in_float32_under_autocast():
 
 
 def test_adapter_refuses_other_channels():
-    with pytest.raises(ValueError, match=r"\(2, 4, 8, 8\), but this noise adapter takes"):
+    with pytest.raises(ValueError, match=r"num_frames, height, width\), got \(2, 4, 8, 8\)"):
         NoiseAdapter(in_channels=4, pool_size=4)(torch.zeros(2, 4, 8, 8))
     with pytest.raises(ValueError, match="batch, 4, num_frames"):
         NoiseAdapter(in_channels=4, pool_size=4)(torch.zeros(1, 8, 2, 8, 8))

@@ -1,4 +1,4 @@
-"""What the checks of an export find: weights that loaders accept and should not, and folders that paint otherwise."""
+"""What the checks of an export find: wrong weights that loaders accept, and folders that generate other frames."""
 
 import json
 import struct
@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from motion_adapter.publish import export_adapter, export_pipeline, load_adapter
+from motion_adapter.export import export_adapter, export_pipeline
 from motion_adapter.validate import check_export, check_loads_elsewhere, sample_frames
-from motion_adapter.weights_files import read_header, stored_dtype
+from motion_adapter.weights_files import load_adapter, read_header, stored_dtype
 from retention_models import build_image_to_video
 
 
@@ -50,8 +50,8 @@ def first_name(file: Path) -> str:
         (lambda w, n: w.pop(n), "1 missing: {name}"),
         (lambda w, n: w.update({"extra": torch.ones(1)}), "1 unknown: extra"),
         (lambda w, n: w.update({n: torch.ones(3)}), r"{name} \(3,\), not \("),
-        (lambda w, n: w.update({n: w[n].to(torch.float64)}), "{name} is in F64, but has to be in F32, F16, BF16"),
-        (lambda w, n: w.update({n: w[n].to(torch.int64)}), "{name} is in I64"),
+        (lambda w, n: w.update({n: w[n].to(torch.float64)}), "{name} must be in BF16 or F16 or F32, got F64"),
+        (lambda w, n: w.update({n: w[n].to(torch.int64)}), "{name} must be in .*, got I64"),
     ],
 )
 def test_weights_that_are_not_what_the_config_says_are_named(adapter, change, message):
@@ -65,9 +65,7 @@ def test_weights_that_are_not_what_the_config_says_are_named(adapter, change, me
 def test_a_name_that_stands_twice_in_the_header_is_refused(adapter):
     name = first_name(adapter / WEIGHTS)
     name_twice(adapter / WEIGHTS, name)
-    with pytest.raises(
-        ValueError, match=f"{WEIGHTS}: is no whole safetensors file: {name} stands in its header twice"
-    ):
+    with pytest.raises(ValueError, match=f"{WEIGHTS}: not a complete safetensors file: {name} is in its header twice"):
         check_export(adapter)
     with pytest.raises(ValueError, match="twice"):
         read_header(adapter / WEIGHTS)
@@ -77,7 +75,7 @@ def test_a_file_cut_short_is_refused(adapter):
     content = (adapter / WEIGHTS).read_bytes()
     for length in (0, 4, 100, len(content) - 1):
         (adapter / WEIGHTS).write_bytes(content[:length])
-        with pytest.raises(ValueError, match="is no whole safetensors file"):
+        with pytest.raises(ValueError, match="not a complete safetensors file"):
             check_export(adapter)
 
 
@@ -85,15 +83,15 @@ def test_the_dtype_that_was_asked_for_is_checked(tiny_components, tmp_path):
     half = export_adapter(tiny_components()["motion_adapter"], tmp_path / "half", torch.float16)
     check_export(half, torch.float16)
     assert stored_dtype(half) is torch.float16 and load_adapter(half).dtype is torch.float16
-    with pytest.raises(ValueError, match=r"is in F16, but has to be in torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"must be in BF16, got F16"):
         check_export(half, torch.bfloat16)
 
 
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("landscape_motion_attention.py", "lacks landscape_motion_attention.py"),
-        (WEIGHTS, "holds no .safetensors file"),
+        ("landscape_motion_attention.py", "code files are missing: landscape_motion_attention.py"),
+        (WEIGHTS, ".safetensors files are missing"),
     ],
 )
 def test_missing_files_are_named(adapter, missing, message):
@@ -105,7 +103,7 @@ def test_missing_files_are_named(adapter, missing, message):
 def test_what_is_no_adapter_is_not_loaded_as_one(adapter):
     config = json.loads((adapter / "config.json").read_text())
     (adapter / "config.json").write_text(json.dumps(config | {"_class_name": "UNet2DModel"}))
-    with pytest.raises(ValueError, match="holds no motion adapter: its config.json is of a UNet2DModel"):
+    with pytest.raises(ValueError, match="not a motion adapter: its config.json is for UNet2DModel"):
         load_adapter(adapter)
 
 
@@ -127,7 +125,7 @@ def test_the_index_of_a_pipeline_is_checked(tiny_pipeline, tmp_path):
         check_export(export)
     (export / "model_index.json").write_text(json.dumps(index))
     (export / "vae").rename(export / "other")
-    with pytest.raises(ValueError, match="lacks the folder vae"):
+    with pytest.raises(ValueError, match="the folder vae is missing"):
         check_export(export)
 
 
@@ -137,7 +135,7 @@ def test_other_frames_are_noticed_to_the_last_bit(tiny_pipeline, tmp_path):
     export = export_pipeline(pipe, tmp_path / "export")
     check_loads_elsewhere(export, frames)
     frames[0, 0, 0, 0, 0] += 2**-20
-    with pytest.raises(ValueError, match="paints other frames in a fresh process .difference 9.54e-07"):
+    with pytest.raises(ValueError, match="generates other frames in a fresh process .difference 9.54e-07"):
         check_loads_elsewhere(export, frames)
 
 
@@ -156,5 +154,5 @@ def test_an_export_with_a_branch_is_shown_a_picture_in_a_fresh_process(tmp_path)
     check_loads_elsewhere(export, frames)
     with torch.no_grad():
         pipe.image_retention.zero_conv_mid.weight.add_(0.1)
-    with pytest.raises(ValueError, match="paints other frames in a fresh process"):
+    with pytest.raises(ValueError, match="generates other frames in a fresh process"):
         check_loads_elsewhere(export, sample_frames(pipe))

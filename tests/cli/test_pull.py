@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from hub_runs import files_of, frames_of, run, run_elsewhere
-from motion_adapter.publish import export_adapter, export_pipeline
+from motion_adapter.export import export_adapter, export_pipeline
 
 
 OFFLINE = """
@@ -83,14 +83,13 @@ def test_weights_that_are_not_whole_are_refused_and_no_folder_is_left(hub, adapt
 @pytest.mark.parametrize(
     ("name", "token", "arguments", "message"),
     [
-        ("me/none", "hf_me", [], "me/none is not on the Hub, or is private and your token may not read it."),
-        ("me/none", "", [], "me/none is not on the Hub, or is private: if it is, log in with `hf auth login`, or set"),
-        ("you/secret", "hf_me", [], "you/secret is not on the Hub, or is private and your token may not read it."),
-        ("you/secret", "", [], "you/secret is not on the Hub, or is private: if it is, log in"),
+        ("me/none", "hf_me", [], "me/none is not on the Hub, or is private: if so, log in as a user who may"),
+        ("you/secret", "hf_me", [], "you/secret is not on the Hub, or is private: if so, log in as a user who may"),
+        ("you/secret", "", [], "you/secret is not on the Hub, or is private: if so, log in as a user who may read"),
         ("you/gated", "hf_me", [], "you/gated is gated: accept its terms on "),
         ("you/gated", "", [], "you/gated is gated: accept its terms on "),
         ("you/open", "hf_me", ["--revision", "v9"], "you/open has no revision v9."),
-        ("open", "hf_me", [], "'open' is no name on the Hub: it has to be of the form USER/NAME."),
+        ("open", "hf_me", [], "'open' is not a name on the Hub: it must be of the form USER/NAME."),
     ],
 )
 def test_what_may_not_be_read_is_one_line(hub, monkeypatch, tmp_path, name, token, arguments, message):
@@ -111,9 +110,7 @@ def test_offline_and_out_of_reach_are_one_line(hub, monkeypatch, tmp_path):
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         result = run("pull", "you/open")
     assert result.exit_code == 1
-    assert result.stderr == (
-        "landscape-video: you/open: HF_HUB_OFFLINE is set, so the Hub is not asked; unset it once, to fetch.\n"
-    )
+    assert result.stderr == ("landscape-video: you/open: HF_HUB_OFFLINE is set; unset it once to download.\n")
     hub.refuse = lambda method, path: "cut"
     result = run("pull", "you/open")
     assert result.exit_code == 1
@@ -134,5 +131,6 @@ def test_generate_says_the_same_about_a_name_on_the_hub(hub, tiny_pipeline, tmp_
     result = run(*arguments, option, "me/none")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == (
-        f"landscape-video: {option} me/none: me/none is not on the Hub, or is private and your token may not read it."
+        f"landscape-video: {option} me/none: me/none is not on the Hub, or is private: if so, log in as a user who "
+        "may read it (`hf auth login`)."
     )

@@ -14,14 +14,14 @@ from safetensors.torch import load, load_file, save_file
 
 from hub_runs import frames_of, run, run_elsewhere
 from motion_adapter.code_files import code_files
+from motion_adapter.export import export_pipeline
 from motion_adapter.hub import push_folder
-from motion_adapter.publish import export_pipeline
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from retention_models import build_image_to_video, painting
 
 
 CODE = {file.name for file in code_files()}
-CODE_WITH_PICTURES = {file.name for file in code_files(with_pictures=True)}
+CODE_WITH_PICTURES = {file.name for file in code_files(image_to_video=True)}
 LICENSE = ("--license", "apache-2.0")
 
 FRAMES = """
@@ -151,7 +151,7 @@ NAMES = {".gitattributes", "README.md", "pipeline.py", "unet/part0.safetensors",
     [
         ("cut", ConnectionError, r"me/new: the Hub \(http.*\) does not answer"),
         (503, ConnectionError, "me/new: the Hub failed .503.*try again later"),
-        (403, ValueError, "me/new: your token may not do that"),
+        (403, ValueError, "me/new: your token may not do this"),
         (413, ValueError, "me/new: the Hub refuses .413"),
     ],
 )
@@ -234,11 +234,11 @@ def test_private_is_for_new_repositories(hub, export):
 @pytest.mark.parametrize(
     ("token", "repo_id", "message"),
     [
-        ("hf_me", "you/new", "you/new: your token may not do that; it has to be one that may write there"),
-        ("", "me/new", "me/new: the Hub does not know who you are: log in with `hf auth login`, or set HF_TOKEN"),
-        ("hf_you", "me/there", "me/there: your token may not do that"),
-        ("hf_me", "new", "'new' is no name on the Hub: it has to be of the form USER/NAME."),
-        ("hf_me", "me/new/one", "'me/new/one' is no name on the Hub"),
+        ("hf_me", "you/new", "you/new: your token may not do this; use one with write access"),
+        ("", "me/new", "me/new: the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN"),
+        ("hf_you", "me/there", "me/there: your token may not do this"),
+        ("hf_me", "new", "'new' is not a name on the Hub: it must be of the form USER/NAME."),
+        ("hf_me", "me/new/one", "'me/new/one' is not a name on the Hub"),
     ],
 )
 def test_who_may_not_push_is_told_in_one_line(hub, export, monkeypatch, token, repo_id, message):
@@ -256,15 +256,18 @@ def test_who_may_not_push_is_told_in_one_line(hub, export, monkeypatch, token, r
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing", "me/new", *LICENSE], "nothing: there is no such folder."),
+        (["nothing", "me/new", *LICENSE], "nothing: no such folder."),
         (["empty", "me/new", *LICENSE], "empty: holds neither a pipeline nor a motion adapter."),
-        (["my-branch", "me/new", *LICENSE], "my-branch: holds a branch that sees pictures, which is of use in its"),
-        (["adapter", "me/new", *LICENSE], "adapter: which base model is it for? Name it with --base-model."),
-        (["adapter", "me/new", *LICENSE, "--base-model", "./empty"], "./empty: is a folder of this machine"),
+        (["my-branch", "me/new", *LICENSE], "my-branch: holds an image retention branch, which works only as part"),
+        (["adapter", "me/new", *LICENSE], "adapter: the base model of this adapter is unknown; set --base-model."),
+        (
+            ["adapter", "me/new", *LICENSE, "--base-model", "./empty"],
+            "--base-model must be a name on the Hub, got the",
+        ),
         (["adapter", "me/new", *LICENSE, "--base-model", "a/missing"], "a/missing is not on the Hub, or is private"),
-        (["adapter", "me/new", "--license", "gpl-4.0"], "The Hub knows no licence 'gpl-4.0'; it knows apache-2.0, "),
-        (["adapter", "me/new", "--license", "other"], "The licence `other` needs a name (--license-name)."),
-        (["adapter", "new", *LICENSE], "'new' is no name on the Hub"),
+        (["adapter", "me/new", "--license", "gpl-4.0"], "--license must be one that the Hub knows, got 'gpl-4.0'"),
+        (["adapter", "me/new", "--license", "other"], "--license other needs a name: set --license-name."),
+        (["adapter", "new", *LICENSE], "'new' is not a name on the Hub"),
     ],
 )
 def test_wrong_arguments_end_with_one_line(hub, adapter_folder, tmp_path, monkeypatch, arguments, message):

@@ -9,7 +9,7 @@ from landscape_video.generation.generate_clip import generate_clip
 from landscape_video.generation.models import check_models, find_weights, load_motion_adapter, load_pipeline
 from landscape_video.generation.settings import ImageModelSettings, ModelSettings, TextToVideoSettings
 from motion_adapter.convert import save_animatediff
-from motion_adapter.publish import export_pipeline
+from motion_adapter.export import export_pipeline
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 
 

@@ -138,7 +138,7 @@ def frames_of(pipe):
 def test_custom_pipeline_folder_loads_where_we_are_not_installed(tiny_pipeline, tmp_path):
     import torch
 
-    from motion_adapter.publish import export_pipeline
+    from motion_adapter.export import export_pipeline
 
     pipe = tiny_pipeline()
     export_pipeline(pipe, tmp_path / "model", include_code=False)
@@ -162,7 +162,7 @@ else:
 def test_export_loads_where_we_are_not_installed(tiny_pipeline, tiny_components, tmp_path):
     import torch
 
-    from motion_adapter.publish import export_pipeline
+    from motion_adapter.export import export_pipeline
 
     pipe = tiny_pipeline()
     export_pipeline(pipe, tmp_path / "export", dtype=torch.float16)
@@ -193,7 +193,7 @@ save(pipe, "on_base.pt")
 def test_pipelines_that_take_pictures_load_where_we_are_not_installed(tiny_pipeline, tmp_path):
     import torch
 
-    from motion_adapter.publish import export_pipeline
+    from motion_adapter.export import export_pipeline
     from retention_models import build_image_to_video
 
     pipe = build_image_to_video()

@@ -107,7 +107,7 @@ def last_figures(output_dir: Path) -> dict[str, float]:
 
 def push_adapter(args: argparse.Namespace, directory: Path) -> None:
     """Publish the adapter in `directory` as `landscape-video push` does. Errors as `publish`."""
-    from motion_adapter.release import publish  # imports the pipeline, for which training need not wait
+    from motion_adapter.publish import publish  # imports the pipeline, for which training need not wait
 
     facts = CardFacts(args.hub_model_id, args.hub_license, base_model_name(args))
     release = publish(directory, facts, private=args.hub_private, report=logger.info)

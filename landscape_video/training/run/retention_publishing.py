@@ -34,8 +34,8 @@ def push_model(args: argparse.Namespace, directory: Path, must_succeed: bool = T
 
 def _push(args: argparse.Namespace, directory: Path, folder: Path) -> None:
     # They import the pipelines, for which training need not wait.
-    from motion_adapter.publish import export_pipeline
-    from motion_adapter.release import publish
+    from motion_adapter.export import export_pipeline
+    from motion_adapter.publish import publish
     from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline
 
     adapter = args.motion_adapter_name_or_path if args.freeze_motion else str(directory / ADAPTER)
@@ -47,6 +47,6 @@ def _push(args: argparse.Namespace, directory: Path, folder: Path) -> None:
     )
     export_pipeline(pipe, folder, include_code=False)
     shutil.copyfile(directory / BRANCH / RECORD, folder / RECORD)
-    facts = CardFacts(args.hub_model_id, args.hub_license, base_model_name(args), full=True, takes_pictures=True)
+    facts = CardFacts(args.hub_model_id, args.hub_license, base_model_name(args), full=True)
     release = publish(folder, facts, private=args.hub_private, report=logger.info)
     logger.info("%s is at commit %s.", args.hub_model_id, release.commit)

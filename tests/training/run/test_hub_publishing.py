@@ -86,7 +86,7 @@ def test_what_was_trained_stays_when_the_push_at_the_end_is_refused(hub, train):
     assert code == 1
     status = json.loads((output_dir / "status.json").read_text())
     assert status["status"] == "failed"
-    assert "but not pushed: me/motion: your token may not do that" in status["reason"]
+    assert "but not pushed: me/motion: your token may not do this" in status["reason"]
     assert f"landscape-video push {output_dir / 'motion_adapter'} me/motion --license mit" in status["reason"]
     assert (output_dir / "motion_adapter" / "training.json").is_file()
 
@@ -95,7 +95,7 @@ def test_with_a_token_that_may_not_write_training_does_not_start(hub, train):
     hub.refuse = lambda method, path: 403 if path.endswith("/api/repos/create") else None
     code, output_dir = train()
     assert code == 1
-    assert "your token may not do that" in json.loads((output_dir / "status.json").read_text())["reason"]
+    assert "your token may not do this" in json.loads((output_dir / "status.json").read_text())["reason"]
     assert not (output_dir / "log.jsonl").exists()
 
 
@@ -121,8 +121,11 @@ REQUIRED = ["--train_data_dir", "clips", "--pretrained_model_name_or_path"]
         (["a/b", "--push_to_hub"], "--push_to_hub needs --hub_model_id USER/NAME and --hub_license"),
         (["a/b", "--hub_model_id", "me/x"], "--hub_... flags act with --push_to_hub only"),
         (["a/b", "--hub_private"], "--hub_... flags act with --push_to_hub only"),
-        (["a/b", "--push_to_hub", "--hub_model_id", "x", "--hub_license", "mit"], "'x' is no name on the Hub"),
-        (["a/b", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "m"], "knows no licence 'm'"),
+        (["a/b", "--push_to_hub", "--hub_model_id", "x", "--hub_license", "mit"], "'x' is not a name on the Hub"),
+        (
+            ["a/b", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "m"],
+            "the Hub knows, got 'm'",
+        ),
         (["a/b", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "other"], "push later, with `landscape-"),
         ([".", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "mit"], "is a folder; give its name on"),
     ],

@@ -8,7 +8,7 @@ from diffusers import MotionAdapter
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from landscape_video.files import write_directory, write_json
-from motion_adapter.publish import export_pipeline, save_component
+from motion_adapter.export import export_pipeline, save_component
 from pipeline_landscape_video import ImageRetention
 from pipeline_landscape_video.pipeline import LandscapeVideoPipeline
 from shanshui.renderer.captions import words_of

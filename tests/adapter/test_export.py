@@ -15,7 +15,7 @@ from diffusers import (
 )
 from safetensors.torch import load_file, save_file
 
-from motion_adapter.publish import export_adapter, export_pipeline, extract_image_unet
+from motion_adapter.export import export_adapter, export_pipeline, extract_image_unet
 from motion_adapter.validate import check_export
 from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from retention_models import build_image_to_video, fuse_projections
@@ -96,7 +96,7 @@ def test_the_files_of_a_branch_are_checked(tmp_path):
     code = export / "image_retention" / "landscape_image_retention.py"
     content = code.read_bytes()
     code.unlink()
-    with pytest.raises(ValueError, match="image_retention: lacks landscape_image_retention.py, the code of its class"):
+    with pytest.raises(ValueError, match="image_retention: code files are missing: landscape_image_retention.py"):
         check_export(export)
     code.write_bytes(content)
     weights = export / "image_retention" / "diffusion_pytorch_model.safetensors"
@@ -107,7 +107,7 @@ def test_the_files_of_a_branch_are_checked(tmp_path):
         check_export(export)
     pipe = build_image_to_video()
     fuse_projections(pipe.image_retention)
-    with pytest.raises(ValueError, match="`image_retention` holds .* weights that its config does not name"):
+    with pytest.raises(ValueError, match="`image_retention` has .* weights that its config does not describe"):
         export_pipeline(pipe, tmp_path / "fused")
 
 
@@ -243,7 +243,7 @@ def test_lora_is_refused_until_it_is_fused(tiny_pipeline, tmp_path):
 
     pipe = tiny_pipeline()
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
-    with pytest.raises(ValueError, match="`unet` holds .* weights that its config does not name, such as .*to_q"):
+    with pytest.raises(ValueError, match="`unet` has .* weights that its config does not describe, such as .*to_q"):
         export_pipeline(pipe, tmp_path / "export")
     assert not names(tmp_path)
 
