@@ -101,7 +101,7 @@ def test_with_a_token_that_may_not_write_training_does_not_start(hub, train):
 
 @pytest.mark.parametrize(
     ("token", "message"),
-    [("", "there is no token on this machine: log in"), ("nonsense", "the Hub does not know who you are: log in")],
+    [("", "this machine has no token: log in"), ("nonsense", "the Hub does not know you: log in")],
 )
 def test_without_a_valid_token_training_does_not_start(hub, train, monkeypatch, token, message):
     monkeypatch.setenv("HF_TOKEN", token)
