@@ -39,7 +39,7 @@ def main(settings: CachingSettings) -> None:
 def run(argv: list[str] | None = None) -> int:
     """Parse the flags and encode; faults of the videos or the model become one message and code 1."""
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
-    settings = parse_groups({"cache": CachingSettings}, lambda group: group, __doc__, argv)
+    settings = parse_groups({"cache": CachingSettings}, lambda cache: cache, __doc__, argv)
     try:
         main(settings)
     except (ValueError, OSError, SafetensorError, torch.OutOfMemoryError) as error:

@@ -1,4 +1,4 @@
-"""What a person looks at after a preparation: an HTML page with a contact sheet of each clip, and the card."""
+"""Write what people look at after a preparation: an HTML page with a contact sheet of each clip, and the card."""
 
 from collections import Counter
 from html import escape
@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 
-# What NADM (Liu et al.) gives of LPV-HD, section III-B.
+# LPV-HD, as NADM describes it (Liu et al., section III-B).
 LPV_HD = {
     "clips": "1298",
     "most common duration": "6 s (1088)",
@@ -17,7 +17,7 @@ LPV_HD = {
 STYLE = """
 body { font: 15px/1.4 sans-serif; margin: 2em; color: #222; background: #f7f4ec; }
 figure { display: inline-block; margin: 0 1em 1.5em 0; padding: .6em; background: #fff; border-radius: 4px; }
-figure.refused { background: #f6e3df; }
+figure.rejected { background: #f6e3df; }
 img { display: block; max-width: 100%; height: auto; }
 figcaption { max-width: 46em; margin-top: .4em; }
 .reason { color: #a11; } .name { color: #777; }
@@ -25,23 +25,25 @@ figcaption { max-width: 46em; margin-top: .4em; }
 
 
 def write_report(path: Path, clips: list[dict[str, Any]], errors: dict[str, str]) -> None:
-    """Write a page of all clips, kept and refused. Their sheets are in `sheets/` beside it.
+    """Write a page of all clips, kept and rejected, whose contact sheets are in `sheets/` beside it.
 
     Args:
-        errors: what is wrong with the sources that could not be read, by name.
+        path: File to write.
+        clips: All clips.
+        errors: What is wrong with sources that could not be read, by name.
     """
     kept = [clip for clip in clips if not clip["refused"]]
-    refused = [clip for clip in clips if clip["refused"]]
-    counts = Counter(reason.split(":")[0] for clip in refused for reason in clip["refused"])
+    rejected = [clip for clip in clips if clip["refused"]]
+    counts = Counter(reason.split(":")[0] for clip in rejected for reason in clip["refused"])
     parts = [
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Prepared clips</title><style>{STYLE}</style>',
-        f"<h1>{len(kept)} clips kept, {len(refused)} refused</h1>",
+        f"<h1>{len(kept)} clips kept, {len(rejected)} rejected</h1>",
         "<ul>" + "".join(f"<li>{escape(reason)}: {count}</li>" for reason, count in counts.most_common()) + "</ul>",
     ]
     if errors:
         lines = (f"<li>{escape(name)}: <span class=reason>{escape(why)}</span></li>" for name, why in errors.items())
         parts.append(f"<h2>{len(errors)} videos could not be read</h2><ul>{''.join(lines)}</ul>")
-    for title, chosen in (("Kept", kept), ("Refused", refused)):
+    for title, chosen in (("Kept", kept), ("Rejected", rejected)):
         parts.append(f"<h2>{title}</h2>" + "".join(map(_figure, chosen)))
     path.write_text("\n".join(parts) + "</html>\n", encoding="utf-8")
 
@@ -54,14 +56,14 @@ def _figure(clip: dict[str, Any]) -> str:
         f"{clip['source_width']} x {clip['source_height']}, {clip['fps']:g} fps"
     )
     return (
-        f'<figure class="{"refused" if clip["refused"] else "kept"}"><img loading=lazy alt="" '
+        f'<figure class="{"rejected" if clip["refused"] else "kept"}"><img loading=lazy alt="" '
         f'src="sheets/{quote(clip["name"])}.jpg"><figcaption>{texts}<div class=reason>{reasons}</div>'
         f"<div class=name>{escape(where)}</div></figcaption></figure>"
     )
 
 
 def figures(clips: list[dict[str, Any]]) -> dict[str, str]:
-    """The figures by which the paper describes LPV-HD, of the given clips."""
+    """Describe clips by the figures that NADM gives for LPV-HD."""
 
     def commonest(values: list[str]) -> str:
         value, count = min(Counter(values).items(), key=lambda item: (-item[1], item[0]))
@@ -75,14 +77,16 @@ def figures(clips: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def write_card(path: Path, clips: list[dict[str, Any]], num_sources: int, settings: dict[str, Any]) -> None:
-    """Write the data set's card: what is in it beside what the paper says of LPV-HD, and how it was made.
+def write_card(path: Path, clips: list[dict[str, Any]], settings: dict[str, Any]) -> None:
+    """Write the dataset's card: its figures beside those of LPV-HD, and the settings it was made with.
 
     Args:
-        clips: those that were kept; at least one.
-        settings: of the preparation.
+        path: File to write.
+        clips: Kept clips; at least one.
+        settings: Settings of the preparation.
     """
     ours = figures(clips)
+    num_sources = len({clip["source"] for clip in clips})
     sizes = Counter(f"{clip['width']} x {clip['height']}" for clip in clips)
     stored = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(3))
     minutes = sum(clip["end"] - clip["start"] for clip in clips) / 60
@@ -105,16 +109,16 @@ configs:
 # Landscape-painting clips
 
 {len(clips)} captioned clips of single scenes, {minutes:.1f} minutes in all, cut from {num_sources} videos by
-`training/prepare_dataset.py`. `metadata.jsonl` has a line for each: `file_name`, `text`, `texts` (further captions),
-and where in which source it lies. As NADM describes LPV-HD, its data set of landscape-painting videos (counts in
-brackets; resolution and frame rate are those of the sources):
+`training/prepare_dataset.py`. `metadata.jsonl` has a line for each clip: `file_name`, `text`, `texts` (further
+captions), its source and its place in it. The table shows the figures that NADM gives for LPV-HD, its dataset of
+landscape-painting videos (counts in brackets; resolution and frame rate are those of the sources):
 
-| | this data set | LPV-HD |
+| | this dataset | LPV-HD |
 |---|---|---|
 {rows}
 
-LPV-HD comes from 210 clips of water ink animations and over 400 videos from YouTube, cut into single scenes and
-captioned by hand; the clips here are stored at {stored}.
+LPV-HD was made from 210 clips of ink-wash animations and over 400 videos from YouTube, cut into single scenes and
+captioned by hand. The clips here are stored at {stored}.
 
 ## How it was made
 
@@ -122,9 +126,9 @@ captioned by hand; the clips here are stored at {stored}.
 |---|---|
 {made}
 
-`report.html` shows every clip, kept and refused, with the reason.
+`report.html` shows every clip, kept or rejected, with the reason.
 
-## Licence
+## License
 
 The rights to the clips are those of their sources. State them here before you publish anything.
 """,

@@ -57,8 +57,8 @@ def parse_groups(
     """Parse and check the flags of a script without presets; wrong ones end the process with code 2 and one line.
 
     Args:
-        groups: Option groups by their heading.
-        build: Called with the groups, in order; may raise a `ValueError` if they contradict each other.
+        groups: Option groups by name.
+        build: Called with the groups as keywords; may raise a `ValueError` if they contradict each other.
         description: What the script does, printed as it is.
         argv: Command line without the program's name, the process's own by default.
 
@@ -71,17 +71,17 @@ def parse_groups(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for heading, group in groups.items():
-        flags = parser.add_argument_group(heading)
+    for name, group in groups.items():
+        flags = parser.add_argument_group(name, group.__doc__)
         for field in fields(group):
             add_flag(flags, field, field.default)
     options = vars(parser.parse_args(argv))
     try:
         return build(
-            *(
-                group(**{field.name: options[field.name] for field in fields(group) if field.name in options})
-                for group in groups.values()
-            )
+            **{
+                name: group(**{field.name: options[field.name] for field in fields(group) if field.name in options})
+                for name, group in groups.items()
+            }
         )
     except ValueError as error:
         parser.error(str(error))

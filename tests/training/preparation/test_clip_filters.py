@@ -1,4 +1,4 @@
-"""What is measured of a stretch of video, and where each threshold refuses it."""
+"""Measures of a stretch of video, and the threshold at which each rejects it."""
 
 import cv2
 import numpy as np
@@ -6,26 +6,26 @@ import pytest
 
 from landscape_video.training.preparation.clip_filters import (
     Bars,
-    Thresholds,
     black_bars,
+    find_faults,
     hash_distances,
     perceptual_hashes,
-    reasons,
 )
+from landscape_video.training.settings.preparation import FilterSettings
 from video_files import painted_pan, with_bars, with_text
 
 
-def grey(frames: np.ndarray) -> np.ndarray:
+def gray(frames: np.ndarray) -> np.ndarray:
     return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
 
 
 def why(samples: np.ndarray, seconds: float = 5.0, crop_bars: bool = False, **limits: float) -> list[str]:
-    height, width = samples.shape[1:]
-    limits = Thresholds(**{"min_size": 90, **limits})
-    return reasons(seconds, height, width, samples, black_bars(samples), crop_bars, limits)
+    limits = FilterSettings(**{"min_size": 90, **limits})
+    bars = Bars() if crop_bars else black_bars(samples)
+    return find_faults(seconds, samples.shape[1:], samples, bars, limits)
 
 
-PAN = grey(painted_pan(0, 8, speed=4, blot=3))
+PAN = gray(painted_pan(0, 8, speed=4, blot=3))
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ PAN = grey(painted_pan(0, 8, speed=4, blot=3))
         ),
         (with_bars(painted_pan(0, 8, speed=4, blot=3), columns=8)[..., 0], {}, "letterboxed: bars of 11.1%"),
         (
-            grey(with_text(painted_pan(0, 8, speed=4, blot=3), "INK TV", (70, 14))),
+            gray(with_text(painted_pan(0, 8, speed=4, blot=3), "INK TV", (70, 14))),
             {},
             "watermarked or subtitled: border text ",
         ),
         (
-            grey(with_text(painted_pan(0, 8, speed=4, blot=3), "said he", (30, 90))),
+            gray(with_text(painted_pan(0, 8, speed=4, blot=3), "said he", (30, 90))),
             {},
             "watermarked or subtitled: border text ",
         ),
@@ -68,7 +68,7 @@ def test_each_fault_has_its_reason(samples, arguments, reason):
         (PAN // 8, {"min_brightness": 10}),
         (with_bars(painted_pan(0, 8, speed=4, blot=3), rows=8)[..., 0], {"max_bars": 0.2}),
         (with_bars(painted_pan(0, 8, speed=4, blot=3), rows=8)[..., 0], {"crop_bars": True}),
-        (grey(with_text(painted_pan(0, 8, speed=4, blot=3), "INK TV", (70, 14))), {"max_border_text": 1}),
+        (gray(with_text(painted_pan(0, 8, speed=4, blot=3), "INK TV", (70, 14))), {"max_border_text": 1}),
     ],
     ids=["fit", "short", "still", "black", "letterbox", "cropped", "watermark"],
 )
@@ -79,23 +79,23 @@ def test_each_threshold_can_let_it_pass(samples, arguments):
 def test_a_seal_that_does_not_move_in_a_still_painting_passes():
     painting = painted_pan(0, 1).repeat(8, axis=0)
     painting[:, 40:50, 60:70] += (np.arange(8, dtype=np.uint8) * 5)[:, None, None, None]  # what moves in it
-    assert why(grey(with_text(painting, "INK", (70, 90))), min_motion=0) == []
+    assert why(gray(with_text(painting, "INK", (70, 90))), min_motion=0) == []
 
 
 def test_subtitles_that_change_are_found():
     pan = painted_pan(0, 16, speed=4, blot=3)
     pan = np.concatenate([with_text(pan[:8], "the river said", (16, 90)), with_text(pan[8:], "nothing", (30, 90))])
-    assert why(grey(pan))[0].startswith("watermarked or subtitled")
+    assert why(gray(pan))[0].startswith("watermarked or subtitled")
 
 
 def test_bars_are_shares_and_come_in_pairs():
     assert black_bars(with_bars(PAN[..., None], rows=12)[..., 0]) == Bars(0.1, 0.1, 0.0, 0.0)
     night = PAN.copy()
     night[:, :12] = 0  # dark above only
-    assert black_bars(night) == Bars(0.0, 0.0, 0.0, 0.0) == black_bars(PAN * 0)
+    assert black_bars(night) == Bars() == black_bars(PAN * 0)
 
 
-def test_hashes_know_a_picture_again_in_another_size_and_coding():
+def test_hashes_recognize_an_image_in_another_size_and_coding():
     first, other = painted_pan(0, 8), painted_pan(1, 8)
     smaller = [cv2.resize(frame, (100, 75), interpolation=cv2.INTER_AREA) // 8 * 8 for frame in first]
     hashes = [

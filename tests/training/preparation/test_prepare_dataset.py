@@ -1,4 +1,4 @@
-"""From raw videos to a data set that trains: what is kept, refused, captioned and reported; stops and restarts."""
+"""From raw videos to a dataset that trains: what is kept, rejected, captioned and reported; stops and restarts."""
 
 import hashlib
 import json
@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from landscape_video.training.data.video_dataset import VideoDataset
+from landscape_video.training.preparation.dataset import reject_duplicates
 from landscape_video.training.preparation.dataset_report import figures, write_card
 from pipeline_landscape_video.video_io import probe_video, read_metadata, read_video, write_video
-from prepare_dataset import parse_args, refuse_duplicates, run
+from prepare_dataset import parse_args, run
 from processes import wait_for, workers_of
 from tiny_models import build_captioner
 from video_files import broken_at_the_middle_frame, painted_pan, with_bars, with_text
@@ -74,7 +75,7 @@ def kept(output: Path) -> list[tuple[str, float]]:
     return [(row["source"], row["start"]) for row in rows(output / "metadata.jsonl")]
 
 
-def refused(output: Path) -> dict[str, list[str]]:
+def rejected(output: Path) -> dict[str, list[str]]:
     return {
         row["source"]: [reason.split(":")[0] for reason in row["refused"]] for row in rows(output / "refused.jsonl")
     }
@@ -88,9 +89,9 @@ def state_of(directory: Path) -> dict[str, tuple[str, int]]:
 # What is kept
 
 
-def test_scenes_are_kept_and_faults_refused_with_their_reason(prepared):
+def test_scenes_are_kept_and_faults_rejected_with_their_reason(prepared):
     assert kept(prepared) == [("a.mp4", 0.2), ("a.mp4", 2.8), ("more/é <b>.mp4", 0.2)]
-    reasons = refused(prepared)
+    reasons = rejected(prepared)
     assert reasons == {
         "bars.mp4": ["letterboxed"],
         "black.mp4": ["black"],
@@ -156,18 +157,18 @@ def test_duplicates_go_by_path_and_pieces_of_a_scene_are_none():
         clip("a", 1, "0", "0", "3"),
         clip("b", 0, "f", "f", "0"),
     ]
-    refuse_duplicates(clips, max_distance=2.0)
+    reject_duplicates(clips, max_distance=2.0)
     assert [bool(clip["refused"]) for clip in clips] == [False, False, True, False]
     assert clips[2]["refused"] == ["duplicate of a at 0.00 s: 0.7 bits differ"]
-    refuse_duplicates(clips[3:], max_distance=64.0)
-    refuse_duplicates([], max_distance=2.0)
+    reject_duplicates(clips[3:], max_distance=64.0)
+    reject_duplicates([], max_distance=2.0)
     assert not clips[3]["refused"]
 
 
 # Captions
 
 
-def test_captions_come_from_the_table_then_the_side_car_then_the_model(raw, prepared, tmp_path, caplog):
+def test_captions_come_from_the_table_then_the_sidecar_then_the_model(raw, prepared, tmp_path, caplog):
     model = build_captioner(tmp_path / "captioner")
     first, second, other = (Path(row["file_name"]).name for row in rows(prepared / "metadata.jsonl"))
     table = f'file_name,text\n{first},"for this clip"\nmore/é <b>.mp4,for all clips of it\nnone.mp4,x\n'
@@ -178,10 +179,10 @@ def test_captions_come_from_the_table_then_the_side_car_then_the_model(raw, prep
     assert run(flags) == 0
     texts = {Path(row["file_name"]).name: row["text"] for row in rows(tmp_path / "clips" / "metadata.jsonl")}
     written = {first: "for this clip", other: "for all clips of it"}
-    (copy,) = set(texts) - set(written)  # it has a side-car, so it stays instead of the clip that has lost its own
+    (copy,) = set(texts) - set(written)  # it has a sidecar, so it stays instead of the clip that has lost its own
     assert texts == written | {copy: "Ink, more/copy of a.mp4"}
     assert (
-        refused(tmp_path / "clips")["a.mp4"] == ["no caption"]
+        rejected(tmp_path / "clips")["a.mp4"] == ["no caption"]
         and "1 captions are for files that are neither a clip nor a video" in caplog.text
     )
 
@@ -213,7 +214,7 @@ def copy_of_videos(raw: Path, target: Path, without: str = "") -> Path:
         (b"\xef\xbb\xbf \n", "caption: every caption must be a non-empty text"),
     ],
 )
-def test_a_side_car_that_cannot_be_read_refuses_its_clips_only(tmp_path, caption, reason):
+def test_an_unreadable_sidecar_rejects_its_clips_only(tmp_path, caption, reason):
     (tmp_path / "raw").mkdir()
     for number, name in enumerate("ab"):
         write_video(tmp_path / "raw" / f"{name}.mp4", scene(number), FPS)
@@ -232,7 +233,7 @@ def test_a_clip_without_a_caption_takes_no_other_with_it(tmp_path):
     flags = [str(tmp_path / "raw"), "--output_dir", str(tmp_path / "clips"), *SMALL]
     assert run(flags) == 0
     assert [name for name, _ in kept(tmp_path / "clips")] == ["b.mp4"]
-    assert refused(tmp_path / "clips") == {"a.mp4": ["no caption"], "c.mp4": ["no caption"]}
+    assert rejected(tmp_path / "clips") == {"a.mp4": ["no caption"], "c.mp4": ["no caption"]}
     assert run([*flags, "--caption_model", str(build_captioner(tmp_path / "captioner"))]) == 0
     assert [name for name, _ in kept(tmp_path / "clips")] == ["a.mp4"]
 
@@ -257,7 +258,7 @@ class Page(HTMLParser):
 def test_the_report_shows_every_clip_with_its_sheet_and_reason(prepared):
     page = Page((prepared / "report.html").read_text(encoding="utf-8"))
     text = " ".join(page.words)
-    assert "3 clips kept, 7 refused" in text and "2 videos could not be read" in text
+    assert "3 clips kept, 7 rejected" in text and "2 videos could not be read" in text
     assert "Ink, more/é <b>.mp4" in text and "letterboxed: bars of 14.3%, more than 2.0%" in text
     assert len(set(page.pictures)) == 10 == len(list((prepared / "sheets").iterdir()))
     for row in rows(prepared / "metadata.jsonl"):
@@ -272,14 +273,23 @@ def test_the_card_has_the_figures_of_the_paper_beside_ours(prepared, tmp_path):
     assert "3 captioned clips" in card and "cut from 2 videos" in card and "| `max_seconds` | 6.0 |" in card
     assert re.match(r"---\ntask_categories:\n- text-to-video\n", card)
     clips = [
-        {"start": 0, "end": end, "fps": fps, "source_width": 4, "source_height": 3, "width": 4, "height": 3}
+        {
+            "source": "a",
+            "start": 0,
+            "end": end,
+            "fps": fps,
+            "source_width": 4,
+            "source_height": 3,
+            "width": 4,
+            "height": 3,
+        }
         for end, fps in ((6.1, 25.0), (5.9, 24.9975), (2.0, 25.0))
     ]
     assert (
         figures(clips)["most common duration"] == "6 s (2)"
         and figures(clips)["most common frame rate"] == "25 fps (3)"
     )
-    write_card(tmp_path / "README.md", clips, 2, {})
+    write_card(tmp_path / "README.md", clips, {})
 
 
 # Stops and restarts
@@ -289,10 +299,10 @@ def test_the_card_has_the_figures_of_the_paper_beside_ours(prepared, tmp_path):
     ("whom", "sent", "code", "message"),
     [
         ("worker", signal.SIGKILL, 1, "A worker was killed"),
-        ("run", signal.SIGINT, 130, "Stopped. What is done is kept"),
+        ("run", signal.SIGINT, 130, "Stopped. Finished videos are kept"),
     ],
 )
-def test_a_run_that_is_stopped_goes_on_where_it_was(raw, prepared, tmp_path, whom, sent, code, message):
+def test_a_stopped_run_resumes_where_it_was(raw, prepared, tmp_path, whom, sent, code, message):
     output, outcomes = tmp_path / "clips", tmp_path / "clips.work" / "outcomes"
     command = [sys.executable, str(SCRIPT), str(raw), "--output_dir", str(output), *SMALL]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -341,7 +351,7 @@ def test_nothing_fit_is_a_failure_that_leaves_its_report(tmp_path, caplog):
     (tmp_path / "raw").mkdir()
     write_video(tmp_path / "raw" / "a.mp4", scene(0, 12), FPS)
     assert run([str(tmp_path / "raw"), "--output_dir", str(tmp_path / "clips"), *SMALL]) == 1
-    assert "No clip is left" in caplog.text and refused(tmp_path / "clips") == {"a.mp4": ["too short"]}
+    assert "No clip is left" in caplog.text and rejected(tmp_path / "clips") == {"a.mp4": ["too short"]}
     (tmp_path / "empty").mkdir()
     assert run([str(tmp_path / "empty"), "--output_dir", str(tmp_path / "other")]) == 1
     assert "holds no videos" in caplog.text and not (tmp_path / "other").exists()
@@ -364,15 +374,15 @@ def test_nothing_fit_is_a_failure_that_leaves_its_report(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--resolution", "8"], "--resolution is 8, but has to be at least 16"),
-        (["--workers", "0"], "--workers is 0"),
-        (["--min_motion", "nan"], "--min_motion is nan"),
-        (["--max_seconds", "1"], "--max_seconds is 1.0, but has to be at least --min_seconds"),
-        (["--cut_threshold", "1"], "--cut_threshold is 1.0, but has to be above 1"),
-        (["--captions", "none.csv"], "--captions none.csv: no such file"),
-        (["--output_dir", "raw/clips"], "lie in one another"),
-        (["--output_dir", "."], "lie in one another"),
-        (["--output_dir", "taken"], "holds something else"),
+        (["--resolution", "8"], "`resolution` must be at least 16, got 8"),
+        (["--workers", "0"], "`workers` must be at least 1, got 0"),
+        (["--min_motion", "nan"], "`min_motion` must be 0 or more, got nan"),
+        (["--max_seconds", "1"], "`max_seconds` must be at least 2, got 1.0"),
+        (["--cut_threshold", "1"], "`cut_threshold` must be above 1, got 1.0"),
+        (["--captions", "none.csv"], "`captions` must be an existing file, got none.csv"),
+        (["--output_dir", "raw/clips"], "must not contain one another"),
+        (["--output_dir", "."], "must not contain one another"),
+        (["--output_dir", "taken"], "must be empty or written by an earlier run"),
         (["--resolutoin", "64"], "unrecognized arguments"),
     ],
 )
@@ -386,4 +396,4 @@ def test_wrong_flags_are_one_line_and_code_2(tmp_path, monkeypatch, capsys, flag
     assert message in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         parse_args(["nowhere", "--output_dir", "clips"])
-    assert "nowhere is no folder" in capsys.readouterr().err
+    assert "`source_dir` must be a folder" in capsys.readouterr().err
