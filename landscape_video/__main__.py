@@ -1,4 +1,4 @@
-"""`python -m landscape_video`, for where the command itself is not on the path."""
+"""Run the command as `python -m landscape_video`."""
 
 from landscape_video.cli.main import main
 

@@ -99,7 +99,8 @@ class InterpolationSettings(Settings):
 
     sofp_mode: Literal["quadratic", "projection", "linear"] = setting(
         "quadratic",
-        "Motion between two frames: accelerated (quadratic, NADM Eq. 14), or at constant speed (linear).",
+        "Position of a pixel between two frames: on a parabola through its motion (quadratic), at the literal share "
+        "of NADM Eq. 14 (projection), or at constant speed (linear).",
         INTERPOLATION,
     )
     flow: Literal["raft", "raft-small", "dis"] | None = setting(
