@@ -35,7 +35,7 @@ from .landscape_motion_attention import (
     ensure_sparse_causal_attention,
 )
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
-from .landscape_pictures import FITS, match_colours, pictures_to_tensor
+from .landscape_pictures import FITS, images_to_tensor, match_colors
 from .landscape_pipeline_mixin import (
     BRANCH,
     OUTPUT_TYPES,
@@ -153,7 +153,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
             prompt: what moves, and how; one for all pictures or one for each. `None` leaves it to the picture.
             image: what the first frame shows; one for all prompts or one for each. `None` leaves it to the text. PIL
                 images of any size are fitted and may be of any common mode; tensors and arrays are taken as they are,
-                see `pictures_to_tensor`.
+                see `images_to_tensor`.
             prompts: instead of `prompt`, the texts of stages in their order. Each stage samples `num_frames` and
                 begins with the last frame of the one before (Two-Stage Inference, section 4.4).
             num_frames: of one stage.
@@ -170,7 +170,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
             fit: how PIL images get the shape of the frames: `"crop"` cuts two sides, `"pad"` puts it on white paper.
             latents: the initial noise `(batch, channels, num_frames, height / 8, width / 8)` of a single stage.
             drop_duplicate_frame: leave out the first frame of a later stage, which repeats the last before it.
-            match_stage_colours: give each later stage the colours of the frame it begins with, see `match_colours`.
+            match_stage_colours: give each later stage the colours of the frame it begins with, see `match_colors`.
             output_type: with `"latent"`, the latents of all stages.
             callback_on_step_end: is called in each stage with steps from 0 on; `pipe.stage` tells which, from 0 on.
             interpolate: put a frame between every two of the whole clip, not after an interrupt.
@@ -207,7 +207,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         check_stages(texts, image, retention_scale, latents, match_stage_colours and output_type == "latent")
         height = height or self.unet.config.sample_size * self.vae_scale_factor
         width = width or self.unet.config.sample_size * self.vae_scale_factor
-        images = None if image is None else pictures_to_tensor(image, height, width, fit)
+        images = None if image is None else images_to_tensor(image, height, width, fit)
         batch_size = common_length(texts, images, negative_prompt)
         self.check_latents(latents, batch_size, num_frames, height, width)
         self.warn_about_truncated_text(negative_prompt)
@@ -277,7 +277,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
                 else:
                     clip = self.decode_frames(sample, decode_chunk_size)
                     if match_stage_colours and clips:
-                        clip = map_clips(match_colours, clip, images / 2 + 0.5)
+                        clip = map_clips(match_colors, clip, images / 2 + 0.5)
                     end = clip[:, :, -1:]
                 clips.append(clip[:, :, 1:] if drop_duplicate_frame and clips else clip)
                 self.maybe_free_model_hooks()

@@ -122,7 +122,7 @@ def animate_clip(
     """Generate a clip that begins with an image.
 
     Args:
-        image: PIL image of any size, or a tensor or array as `pictures_to_tensor` takes it.
+        image: PIL image of any size, or a tensor or array as `images_to_tensor` takes it.
         prompts: What moves, and how: one prompt for each stage, each of which begins with the last frame of the one
             before. Without any there is one stage, led by the image alone.
 

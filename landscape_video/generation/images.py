@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline_landscape_video.landscape_pictures import check_picture_size, upright_rgb
+from pipeline_landscape_video.landscape_pictures import check_image_size, upright_rgb
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -18,7 +18,7 @@ def read_image(path: str | Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # scans of paintings are large
             with Image.open(path) as image:
-                check_picture_size(image)
+                check_image_size(image)
                 return upright_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "no such file" if not Path(path).exists() else f"not a usable image: {error}"

@@ -9,7 +9,7 @@ from PIL import Image
 from pipeline_calls import Steps, sample, still
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from pipeline_landscape_video.landscape_guidance import guidance_terms
-from pipeline_landscape_video.landscape_pictures import pictures_to_tensor
+from pipeline_landscape_video.landscape_pictures import images_to_tensor
 from retention_models import branch_for, build_image_to_video, learnt, painting
 
 
@@ -360,7 +360,7 @@ def test_the_first_frame_is_held_with_a_vae_that_has_no_distribution():
     torch.manual_seed(0)
     pipe.vae = AutoencoderTiny(**sizes, **counts)
     held, free = (frames_of(pipe, output_type="latent", hold_first_frame=hold) for hold in (True, False))
-    picture = pipe.vae.encode(pictures_to_tensor(painting(), 64, 64)).latents
+    picture = pipe.vae.encode(images_to_tensor(painting(), 64, 64)).latents
     assert torch.allclose(held[0, :, 0], picture[0], atol=1e-5) and not torch.allclose(free, held, atol=0.1)
 
 
@@ -410,10 +410,10 @@ def test_a_branch_that_attends_as_it_should_is_not_touched():
         ({"negative_prompt": ("mist",)}, r"`negative_prompt` must be a string or a list of strings, got \('mist',\)"),
         ({"eta": -0.1}, "`eta` must be between 0 and 1, got -0.1"),
         ({"decode_chunk_size": 0}, "`decode_chunk_size` must be a whole number of at least 1, got 0"),
-        ({"image": np.zeros((64, 64), np.float32)}, r"of \(64, 64\), must be of \(batch, 3, 64, 64\)"),
-        ({"image": torch.full((3, 64, 64), torch.nan)}, "from nan to nan, must be in"),
+        ({"image": np.zeros((64, 64), np.float32)}, r"must have the shape \(batch, 3, 64, 64\), got \(64, 64\)"),
+        ({"image": torch.full((3, 64, 64), torch.nan)}, r"must be in \[0, 1\], got torch.float32 from nan to nan"),
         ({"callback_on_step_end_tensor_inputs": ["images"]}, "must be among latents, prompt_embeds, got 'images'"),
-        ({"image": torch.zeros(3, 32, 32)}, r"of \(1, 3, 32, 32\), must be of \(batch, 3, 64, 64\)"),
+        ({"image": torch.zeros(3, 32, 32)}, r"must have the shape \(batch, 3, 64, 64\), got \(1, 3, 32, 32\)"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line_before_any_step(arguments, message):
@@ -429,7 +429,7 @@ def test_unknown_keywords_and_other_objects_are_refused():
     pipe = build_image_to_video()
     with pytest.raises(TypeError, match="interpolat"):
         frames_of(pipe, interpolat=False)
-    with pytest.raises(TypeError, match="`image` is a str, must be a PIL image"):
+    with pytest.raises(TypeError, match="`image` must be a PIL image, a list of them, or a tensor, got str"):
         frames_of(pipe, image="painting.png")
 
 

@@ -17,7 +17,7 @@ from landscape_video.training.data.prompt_embeds_cache import PromptEmbedsCache
 from landscape_video.training.objectives.unet_with_image_retention import RetainingUNet
 from landscape_video.training.run.validation import Validation
 from pipeline_landscape_video import LandscapeImageToVideoPipeline
-from pipeline_landscape_video.landscape_pictures import pictures_to_tensor
+from pipeline_landscape_video.landscape_pictures import images_to_tensor
 
 
 logger = logging.getLogger("validation")
@@ -88,6 +88,6 @@ def read_picture(file: str, height: int, width: int) -> torch.Tensor:
     """One of `read_pictures`, (1, 3, height, width)."""
     try:
         with Image.open(file) as picture:
-            return pictures_to_tensor(picture, height, width)
+            return images_to_tensor(picture, height, width)
     except (ValueError, OSError) as error:
         raise ValueError(f"--validation_images: {file}: {error}") from None
