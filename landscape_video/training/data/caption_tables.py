@@ -65,7 +65,7 @@ def read_table(
         rows = _csv_rows(file) if path.suffix.lower() == ".csv" else enumerate(file.read().rstrip().split("\n"), 1)
         for line, row in rows:
             with reject_errors(f"{path}, line {line}", rejected):
-                parsed.append(parse(parse_json(row) if isinstance(row, str) else _named(*row)))
+                parsed.append(parse(parse_json(row) if isinstance(row, str) else _check_row(row)))
     return parsed
 
 
@@ -147,29 +147,27 @@ def check_encoding(text: str) -> None:
         raise ValueError(f"must be UTF-8, got {found} at character {error.start}.") from None
 
 
-def _csv_rows(file: Iterable[str]) -> Iterator[tuple[int, tuple[list[str], list[str] | csv.Error]]]:
-    """Number of each row's last line, with the header and the row, or the error in its place."""
+def _csv_rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | csv.Error]]:
+    """Number of each row's last line, and the row or the error in its place."""
     limit = csv.field_size_limit(MAX_FIELD)  # a setting of the whole process, restored below
     try:
-        reader = csv.reader(file, strict=True)
-        header = next(reader, [])
+        reader = csv.DictReader(file, strict=True)
         while True:
             try:
-                row = next(reader)
-            except StopIteration:
-                return
+                row = next(reader, None)
             except csv.Error as error:
                 row = error
-            if row != []:
-                yield reader.line_num, (header, row)
+            if row is None:
+                return
+            yield reader.reader.line_num, row
     finally:
         csv.field_size_limit(limit)
 
 
-def _named(header: list[str], row: list[str] | csv.Error) -> dict[str, str]:
+def _check_row(row: dict[str, str] | csv.Error) -> dict[str, str]:
     if isinstance(row, csv.Error):
         raise ValueError(f"not CSV: {row}.")
-    check_encoding("".join(row))
-    if len(row) != len(header):
-        raise ValueError(f"must have {len(header)} fields as the header, got {len(row)}.")
-    return dict(zip(header, row, strict=True))
+    if None in row or None in row.values():  # how `DictReader` marks additional and missing fields
+        raise ValueError("must have as many fields as the header.")
+    check_encoding("".join(row.values()))
+    return row

@@ -8,7 +8,7 @@ import torch
 
 from landscape_video.training.data.clip_sampling import ClipDataset, ClipRequest
 from landscape_video.training.data.latent_store import FIRST_FRAMES, LatentCache, LatentPlace, first_frames_shard
-from landscape_video.training.data.tensor_store import read_layout
+from landscape_video.training.data.tensor_store import read_shape
 from landscape_video.training.data.video_dataset import VideoDataset
 
 
@@ -90,16 +90,11 @@ def check_first_frames(clips: LatentCache) -> tuple[int, tuple[int, int]]:
                 f"{file} is missing: image retention learns from the pixels of first frames. Encode the videos with "
                 "`cache_latents.py --first_frames`, or train on the videos themselves."
             )
-        shape, dtype = read_layout(file, FIRST_FRAMES)
-        if len(shape) != 5 or shape[2] != 3 or dtype != "U8":
-            raise ValueError(
-                f"{file}: `{FIRST_FRAMES}` must be U8, (clips, starts, 3, height, width), got {dtype} of "
-                f"shape {shape}."
-            )
+        shape = read_shape(file, FIRST_FRAMES, "U8", ("clips", "starts", 3, "height", "width"))
         if shape[0] != expected[latents]:
             raise ValueError(f"{file} must hold {expected[latents]} clips as {latents.name} does, got {shape[0]}.")
         shapes.append(shape)
-    sizes = sorted({tuple(shape[3:]) for shape in shapes})
+    sizes = sorted({shape[3:] for shape in shapes})
     if len(sizes) > 1:
         raise ValueError(f"{clips.shards[0].parent}: first frames differ in size: {sizes}.")
     return min(shape[1] for shape in shapes), sizes[0]

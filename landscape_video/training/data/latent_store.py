@@ -32,7 +32,7 @@ from landscape_video.training.data.tensor_store import (
     TensorReader,
     TensorStore,
     hash_model,
-    read_layout,
+    read_shape,
     write_tensors,
 )
 from landscape_video.training.data.video_dataset import VideoDataset
@@ -55,9 +55,6 @@ class LatentPlace(NamedTuple):
     tensor: str
     row: int | None = None
 
-    def __str__(self) -> str:
-        return f"{self.file}, clip {self.row}"
-
 
 class LatentClips(torch.utils.data.Dataset):
     """Clips stored as latents, indexed by a `ClipRequest`, because a batch needs certain frames of a clip.
@@ -66,8 +63,8 @@ class LatentClips(torch.utils.data.Dataset):
         captions: For each clip, its caption and that caption's other wordings.
         lengths: For each clip, its number of frames.
         places: For each clip, the location of its latents.
+        sources: For each clip, its name for messages.
         default_stride: Smallest and largest distance between frames, unless the user chooses another.
-        sources: For each clip, its name for messages; the place of its latents by default.
     """
 
     def __init__(
@@ -75,12 +72,11 @@ class LatentClips(torch.utils.data.Dataset):
         captions: list[list[str]],
         lengths: list[int],
         places: list[LatentPlace],
+        sources: list[str],
         default_stride: tuple[int, int],
-        sources: list[str] | None = None,
     ) -> None:
-        self.captions, self.lengths, self.places = captions, lengths, places
+        self.captions, self.lengths, self.places, self.sources = captions, lengths, places, sources
         self.default_stride = default_stride
-        self.sources = sources
         self.reader = TensorReader()
 
     def __len__(self) -> int:
@@ -94,13 +90,12 @@ class LatentClips(torch.utils.data.Dataset):
 
     def read(self, place: LatentPlace, frames: slice) -> torch.Tensor:
         """Some frames of a clip, as they are stored."""
-        if place.row is None:
-            return self.reader.read(place.file, place.tensor, frames)
-        return self.reader.read(place.file, place.tensor, slice(place.row, place.row + 1), frames)[0]
+        index = (frames,) if place.row is None else (place.row, frames)
+        return self.reader.read(place.file, place.tensor, *index)
 
     def name(self, clip: int) -> str:
         """Location of a clip, for messages."""
-        return self.sources[clip] if self.sources is not None else str(self.places[clip])
+        return self.sources[clip]
 
 
 # A latent cache
@@ -124,20 +119,17 @@ class LatentCache(LatentClips):
             raise FileNotFoundError(f"{directory} holds no {SHARDS}.")
         places, lengths, shapes = [], [], {}
         for shard in self.shards:
-            shape, dtype = read_layout(shard, LATENTS)
-            if len(shape) != 5 or dtype != "F16":
-                raise ValueError(
-                    f"{shard}: `{LATENTS}` must be F16, (clips, num_frames, channels, height, width), got {dtype} of "
-                    f"shape {shape}."
-                )
-            places += [LatentPlace(shard, LATENTS, row) for row in range(shape[0])]
-            lengths += [shape[1]] * shape[0]
-            shapes[tuple(shape[2:])] = shard
+            clips, num_frames, *shape = read_shape(
+                shard, LATENTS, "F16", ("clips", "num_frames", "channels", "height", "width")
+            )
+            places += [LatentPlace(shard, LATENTS, row) for row in range(clips)]
+            lengths += [num_frames] * clips
+            shapes[tuple(shape)] = shard
         if len(shapes) > 1:
             raise ValueError(
                 "Frames differ in shape: " + ", ".join(f"{shape} in {file}" for shape, file in shapes.items())
             )
-        self.latent_shape = next(iter(shapes))
+        (self.latent_shape,) = shapes
         rejected: list[RejectedClip] = []
         captions = read_table(directory / CAPTIONS, captions_of, rejected)
         raise_rejected(rejected)
@@ -145,8 +137,9 @@ class LatentCache(LatentClips):
             raise ValueError(
                 f"{directory / CAPTIONS} must have a line for each of the {len(lengths)} clips, got {len(captions)}."
             )
+        sources = [f"{place.file}, clip {place.row}" for place in places]
         # The stride was chosen when the cache was written.
-        super().__init__(captions, lengths, places, default_stride=(1, 1))
+        super().__init__(captions, lengths, places, sources, default_stride=(1, 1))
 
 
 def is_latent_cache(directory: str | Path) -> bool:
@@ -249,13 +242,13 @@ class AutomaticCache:
     def encode(self, process_index: int = 0, num_processes: int = 1) -> None:
         """Encode this process's share of what the cache lacks. All must be done before `clips` is called."""
         clip_of = dict(zip(self.names, range(len(self.names)), strict=True))
-        missing = sum(name not in self.store for name in clip_of)
+        missing = sum(name not in self.store.shards for name in clip_of)
         logger.info("%d of %d clips are cached in %s.", len(clip_of) - missing, len(clip_of), self.store.directory)
         if missing and process_index == 0:
             self.store.directory.mkdir(parents=True, exist_ok=True)
             write_json(self.store.directory / "settings.json", self.settings)
         # A share of all names, because processes that look one after the other do not find the same ones missing.
-        share = [name for name in sorted(clip_of)[process_index::num_processes] if name not in self.store]
+        share = [name for name in sorted(clip_of)[process_index::num_processes] if name not in self.store.shards]
         encoded: dict[str, torch.Tensor] = {}
         try:
             for name in tqdm(share, desc="Encoding", unit="clip", disable=None if share else True):
@@ -276,12 +269,13 @@ class AutomaticCache:
             ValueError: Some are missing, because the processes do not share the folder.
         """
         self.store.refresh()
-        if missing := sum(name not in self.store for name in self.names):
+        if missing := sum(name not in self.store.shards for name in self.names):
             raise ValueError(
                 f"--cache_dir {self.store.directory.parent} lacks {missing} clips that other processes have encoded: "
                 "several machines must share one folder."
             )
         videos = self.videos
-        places = [LatentPlace(self.store.shard(name), name) for name in self.names]
-        sources = [videos.name(clip) for clip in range(len(videos))]
-        return LatentClips(videos.captions, videos.lengths, places, videos.default_stride, sources)
+        places = [LatentPlace(self.store.shards[name], name) for name in self.names]
+        return LatentClips(
+            videos.captions, videos.lengths, places, list(map(str, videos.sources)), videos.default_stride
+        )

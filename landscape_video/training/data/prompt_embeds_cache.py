@@ -52,7 +52,7 @@ class PromptEmbedsCache:
         tokenizer = [type(self.tokenizer).__name__, self.tokenizer.get_vocab(), self.tokenizer.model_max_length]
         settings = [hash_model(self.text_encoder), str(self.text_encoder.dtype), hash_json(tokenizer)]
         self._store = TensorStore(Path(cache_dir) / f"text-{hash_json(settings)[:32]}")
-        missing = [text for text in sorted(set(texts)) if hash_text(text) not in self._store]
+        missing = [text for text in sorted(set(texts)) if hash_text(text) not in self._store.shards]
         progress = tqdm(total=len(missing), desc="Encoding captions", disable=None if missing else True)
         for first in range(0, len(missing), CAPTIONS_PER_SHARD):
             encoded = {}
@@ -65,7 +65,7 @@ class PromptEmbedsCache:
     def _embeds(self, text: str) -> torch.Tensor:
         if text in self._cache:
             return self._cache[text]
-        if self._store is not None and hash_text(text) in self._store:
+        if self._store is not None and hash_text(text) in self._store.shards:
             embeds = self._store.read(hash_text(text))
         else:
             embeds = self._encode(text).cpu()

@@ -29,8 +29,8 @@ class TensorReader:
     def __init__(self) -> None:
         self._handles: dict[Path, Any] = {}
 
-    def read(self, file: Path, name: str, *index: slice) -> torch.Tensor:
-        """The tensor `name` of a file, or the part of it that the slices select along its first axes."""
+    def read(self, file: Path, name: str, *index: int | slice) -> torch.Tensor:
+        """Read the tensor `name` of a file, or the part of it that the index selects along its first axes."""
         if file not in self._handles:
             self._handles[file] = safe_open(file, framework="pt")
         return self._handles[file].get_slice(name)[index or slice(None)]
@@ -40,40 +40,37 @@ class TensorReader:
 
 
 class TensorStore:
-    """Named tensors in the shards of one folder. Shards are never changed; damaged ones count as never written."""
+    """Named tensors in the shards of one folder. Shards are never changed; damaged ones count as never written.
+
+    Attributes:
+        shards: For each tensor, the file that holds it.
+    """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self.reader = TensorReader()
-        self._shards: dict[str, Path] = {}
+        self.shards: dict[str, Path] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Find shards that other processes have written."""
-        for shard in sorted(set(self.directory.glob(SHARDS)) - set(self._shards.values())):
+        for shard in sorted(set(self.directory.glob(SHARDS)) - set(self.shards.values())):
             try:
                 with safe_open(shard, framework="pt") as file:
-                    self._shards |= dict.fromkeys(file.keys(), shard)
+                    self.shards |= dict.fromkeys(file.keys(), shard)
             except SafetensorError as error:
                 logger.warning("Skipped the damaged file %s: %s", shard, error)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._shards
-
-    def shard(self, name: str) -> Path:
-        """File that holds a tensor. Raises a `KeyError` if none does."""
-        return self._shards[name]
-
     def read(self, name: str) -> torch.Tensor:
-        """The tensor of that name. Raises a `KeyError` if there is none."""
-        return self.reader.read(self._shards[name], name)
+        """Read a tensor. Raises a `KeyError` if there is none of that name."""
+        return self.reader.read(self.shards[name], name)
 
     def write(self, tensors: dict[str, torch.Tensor]) -> None:
         """Add a shard with these tensors; it appears when it is complete."""
         self.directory.mkdir(parents=True, exist_ok=True)
         shard = self.directory / SHARDS.replace("*", hash_json(sorted(tensors))[:32])
         write_tensors(shard, tensors)
-        self._shards |= dict.fromkeys(tensors, shard)
+        self.shards |= dict.fromkeys(tensors, shard)
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -82,20 +79,30 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, unfinished)
 
 
-def read_layout(path: Path, name: str) -> tuple[list[int], str]:
-    """Shape and type ("F16", "U8", ...) of the only tensor in a file.
+def read_shape(path: Path, name: str, dtype: str, axes: tuple[int | str, ...]) -> tuple[int, ...]:
+    """Shape of the only tensor in a file.
+
+    Args:
+        path: File to look into.
+        name: Name that the tensor must have.
+        dtype: Type that it must have, as safetensors writes it: "F16", "U8".
+        axes: Names of its axes; a number where the size is fixed.
 
     Raises:
-        ValueError: The file is damaged or holds other tensors; the message names it.
+        ValueError: The file is damaged, or holds something else; the message names it.
     """
     try:
         with safe_open(path, framework="pt") as file:
             if (names := list(file.keys())) != [name]:
                 raise ValueError(f"{path} must hold the single tensor {name!r}, got {names}.")
             view = file.get_slice(name)
-            return view.get_shape(), view.get_dtype()
+            shape, found = tuple(view.get_shape()), view.get_dtype()
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}.") from None
+    fixed = [(axis, size) for axis, size in zip(axes, shape, strict=False) if isinstance(axis, int)]
+    if found != dtype or len(shape) != len(axes) or any(axis != size for axis, size in fixed):
+        raise ValueError(f"{path}: `{name}` must be {dtype}, ({', '.join(map(str, axes))}), got {found}, {shape}.")
+    return shape
 
 
 def hash_model(model: nn.Module) -> str:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from landscape_video.training.data import latent_store
 from landscape_video.training.data.clip_sampling import ClipRequest
+from landscape_video.training.data.first_frames import WithFirstFrames
 from landscape_video.training.data.latent_store import (
     AutomaticCache,
     LatentCache,
@@ -68,6 +69,17 @@ def test_clips_of_all_shards_are_numbered_in_order(tmp_path):
     assert "latents-00001.safetensors, clip 0" in cache.name(2)
 
 
+def test_the_documented_layout_is_read(tmp_path):
+    # By its own names, so that caches of earlier versions and other programs stay readable.
+    save_file({"latents": torch.full((2, 6, 4, 2, 2), 0.5).half()}, tmp_path / "latents-00000.safetensors")
+    save_file({"first_frames": torch.zeros(2, 3, 3, 16, 16).byte()}, tmp_path / "first_frames-00000.safetensors")
+    (tmp_path / "captions.jsonl").write_text('{"text": "mist"}\n{"text": "rain", "texts": ["雨"]}\n', encoding="utf-8")
+    cache = LatentCache(tmp_path)
+    assert cache.captions == [["mist"], ["rain", "雨"]] and cache.latent_shape == (4, 2, 2)
+    assert torch.equal(cache[request(clip=1)]["latents"], torch.full((4, 4, 2, 2), 0.5))
+    assert WithFirstFrames(cache, None).image_size == (16, 16)
+
+
 def test_folders_that_are_no_latent_caches_are_rejected(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no latents"):
         LatentCache(tmp_path)
@@ -82,8 +94,8 @@ def test_folders_that_are_no_latent_caches_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="latents-00000.safetensors is damaged"):
         LatentCache(broken)
     for tensors, message in (
-        ({"latents": latents}, "got F32 of shape"),
-        ({"latents": latents[0].half()}, r"got F16 of shape \[8, 4, 2, 2\]"),
+        ({"latents": latents}, r"must be F16, \(clips, .* got F32"),
+        ({"latents": latents[0].half()}, r"got F16, \(8, 4, 2, 2\)"),
         ({"moments": latents.half()}, r"single tensor 'latents', got \['moments'\]"),
     ):
         save_file(tensors, shard)
@@ -175,14 +187,17 @@ def test_processes_share_the_work(folder, tmp_path, encoded):
     vae, videos = build_vae(), VideoDataset(folder, 32)
     first = AutomaticCache(videos, vae, tmp_path / "cache")
     first.encode(process_index=0, num_processes=2)
-    share = {name for name in first.names if name in first.store}
+    share = set(first.store.shards)
     assert len(share) == len(encoded) == 2
     # Whether the second process looks before the first has written, or after it: it encodes what the first leaves.
     for cache_dir in (tmp_path / "second", tmp_path / "cache"):
         del encoded[len(share) :]
         second = AutomaticCache(videos, vae, cache_dir)
         second.encode(process_index=1, num_processes=2)
-        assert len(encoded) == 3 and {name for name in first.names if name in second.store} >= {*first.names} - share
+        assert (
+            len(encoded) == 3
+            and {name for name in first.names if name in second.store.shards} >= {*first.names} - share
+        )
     assert len(first.clips()) == 3
 
 
@@ -197,7 +212,7 @@ def test_machines_with_folders_of_their_own_are_told(folder, tmp_path, encoded):
 def test_caches_of_earlier_versions_are_read(folder, tmp_path, encoded):
     torch.manual_seed(0)
     vae, videos = build_vae(), VideoDataset(folder, 32)
-    # As versions before 0.2 wrote them: the names say what the latents belong to.
+    # As earlier versions wrote them: the names say what the latents belong to.
     digest = hashlib.sha256()
     settings = {name: value for name, value in vae.config.items() if not name.startswith("_")}
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())

@@ -1,6 +1,10 @@
 """Prompt embeddings: those of the text encoder, whatever the batch, encoded once and kept on disk."""
 
+import hashlib
+import json
+
 import torch
+from safetensors.torch import save_file
 
 from landscape_video.training.data import prompt_embeds_cache
 from landscape_video.training.data.prompt_embeds_cache import PromptEmbedsCache
@@ -46,3 +50,30 @@ def test_captions_are_encoded_once(tmp_path, monkeypatch):
     encoder.final_layer_norm.weight.data += 1
     PromptEmbedsCache(tokenizer, encoder).store(["mist"], tmp_path)
     assert calls == ["snow", "mist"]
+
+
+def test_embeddings_that_earlier_versions_stored_are_read(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    encoder = build_text_encoder(tokenizer)
+
+    def digest(value: object) -> str:
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+    # As earlier versions named them: by text encoder, type, tokenizer and caption.
+    weights = hashlib.sha256()
+    settings = {name: value for name, value in encoder.config.to_dict().items() if not name.startswith("_")}
+    weights.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        weights.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    vocabulary = digest([type(tokenizer).__name__, tokenizer.get_vocab(), tokenizer.model_max_length])
+    folder = tmp_path / f"text-{digest([weights.hexdigest(), 'torch.float32', vocabulary])[:32]}"
+    folder.mkdir()
+    stored = {hashlib.sha256(b"mist").hexdigest(): torch.full((1, 77, 16), 2.0)}
+    save_file(stored, folder / f"shard-{'0' * 32}.safetensors")
+
+    monkeypatch.delattr(PromptEmbedsCache, "_encode")
+    embeds = PromptEmbedsCache(tokenizer, encoder)
+    embeds.store(["mist"], tmp_path)
+    assert torch.equal(embeds(["mist"]), torch.full((1, 77, 16), 2.0))
