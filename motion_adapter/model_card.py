@@ -81,11 +81,9 @@ def model_card(facts: CardFacts, adapter: MotionAdapter) -> str:
         data,
         template_path=str(HERE / "model_card.md"),
         facts=facts,
-        title=facts.repo_id.split("/")[-1],
-        base_text=base_text(facts.base_model),
         parameters=f"{adapter.num_parameters() / 1e6:.1f}",
         max_frames=max_frames,
-        needs_package=facts.base_model == EMBEDDED_MODEL and not facts.full,
+        embedded=facts.base_model == EMBEDDED_MODEL,
         usage=usage_code(facts, max_frames),
         sampling=", ".join(f"`{name}` {value:g}" for name, value in facts.sampling.items()),
         mode=adapter.config.get("sparse_causal_mode", "full"),
@@ -106,15 +104,6 @@ def usage_code(facts: CardFacts, max_frames: int, commit: str | None = None) -> 
         num_frames=min(16, max_frames),
         fps=f"{2 * SAMPLED_FPS:g}",  # interpolation doubles the frames
     )
-
-
-def base_text(base_model: str | None) -> str:
-    """Name the base model in running text."""
-    if base_model is None:
-        return "not on the Hub"
-    if base_model == EMBEDDED_MODEL:
-        return "shanshui-tiny, which is part of the `landscape-video` package"
-    return f"[{base_model}](https://huggingface.co/{base_model})"
 
 
 def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:

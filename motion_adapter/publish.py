@@ -63,13 +63,9 @@ def publish(
     source = find_source(Path(folder))
     facts = complete_facts(facts, source)
 
-    # 1. Load, with weights rounded as readers will get them, and generate the frames to compare
+    # 1. Load what readers will load, and generate the frames to compare
     report(f"loading {source}")
-    pipe, adapter = load(source, facts)
-    if dtype is not None:
-        for part in pipe.components.values() if facts.full else [adapter, *motion_modules(pipe)]:
-            if isinstance(part, nn.Module):
-                part.to(dtype).to(torch.float32)
+    pipe, adapter = load(source, facts, dtype)
     frames = sample_frames(pipe)
 
     # 2. Describe
@@ -134,16 +130,24 @@ def is_public(base_model: str | None) -> bool:
 
 
 def load(
-    source: Path, facts: CardFacts
+    source: Path, facts: CardFacts, dtype: torch.dtype | None
 ) -> tuple[LandscapeVideoPipeline | LandscapeImageToVideoPipeline, MotionAdapter]:
-    """Load the pipeline to push, or one to try the adapter with, on the CPU in float32; and its adapter."""
+    """Load the pipeline to push, or one to try the adapter with, on the CPU in float32; and its adapter.
+
+    Weights that will be pushed in `dtype` are rounded to it, as readers get them.
+    """
     if is_pipeline(source):
         has_branch = (source / BRANCH).is_dir()
         pipe = (LandscapeImageToVideoPipeline if has_branch else LandscapeVideoPipeline).from_pretrained(source)
-        return pipe, extract_motion_adapter(pipe.unet)
-    adapter = load_adapter(source).to(torch.float32)
-    base = base_folder(facts.base_model)
-    return LandscapeVideoPipeline.from_pretrained(base, motion_adapter=adapter), adapter
+        adapter = extract_motion_adapter(pipe.unet)
+    else:
+        adapter = load_adapter(source).to(dtype or torch.float32).to(torch.float32)
+        pipe = LandscapeVideoPipeline.from_pretrained(base_folder(facts.base_model), motion_adapter=adapter)
+    if facts.full and dtype is not None:
+        for part in pipe.components.values():
+            if isinstance(part, nn.Module):
+                part.to(dtype).to(torch.float32)
+    return pipe, adapter
 
 
 def stored_dtypes(source: Path, base_model: str | None) -> dict[str, torch.dtype]:
@@ -151,11 +155,6 @@ def stored_dtypes(source: Path, base_model: str | None) -> dict[str, torch.dtype
     base = source if is_pipeline(source) else base_folder(base_model)
     dtypes = {folder.name: stored_dtype(folder) for folder in base.iterdir() if folder.is_dir()}
     return dtypes if base is source else dtypes | {"motion_adapter": stored_dtype(source)}
-
-
-def motion_modules(pipe: DiffusionPipeline) -> list[nn.Module]:
-    """List the adapter's layers inside the UNet of a pipeline."""
-    return [module for name, module in pipe.unet.named_modules() if name.endswith(".motion_modules")]
 
 
 def base_folder(base_model: str) -> Path:
