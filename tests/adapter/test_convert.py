@@ -1,80 +1,20 @@
 """AnimateDiff's files to ours and back: the same tensors under the names that each side reads, and nothing else."""
 
 import json
-import re
-from typing import get_args
 
 import pytest
 import torch
 from diffusers import MotionAdapter
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
-from landscape_video.cli.convert import SparseCausalMode
-from landscape_video.cli.main import app
-from motion_adapter.convert import METADATA, load_animatediff, save_animatediff
-from pipeline_landscape_video.landscape_motion_attention import SPARSE_CAUSAL_MODES
-from processes import largest_files
+from animatediff_files import animatediff_weights, equal
+from motion_adapter.convert import load_animatediff, save_animatediff
 from tiny_models import build_motion_adapter
-
-
-def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(
-        weight.dtype == second[name].dtype and torch.equal(weight, second[name]) for name, weight in first.items()
-    )
 
 
 def plain_config(adapter: MotionAdapter) -> dict:
     """As JSON has it: tuples and lists are the same."""
     return json.loads(json.dumps({name: value for name, value in adapter.config.items() if name[0] != "_"}))
-
-
-def animatediff_block(channels: int, frames: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """One motion module, as the classes of AnimateDiff's motion_module.py name and shape it."""
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
-
-    positions = random(1, frames, channels)
-    block = {
-        "norm.weight": random(channels),
-        "norm.bias": random(channels),
-        "proj_in.weight": random(channels, channels),
-        "proj_in.bias": random(channels),
-        "proj_out.weight": random(channels, channels),
-        "proj_out.bias": random(channels),
-    }
-    transformer = {
-        "ff_norm.weight": random(channels),
-        "ff_norm.bias": random(channels),
-        "ff.net.0.proj.weight": random(8 * channels, channels),
-        "ff.net.0.proj.bias": random(8 * channels),
-        "ff.net.2.weight": random(channels, 4 * channels),
-        "ff.net.2.bias": random(channels),
-    }
-    for index in range(2):
-        transformer |= {f"norms.{index}.weight": random(channels), f"norms.{index}.bias": random(channels)}
-        attention = f"attention_blocks.{index}"
-        transformer |= {f"{attention}.to_{name}.weight": random(channels, channels) for name in "qkv"}
-        transformer |= {
-            f"{attention}.to_out.0.weight": random(channels, channels),
-            f"{attention}.to_out.0.bias": random(channels),
-            f"{attention}.pos_encoder.pe": positions.clone(),
-        }
-    return block | {f"transformer_blocks.0.{name}": weight for name, weight in transformer.items()}
-
-
-def animatediff_weights(frames: int = 24, mid_block: bool = False) -> dict[str, torch.Tensor]:
-    """A file of AnimateDiff's in small: blocks of 32 and 64 channels, two motion modules down, three up."""
-    generator = torch.Generator().manual_seed(0)
-    modules = {f"down_blocks.{block}.motion_modules.{index}": 32 << block for block in (0, 1) for index in (0, 1)}
-    modules |= {f"up_blocks.{block}.motion_modules.{index}": 64 >> block for block in (0, 1) for index in (0, 1, 2)}
-    modules |= {"mid_block.motion_modules.0": 64} if mid_block else {}
-    return {
-        f"{module}.temporal_transformer.{name}": weight
-        for module, channels in modules.items()
-        for name, weight in animatediff_block(channels, frames, generator).items()
-    }
 
 
 @pytest.mark.parametrize("mid_block", [False, True])
@@ -133,6 +73,14 @@ def test_an_adapter_of_ours_comes_back_the_same(tmp_path, mode, shape):
     (one, other) = (f"transformer_blocks.0.attention_blocks.{index}.pos_encoder.pe" for index in (0, 1))
     module = "down_blocks.0.motion_modules.0.temporal_transformer"
     assert torch.equal(weights[f"{module}.{one}"], weights[f"{module}.{other}"])  # ComfyUI reads the length off them
+
+
+def test_a_file_in_diffusers_layout_is_read_too(tmp_path):
+    save_file(animatediff_weights(), tmp_path / "mm.safetensors")
+    adapter = load_animatediff(tmp_path / "mm.safetensors")
+    save_file(adapter.state_dict(), tmp_path / "ours.safetensors")
+    again = load_animatediff(tmp_path / "ours.safetensors")
+    assert equal(again.state_dict(), adapter.state_dict()) and plain_config(again) == plain_config(adapter)
 
 
 @pytest.mark.parametrize("wrap", [False, True])
@@ -290,90 +238,3 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save_animatediff(build_motion_adapter(), tmp_path / "mm.safetensors")
     assert not list(tmp_path.iterdir())
-
-
-# On the command line
-
-
-def run(*arguments: object):
-    return CliRunner().invoke(app, ["convert", *map(str, arguments)])
-
-
-def test_both_ways_on_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({f"module.{name}": weight for name, weight in animatediff_weights().items()}, "conclvd.ckpt")
-    result = run("conclvd.ckpt", "adapter", "--sparse-causal-mode", "previous")
-    assert result.exit_code == 0, result.output
-    assert re.fullmatch(
-        r"adapter: 0\.\d M parameters in torch.float32, clips of up to 24 frames, attention previous\n", result.stdout
-    )
-    result = run("adapter", "back.safetensors")
-    assert result.exit_code == 0, result.output
-    assert "warning: trained as 'previous'; other programs run it with plain attention." in result.stderr
-    assert equal(load_file("back.safetensors"), animatediff_weights())
-    from safetensors import safe_open
-
-    with safe_open("back.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()[METADATA])["sparse_causal_mode"] == "previous"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "back.safetensors", "conclvd.ckpt"]
-
-
-def test_modes_of_the_command_are_those_of_the_library():
-    assert get_args(SparseCausalMode) == SPARSE_CAUSAL_MODES
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nothing.ckpt", "new"], "nothing.ckpt: no such file or folder."),
-        (["mm.ckpt", "there"], "there: exists already; remove it, or choose another name."),
-        (["mm.ckpt", "no/new"], "no/new: the folder no does not exist."),
-        (["mm.ckpt", "new.safetensors"], "new.safetensors: the target for a file must be a folder"),
-        (["mm.ckpt", "new"], "mm.ckpt: holds no motion modules."),
-        (["there", "new"], "new: the target for a folder must end in .safetensors."),
-        (["there", "new.safetensors"], "there: not a motion adapter: config.json is missing."),
-        (["there", "new.safetensors", "--max-frames", "8"], "--max-frames is for files of AnimateDiff"),
-        (["there", "new.safetensors", "--drop-image-layers"], "--drop-image-layers is for files of AnimateDiff"),
-    ],
-)
-def test_wrong_arguments_end_with_one_line_and_nothing_written(tmp_path, monkeypatch, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "there").mkdir()
-    torch.save({}, "mm.ckpt")
-    result = run(*arguments)
-    assert result.exit_code == 2
-    assert result.stderr.startswith(f"landscape-video: {message}")
-    assert result.stderr.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mm.ckpt", "there"]
-
-
-@pytest.mark.parametrize(
-    ("option", "changed"),
-    [("--max-frames", "12"), ("--drop-image-layers", None), ("--sparse-causal-mode", "full")],
-)
-def test_every_option_acts(tmp_path, monkeypatch, option, changed):
-    monkeypatch.chdir(tmp_path)
-    weights = animatediff_weights()
-    if option == "--max-frames":
-        weights = {name: weight for name, weight in weights.items() if "pos_encoder" not in name}
-    if option == "--drop-image-layers":
-        weights |= {"conv_in.weight": torch.ones(1)}
-    torch.save(weights, "mm.ckpt")
-    without = run("mm.ckpt", "without")
-    result = run("mm.ckpt", "with", option, *([changed] if changed else []))
-    assert result.exit_code == 0, result.output
-    if option == "--sparse-causal-mode":
-        assert MotionAdapter.load_config("with")["sparse_causal_mode"] == "full"
-        assert "sparse_causal_mode" not in MotionAdapter.load_config("without")
-    else:
-        assert without.exit_code == 2
-
-
-def test_a_disk_too_full_for_the_weights_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    build_motion_adapter().save_pretrained("adapter")
-    with largest_files(2000):
-        result = run("adapter", "back.safetensors")
-    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
-    assert result.stderr.splitlines()[-1].startswith("landscape-video: weights cannot be written: ")
-    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

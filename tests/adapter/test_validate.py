@@ -1,7 +1,6 @@
 """What the checks of an export find: wrong weights that loaders accept, and folders that generate other frames."""
 
 import json
-import struct
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from motion_adapter.export import export_adapter, export_pipeline
 from motion_adapter.validate import check_export, check_loads_elsewhere, sample_frames
-from motion_adapter.weights_files import load_adapter, read_header, stored_dtype
+from motion_adapter.weights_files import load_adapter, stored_dtype
 from retention_models import build_image_to_video
 
 
@@ -26,57 +25,6 @@ def change_weights(file: Path, change) -> None:
     weights = load_file(file)
     change(weights)
     save_file(weights, file, metadata={"format": "pt"})
-
-
-def name_twice(file: Path, name: str) -> None:
-    """Write a header that names a tensor twice; the second time with the bytes of another one of its shape."""
-    content = file.read_bytes()
-    (length,) = struct.unpack("<Q", content[:8])
-    header = content[8 : 8 + length].decode()
-    entry = json.dumps({name: json.loads(header)[name]})[1:-1]
-    header = header.rstrip()[:-1] + "," + entry + "}"
-    file.write_bytes(struct.pack("<Q", len(header)) + header.encode() + content[8 + length :])
-
-
-def first_name(file: Path) -> str:
-    return next(name for name in load_file(file) if name.endswith("proj_in.weight"))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda w, n: w[n][0].fill_(torch.nan), "not finite in {name}"),
-        (lambda w, n: w[n][0].fill_(torch.inf), "not finite in {name}"),
-        (lambda w, n: w.pop(n), "1 missing: {name}"),
-        (lambda w, n: w.update({"extra": torch.ones(1)}), "1 unknown: extra"),
-        (lambda w, n: w.update({n: torch.ones(3)}), r"{name} \(3,\), not \("),
-        (lambda w, n: w.update({n: w[n].to(torch.float64)}), "{name} must be in BF16 or F16 or F32, got F64"),
-        (lambda w, n: w.update({n: w[n].to(torch.int64)}), "{name} must be in .*, got I64"),
-    ],
-)
-def test_weights_that_are_not_what_the_config_says_are_named(adapter, change, message):
-    check_export(adapter)
-    name = first_name(adapter / WEIGHTS)
-    change_weights(adapter / WEIGHTS, lambda weights: change(weights, name))
-    with pytest.raises(ValueError, match=message.format(name=name)):
-        check_export(adapter)
-
-
-def test_a_name_that_stands_twice_in_the_header_is_refused(adapter):
-    name = first_name(adapter / WEIGHTS)
-    name_twice(adapter / WEIGHTS, name)
-    with pytest.raises(ValueError, match=f"{WEIGHTS}: not a complete safetensors file: {name} is in its header twice"):
-        check_export(adapter)
-    with pytest.raises(ValueError, match="twice"):
-        read_header(adapter / WEIGHTS)
-
-
-def test_a_file_cut_short_is_refused(adapter):
-    content = (adapter / WEIGHTS).read_bytes()
-    for length in (0, 4, 100, len(content) - 1):
-        (adapter / WEIGHTS).write_bytes(content[:length])
-        with pytest.raises(ValueError, match="not a complete safetensors file"):
-            check_export(adapter)
 
 
 def test_the_dtype_that_was_asked_for_is_checked(tiny_components, tmp_path):
@@ -98,13 +46,6 @@ def test_missing_files_are_named(adapter, missing, message):
     (adapter / missing).unlink()
     with pytest.raises(ValueError, match=message):
         check_export(adapter)
-
-
-def test_what_is_no_adapter_is_not_loaded_as_one(adapter):
-    config = json.loads((adapter / "config.json").read_text())
-    (adapter / "config.json").write_text(json.dumps(config | {"_class_name": "UNet2DModel"}))
-    with pytest.raises(ValueError, match="not a motion adapter: its config.json is for UNet2DModel"):
-        load_adapter(adapter)
 
 
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "motion_adapter"])
