@@ -1,5 +1,4 @@
-"""
-Write and hash files: everything above `motion_adapter` imports these functions from here.
+"""Write and hash files: everything above `motion_adapter` imports these functions from here.
 
 Files and folders are written whole or not at all, see `pipeline_landscape_video/atomic_writing.py`.
 """

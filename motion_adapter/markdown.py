@@ -1,4 +1,4 @@
-"""Write Markdown: tables, and lines that cannot break one."""
+"""Write Markdown tables."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,5 +15,5 @@ def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -
 
 
 def escape(cell: object) -> str:
-    """Format anything as one line of text that can stand in a table."""
+    """Format anything as one line of text that cannot break a table."""
     return " ".join(str(cell).split()).replace("|", "\\|")

@@ -7,8 +7,7 @@ from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 
 def local_path(source: str | Path) -> Path | None:
-    """
-    The path that `source` means, or None if it is the name of a repository on the Hub.
+    """The path that `source` means, or None if it is the name of a repository on the Hub.
 
     This is the only rule for model names in the project: "shanshui-tiny" is the bundled model; whatever exists is a
     path; of the rest, only "user/name" is on the Hub (one slash, which is not the first character; no backslash; no

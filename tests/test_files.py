@@ -1,4 +1,4 @@
-"""Texts and JSON that are replaced as a whole."""
+"""Replace texts and JSON files as a whole."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Motion adapters, made new or from another one: a new one is silent, and attaching one installs its attention."""
+"""Build motion adapters: a new one leaves the image model unchanged, and attaching one installs its attention."""
 
 import subprocess
 import sys
@@ -179,7 +179,7 @@ def test_attaching_installs_the_mode_of_the_adapter(mode):
         assert torch.equal(predict(motion_unet), predict(expected))
 
 
-def test_a_stock_adapter_keeps_its_behaviour():
+def test_a_stock_adapter_keeps_its_behavior():
     unet, adapter = build_unet2d(), build_motion_adapter(None)
     with torch.no_grad():
         assert torch.equal(

@@ -1,4 +1,4 @@
-"""The code that goes to the Hub, and its revision."""
+"""List the code that goes to the Hub, and tell its revision."""
 
 import re
 

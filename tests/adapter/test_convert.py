@@ -1,4 +1,4 @@
-"""AnimateDiff's files to ours and back: the same tensors under the names that each side reads, and nothing else."""
+"""Convert AnimateDiff's files to ours and back: the same tensors under other names, and nothing else."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`export_pipeline`: what the folder holds, what it loads as, and that it is written all or not at all."""
+"""Export pipelines and adapters: what the folder holds, how it loads, and that it is written whole or not at all."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Hashes are those of `sha256sum`, however the content arrives."""
+"""Hash files, streams and texts as `sha256sum` does."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Folders are pushed in one commit: a broken or refused upload changes nothing, and the next one completes it."""
+"""Push folders in one commit: a broken or refused upload changes nothing, and the next one completes it."""
 
 import os
 import re

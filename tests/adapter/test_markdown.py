@@ -1,4 +1,4 @@
-"""Tables that no cell can break."""
+"""Write Markdown tables that no cell can break."""
 
 from motion_adapter.markdown import markdown_table
 

@@ -1,4 +1,4 @@
-"""The card of a repository: what it says, and which facts are refused."""
+"""Write the card of a repository, and refuse facts that the Hub does not understand."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""The file of a motion adapter: a plain `MotionAdapter` with the mode, the position tables and the dtype kept."""
+"""Save motion modules: a plain `MotionAdapter` that keeps the mode, the position tables and the dtype."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Motion adapters that learn: what trains is what has an effect, and an ablation takes a part out for good."""
+"""Train motion adapters: only layers with an effect train, and a removed attention stays removed."""
 
 import pytest
 import torch

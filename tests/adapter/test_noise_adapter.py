@@ -1,4 +1,4 @@
-"""The noise adapter and the contrastive loss, against closed forms and NADM Eqs. 9-11 as they are printed."""
+"""Compare the noise adapter and the contrastive loss with closed forms and with NADM Eqs. 9-11 as printed."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""One rule tells paths from names on the Hub."""
+"""Tell paths from names on the Hub."""
 
 from pathlib import Path
 

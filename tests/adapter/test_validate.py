@@ -1,4 +1,4 @@
-"""What the checks of an export find: wrong weights that loaders accept, and folders that generate other frames."""
+"""Validate exports: missing files, wrong weights, and folders that generate other frames."""
 
 import json
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_code_that_needs_this_package_is_noticed(tiny_pipeline, tmp_path):
         check_loads_elsewhere(export, torch.zeros(1))
 
 
-def test_an_export_with_a_branch_is_shown_a_picture_in_a_fresh_process(tmp_path):
+def test_an_export_with_a_branch_gets_an_image_in_a_fresh_process(tmp_path):
     pipe = build_image_to_video()
     frames = sample_frames(pipe)
     export = export_pipeline(pipe, tmp_path / "export")

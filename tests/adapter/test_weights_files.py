@@ -1,4 +1,4 @@
-"""Wrong weights that loaders accept are refused by name."""
+"""Refuse wrong weights that loaders accept, and name them."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""`landscape-video convert`: both ways, every option, and what is refused in one line."""
+"""Convert with `landscape-video convert`: both ways, every option, and errors of one line."""
 
 import json
 import re

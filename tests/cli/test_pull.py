@@ -1,4 +1,4 @@
-"""`landscape-video pull` against a stand-in for the Hub: a folder that works offline, and one line for what fails."""
+"""Pull from a stand-in for the Hub with `landscape-video pull`: the folder works offline, errors are one line."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ def adapter(tiny_components, tmp_path) -> dict[str, bytes]:
     return files_of(export_adapter(tiny_components()["motion_adapter"], tmp_path / "adapter"))
 
 
-def test_a_pulled_pipeline_paints_the_same_offline(hub, tiny_pipeline, tmp_path, monkeypatch):
+def test_a_pulled_pipeline_generates_the_same_frames_offline(hub, tiny_pipeline, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pipe = tiny_pipeline()
     repo = hub.create("me/mountains", files_of(export_pipeline(pipe, "export")))

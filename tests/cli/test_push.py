@@ -1,4 +1,4 @@
-"""`landscape-video push` against a stand-in for the Hub: what arrives, that it loads, and how it fails."""
+"""Push to a stand-in for the Hub with `landscape-video push`: what arrives, how it loads, and how it fails."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ from retention_models import build_image_to_video, painting
 
 
 CODE = {file.name for file in code_files()}
-CODE_WITH_PICTURES = {file.name for file in code_files(image_to_video=True)}
+IMAGE_TO_VIDEO_CODE = {file.name for file in code_files(image_to_video=True)}
 LICENSE = ("--license", "apache-2.0")
 
 FRAMES = """
@@ -94,7 +94,7 @@ def test_the_cards_lines_run_as_they_stand_and_the_printed_ones_load_that_commit
         assert (clip.n_frames, clip.size) == (31, (64, 64))
     newer = dict(hub.repos["me/mountains"].files())
     hub.repos["me/mountains"].commit("break it", newer | {"pipeline.py": b"raise SystemExit('newer code ran')"})
-    run_elsewhere(hub, tmp_path, printed.split("prompt = ")[0])  # without painting a second time
+    run_elsewhere(hub, tmp_path, printed.split("prompt = ")[0])  # without generating a second time
 
 
 def test_an_adapter_goes_with_its_code_and_runs_on_its_base_model(hub, base, adapter_folder, tmp_path):
@@ -171,9 +171,9 @@ def test_a_broken_adapter_is_not_pushed(hub, base, adapter_folder):
     assert set(hub.repos) == {base}
 
 
-# A pipeline that takes pictures
+# An image-to-video pipeline
 
-WITH_A_PICTURE = """
+WITH_AN_IMAGE = """
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
@@ -199,11 +199,11 @@ def test_a_pipeline_with_a_branch_is_pushed_and_loaded_by_its_name(hub, tmp_path
     result = run("push", folder, "me/moving", *LICENSE)
     assert result.exit_code == 0, result.stderr
     files = hub.repos["me/moving"].files()
-    assert CODE_WITH_PICTURES <= files.keys()
+    assert IMAGE_TO_VIDEO_CODE <= files.keys()
     assert "image_retention/landscape_image_retention.py" in files
     assert ModelCard(files["README.md"].decode()).data.pipeline_tag == "image-to-video"
     painting(1, (96, 64)).save(tmp_path / "painting.png")
-    run_elsewhere(hub, tmp_path, WITH_A_PICTURE)
+    run_elsewhere(hub, tmp_path, WITH_AN_IMAGE)
     generator = torch.Generator().manual_seed(5)
     arguments = {"num_frames": 4, "num_inference_steps": 2, "output_type": "pt", "flow_estimator": "dis"}
     expected = pipe("misty mountains", painting(1, (96, 64)), generator=generator, **arguments).frames
@@ -211,7 +211,7 @@ def test_a_pipeline_with_a_branch_is_pushed_and_loaded_by_its_name(hub, tmp_path
     assert len(frames) == 2 and all(torch.equal(one, expected) for one in frames.values())
     # Our own classes run none of the code there.
     hub.repos["me/moving"].commit(
-        "break it", {**files, **dict.fromkeys(CODE_WITH_PICTURES, b"raise SystemExit('it ran')")}
+        "break it", {**files, **dict.fromkeys(IMAGE_TO_VIDEO_CODE, b"raise SystemExit('it ran')")}
     )
     ours = LandscapeImageToVideoPipeline.from_pretrained("me/moving")
     assert torch.equal(ours.image_retention.conv_in.weight, pipe.image_retention.conv_in.weight)

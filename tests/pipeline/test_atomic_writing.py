@@ -1,4 +1,4 @@
-"""Files and folders that a failure, a kill or a power cut leaves either old or new, never in between."""
+"""Write files and folders so that a failure, a kill or a power cut leaves the old or the new content."""
 
 import errno
 import os
