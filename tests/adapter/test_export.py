@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from motion_adapter.export import export_adapter, export_pipeline, extract_image_unet
 from motion_adapter.validate import check_export
+from pipeline_calls import sample
 from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from retention_models import build_image_to_video, fuse_projections
 
@@ -34,15 +35,8 @@ CODE_FILES = {
 FOLDERS = {"vae", "text_encoder", "tokenizer", "unet", "motion_adapter", "scheduler"}
 
 
-def sample(pipe):
-    pipe.set_progress_bar_config(disable=True)
-    return pipe(
-        "misty mountains",
-        num_frames=4,
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="latent",
-    ).frames
+def latents_of(pipe):
+    return sample(pipe, output_type="latent")
 
 
 def names(folder):
@@ -117,7 +111,7 @@ def test_folder_without_code_loads_as_ours(tiny_pipeline, tmp_path):
     assert names(tmp_path / "plain") == FOLDERS | {"model_index.json"}
     loaded = LandscapeVideoPipeline.from_pretrained(tmp_path / "plain")
     assert loaded.unet.config.sparse_causal_mode == "previous"
-    assert torch.equal(sample(loaded), sample(pipe))
+    assert torch.equal(latents_of(loaded), latents_of(pipe))
 
 
 def test_folder_with_code_loads_as_our_class_without_running_it(tiny_pipeline, tmp_path):
@@ -126,7 +120,7 @@ def test_folder_with_code_loads_as_our_class_without_running_it(tiny_pipeline, t
     (tmp_path / "export" / "pipeline.py").write_text("raise AssertionError('this code must not run')")
     loaded = LandscapeVideoPipeline.from_pretrained(tmp_path / "export")
     assert type(loaded) is LandscapeVideoPipeline
-    assert torch.equal(sample(loaded), sample(pipe))
+    assert torch.equal(latents_of(loaded), latents_of(pipe))
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         DiffusionPipeline.from_pretrained(tmp_path / "export")
 
@@ -154,7 +148,7 @@ def test_trained_weights_are_written_and_not_those_of_the_first_adapter(tiny_pip
     adapter = MotionAdapter.from_pretrained(tmp_path / "plain" / "motion_adapter")
     for name, weight in adapter.state_dict().items():
         assert torch.equal(weight, pipe.unet.state_dict()[name])
-    assert torch.equal(sample(LandscapeVideoPipeline.from_pretrained(tmp_path / "plain")), sample(pipe))
+    assert torch.equal(latents_of(LandscapeVideoPipeline.from_pretrained(tmp_path / "plain")), latents_of(pipe))
 
 
 def test_mode_of_an_adapter_beside_a_new_unet_is_kept(tiny_pipeline, tiny_components, tmp_path):
@@ -167,10 +161,10 @@ def test_mode_of_an_adapter_beside_a_new_unet_is_kept(tiny_pipeline, tiny_compon
 
 def test_exporting_changes_nothing(tiny_pipeline, tmp_path):
     pipe = tiny_pipeline()
-    before, config = sample(pipe), dict(pipe.config)
+    before, config = latents_of(pipe), dict(pipe.config)
     export_pipeline(pipe, tmp_path / "half", dtype=torch.float16)
     assert pipe.unet.dtype == pipe.vae.dtype == pipe.text_encoder.dtype == torch.float32
-    assert torch.equal(sample(pipe), before)
+    assert torch.equal(latents_of(pipe), before)
     assert dict(pipe.config) == config
 
 
@@ -190,7 +184,7 @@ def test_half_precision_halves_the_files_and_loads_in_float32(tiny_pipeline, tmp
         assert {weight.dtype for weight in load_file(weights).values()} == {torch.float16}
     loaded = LandscapeVideoPipeline.from_pretrained(tmp_path / "half")
     assert {loaded.unet.dtype, loaded.vae.dtype, loaded.text_encoder.dtype} == {torch.float32}
-    torch.testing.assert_close(sample(loaded), sample(pipe), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(latents_of(loaded), latents_of(pipe), atol=0.05, rtol=0.05)
     in_half = LandscapeVideoPipeline.from_pretrained(tmp_path / "half", dtype=torch.bfloat16)
     assert {in_half.unet.dtype, in_half.vae.dtype, in_half.text_encoder.dtype} == {torch.bfloat16}
 
@@ -199,7 +193,7 @@ def test_a_pipeline_in_half_precision_loads_in_float32_too(tiny_pipeline, tmp_pa
     export_pipeline(tiny_pipeline().to(torch.bfloat16), tmp_path / "half", include_code=False)
     loaded = LandscapeVideoPipeline.from_pretrained(tmp_path / "half")
     assert loaded.text_encoder.dtype == loaded.unet.dtype == torch.float32
-    assert torch.isfinite(sample(loaded)).all()
+    assert torch.isfinite(latents_of(loaded)).all()
 
 
 def test_values_that_half_precision_cannot_hold_are_refused(tiny_pipeline, tmp_path):
@@ -220,7 +214,7 @@ def test_scaled_linear_scheduler_keeps_the_motion_unet(tiny_pipeline, tmp_path):
     loaded = LandscapeVideoPipeline.from_pretrained(tmp_path / "plain")
     assert loaded.scheduler.config.beta_schedule == "scaled_linear"
     assert loaded.unet.config.sparse_causal_mode == "previous"
-    assert torch.equal(sample(loaded), sample(pipe))
+    assert torch.equal(latents_of(loaded), latents_of(pipe))
 
 
 @pytest.mark.parametrize("heads", [2, (2, 4)])
