@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from caption_parser import parse_caption
+from caption_parser import find_attributes, parse_caption
 from landscape_video.evaluation.metrics.intervals import (
     Interval,
     balanced_accuracy,
@@ -45,7 +45,6 @@ from shanshui.measuring.scene_classifiers import (
     MOTIFS,
     SceneClassifier,
 )
-from shanshui.renderer.captions import find_attributes
 from shanshui.renderer.constants import FPS
 from shanshui.renderer.dataset import render_dataset
 from shanshui.renderer.rendering import render_clip

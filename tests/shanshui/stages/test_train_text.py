@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from shanshui.renderer.captions import find_attributes
+from caption_parser import find_attributes
 from shanshui.renderer.dataset import scene_of
 from shanshui.renderer.scene import CHOICES
 from shanshui.stages.train_text import SAID, UNSAID, HeadsOnText, fresh_caption

@@ -1,7 +1,7 @@
-"""Write captions of rendered landscapes in English and Chinese, and find what a prompt asks for.
+"""Write captions of rendered landscapes in English and Chinese.
 
 A caption states everything that a `Scene` holds except its seed: palette, number of mountain layers and camera always,
-a motif only where there is one. Writing and finding use the same tables (`caption_words`), so they cannot disagree.
+a motif only where there is one.
 """
 
 import re
@@ -13,33 +13,12 @@ from typing import TypeVar
 import numpy as np
 
 from shanshui.renderer.caption_words import FORMS, PHRASEBOOKS, Language
-from shanshui.renderer.scene import ATTRIBUTES, MOVING, Scene
+from shanshui.renderer.scene import ATTRIBUTES, Scene
 
 
-# Free wording that uses only words of captions, to show users what a prompt can say.
-EXAMPLE_PROMPTS = {
-    "en": (
-        "mist drifting left over three ranges of mountains, a lone boat sailing to the right on a calm lake, in ink",
-        "a rosy dawn: white mist flowing to the right below five mountain ridges, cranes flying left, "
-        "the camera slowly pulls back",
-        "a snowy winter landscape, an old pavilion among the rocks, a full moon hangs high, the camera pushes in",
-        "four folds of hills in autumn ochre, wild geese flying left, a broad river winding below a small pavilion",
-        "a blue-green scroll: a tall white waterfall plunges down, old pines sway in the wind, panning to the right",
-        "a boat lying at anchor on a quiet lake, a red sun above two layers of hills, in pale ink, a still camera",
-    ),
-    "zh": (
-        "水墨山水，三重远山，云雾向左飘，江上一叶孤舟向右行，镜头缓缓推近",
-        "青绿山水，一道飞瀑直下，古松随风摇曳，一轮红日高悬，镜头慢慢左移",
-        "雪后，四重群山，平湖如镜，小船静泊，一轮明月，镜头静静不动",
-        "秋意正浓，一行大雁向左飞去，半山小亭静立，江水悠悠，镜头渐远",
-    ),
-}
-
-_Meaning = tuple[str, object]
 _Option = TypeVar("_Option")
 
 _ALWAYS = ("palette", "layers", "camera")
-_CLAUSE_ENDS = ("and", "while", "with")
 
 _GROUP = re.compile(r"\(([^()]*)\)")
 _VERB = re.compile(r"\[(\w+)/(\w+)\]")
@@ -65,47 +44,21 @@ def caption(scene: Scene, rng: np.random.Generator, language: str = "en", unsaid
     if unknown := [name for name in unsaid if name not in ATTRIBUTES]:
         raise ValueError(f"`unsaid` must hold names among {ATTRIBUTES}, got {unknown}.")
     words = PHRASEBOOKS[language]
-    said = [name for name in ATTRIBUTES if name not in unsaid and getattr(scene, name) not in ("none", False)]
+    said = [name for name in shown(scene) if name not in unsaid]
     for attempt in count():  # a crowded scene needs terser words
         text = _compose(scene, said, rng, words, terseness=attempt // 4)
         if len(words_of(text, language)) <= words.limit:
             return text
 
 
-def find_attributes(text: str) -> dict[str, object]:
-    """Find what a prompt mentions, in phrases of captions or in looser words.
-
-    Returns:
-        Names of `Scene` attributes with the values that the prompt asks for, in the order of the fields; None where
-        something is named without its direction ("a boat on a lake"). Attributes that the prompt omits are missing.
-        The first of two values for an attribute counts, and "no boat" counts as a boat. Never raises.
-    """
-    found: dict[str, object] = {}
-    mover, side = None, None  # the moving attribute named last, and a side named before any such attribute
-    for phrase, meaning in _scan(_tokens(text), _lexicon()):
-        if meaning is None:
-            if not _is_word(phrase) or phrase in _CLAUSE_ENDS:
-                mover, side = None, None
-            continue
-        attribute, value = meaning
-        if attribute == "side":
-            if mover is None:
-                side = value
-            elif found[mover] is None:
-                found[mover] = value
-            continue
-        if attribute in MOVING:
-            mover = attribute
-            value = side if value is None else value
-            side = None
-        if found.get(attribute) is None:
-            found[attribute] = value
-    return {name: found[name] for name in ATTRIBUTES if name in found}
+def shown(scene: Scene) -> list[str]:
+    """Return the attributes that a complete caption of the scene states."""
+    return [name for name in ATTRIBUTES if getattr(scene, name) not in ("none", False)]
 
 
 def words_of(text: str, language: str) -> list[str]:
     """Return what the length of a caption is counted in: words in English, characters in Chinese."""
-    return [token for token in _tokens(text) if language != "en" or _is_word(token)]
+    return [token for token in _TOKEN.findall(text.lower()) if language != "en" or token[0].isalnum()]
 
 
 def _compose(scene: Scene, said: list[str], rng: np.random.Generator, words: Language, terseness: int) -> str:
@@ -182,49 +135,3 @@ def _expand(template: str) -> tuple[str, ...]:
         return (" ".join(template.split()),)
     filled = (template[: group.start()] + option + template[group.end() :] for option in group[1].split("|"))
     return tuple(dict.fromkeys(chain.from_iterable(map(_expand, filled))))
-
-
-def _phrases(words: Language) -> dict[str, _Meaning]:
-    """Return every phrase of a language with its meaning."""
-    return {
-        _VERB.sub(form, phrase): (FORMS.get(name, name), value)
-        for name, values in words.phrases.items()
-        for value, templates in values.items()
-        for template in templates
-        for phrase in _expand(template)
-        for form in (r"\1", r"\2")
-    }
-
-
-@cache
-def _lexicon() -> dict[tuple[str, ...], _Meaning]:
-    """Return the keywords and phrases of all languages by their tokens. Phrases are more exact and take precedence."""
-    books = PHRASEBOOKS.values()
-    keywords = (
-        (keyword, meaning)
-        for words in books
-        for meaning, template in words.keywords.items()
-        for keyword in _expand(template)
-    )
-    phrases = chain.from_iterable(_phrases(words).items() for words in books)
-    return {tuple(_tokens(text)): meaning for text, meaning in chain(keywords, phrases)}
-
-
-def _scan(tokens: list[str], lexicon: dict[tuple[str, ...], _Meaning]) -> Iterator[tuple[str, _Meaning | None]]:
-    """Walk through a text: take the longest phrase of the lexicon at each place, or else one token."""
-    longest = max(map(len, lexicon))
-    start = 0
-    while start < len(tokens):
-        ends = range(min(start + longest, len(tokens)), start, -1)
-        end = next((end for end in ends if tuple(tokens[start:end]) in lexicon), start + 1)
-        yield " ".join(tokens[start:end]), lexicon.get(tuple(tokens[start:end]))
-        start = end
-
-
-def _tokens(text: str) -> list[str]:
-    """Split into lower-case English words, single Chinese characters and single other signs."""
-    return _TOKEN.findall(text.lower())
-
-
-def _is_word(token: str) -> bool:
-    return token[0].isalnum()

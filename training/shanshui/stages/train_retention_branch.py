@@ -66,5 +66,5 @@ def _validation_images(folder: Path) -> tuple[list[str], list[str]]:
     scenes = [scene_of(index, HELD_OUT_SEED, fine_motifs=False) for index in range(VALIDATION_IMAGES)]
     for index, scene in enumerate(scenes):
         Image.fromarray(render_clip(scene, [0.0], SIZE, SIZE)[0]).save(folder / f"{index}.png")
-    prompts = [draw_caption(scene, np.random.default_rng(HELD_OUT_SEED), "en") for scene in scenes]
+    prompts = [draw_caption(scene, np.random.default_rng(HELD_OUT_SEED), "en")[0] for scene in scenes]
     return [str(folder / f"{index}.png") for index in range(len(scenes))], prompts

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from shanshui.renderer.captions import find_attributes
 from shanshui.renderer.constants import LANGUAGES, TRAINING_SEED
 from shanshui.renderer.dataset import scene_of
 from shanshui.renderer.scene import CHOICES
@@ -123,6 +122,5 @@ def fresh_caption(seed: int, index: int) -> tuple[str, list[int]]:
     # A stream of its own: with the scene's own stream, the wording of a caption would depend on what the scene shows.
     rng = np.random.default_rng((seed, index, 1))
     draw = motion_caption if rng.random() < MOTION_SHARE else draw_caption
-    text = draw(scene, rng, LANGUAGES[index % len(LANGUAGES)])
-    told = find_attributes(text)
-    return text, [CHOICES[name].index(getattr(scene, name)) if name in told else UNSAID for name in SAID]
+    text, said = draw(scene, rng, LANGUAGES[index % len(LANGUAGES)])
+    return text, [CHOICES[name].index(getattr(scene, name)) if name in said else UNSAID for name in SAID]

@@ -4,7 +4,7 @@ Clips and latents that exist already are not made again.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from landscape_video.files import hash_file, write_directory
 from landscape_video.training.data.latent_store import write_first_frames, write_shard
 from landscape_video.training.data.latents import encode_frames
-from shanshui.renderer.captions import caption
+from shanshui.renderer.captions import caption, shown
 from shanshui.renderer.constants import LANGUAGES, PICTURES_SEED, TRAINING_SEED
 from shanshui.renderer.dataset import render_dataset
 from shanshui.renderer.scene import ATTRIBUTES, CHOICES, Scene
@@ -50,21 +50,31 @@ def _render(run: FamilyRun, name: str, seed: int, begin_anywhere: bool = False) 
         raise SystemExit(f"train_tiny: {error}") from None
 
 
-def draw_caption(scene: Scene, rng: np.random.Generator, language: str) -> str:
-    """Describe a scene. A fifth of the captions omit some attributes, as the prompts of users do."""
+def draw_caption(scene: Scene, rng: np.random.Generator, language: str) -> tuple[str, list[str]]:
+    """Describe a scene; a fifth of the captions omit some attributes, as the prompts of users do.
+
+    Returns:
+        The caption and the attributes that it states.
+    """
     unsaid = [name for name in ATTRIBUTES if rng.random() < 0.25] if rng.random() < 0.2 else []
-    return caption(scene, rng, language, unsaid=unsaid) or caption(scene, rng, language)  # never an empty caption
+    return _caption_without(unsaid, scene, rng, language)
 
 
-def motion_caption(scene: Scene, rng: np.random.Generator, language: str) -> str:
-    """Describe what moves in a scene, as users do when they supply the image.
+def motion_caption(scene: Scene, rng: np.random.Generator, language: str) -> tuple[str, list[str]]:
+    """Describe what moves in a scene, as users do when they supply the image; returns the same as `draw_caption`.
 
     Palette and mountain layers are never mentioned, resting things seldom, and a resting camera half of the time.
     """
     unsaid = {"palette", "layers", *(name for name in AT_REST if rng.random() < 0.6)}
     if scene.camera == "still" and rng.random() < 0.5:
         unsaid.add("camera")
-    return caption(scene, rng, language, sorted(unsaid)) or caption(scene, rng, language)
+    return _caption_without(unsaid, scene, rng, language)
+
+
+def _caption_without(unsaid: Collection[str], scene: Scene, rng: np.random.Generator, language: str):
+    said = [name for name in shown(scene) if name not in unsaid]
+    # A caption that omits everything is empty, and gives way to a complete one.
+    return caption(scene, rng, language, unsaid) or caption(scene, rng, language), said or shown(scene)
 
 
 def training_captions(scenes: Sequence[Scene], seed: int = TRAINING_SEED) -> list[list[str]]:
@@ -72,7 +82,7 @@ def training_captions(scenes: Sequence[Scene], seed: int = TRAINING_SEED) -> lis
     return [
         [
             # Stream 0 of a scene's random numbers draws the scene itself.
-            draw_caption(scene, np.random.default_rng((seed, index, 1 + k)), LANGUAGES[k % 2])
+            draw_caption(scene, np.random.default_rng((seed, index, 1 + k)), LANGUAGES[k % 2])[0]
             for k in range(CAPTIONS_PER_CLIP)
         ]
         for index, scene in enumerate(scenes)
@@ -84,7 +94,7 @@ def retention_captions(scenes: Sequence[Scene]) -> list[list[str]]:
     captions = training_captions(scenes, PICTURES_SEED)
     for index, scene in enumerate(scenes):
         rng = np.random.default_rng((PICTURES_SEED, index, 1 + CAPTIONS_PER_CLIP))
-        captions[index][len(LANGUAGES) :] = [motion_caption(scene, rng, language) for language in LANGUAGES]
+        captions[index][len(LANGUAGES) :] = [motion_caption(scene, rng, language)[0] for language in LANGUAGES]
     return captions
 
 
