@@ -38,6 +38,11 @@ class Sheet:
         alpha = coverage.astype(np.float32) * np.float32(opacity / 255)
         self.lay(color, alpha, slice(top, bottom), slice(left, right))
 
+    def draw_all(self, *shapes: tuple) -> None:
+        """Draw several shapes, each given by the arguments of `draw`."""
+        for shape in shapes:
+            self.draw(*shape)
+
     def lay(
         self, color: np.ndarray, alpha: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)
     ) -> None:
@@ -72,15 +77,18 @@ def boat_sprite(view: View, colors: Palette) -> Sprite:
     """Draw a sampan with a matted roof and a standing boatman; the anchor is amidships at the waterline."""
     sheet = Sheet(view, -0.12, -0.13, 0.12, 0.05)
     dark = colors.line * 0.85
-    shadow = [(-0.10, 0.012), (0.10, 0.012), (0.07, 0.032), (-0.07, 0.032)]
-    sheet.draw(shadow, colors.mist * 0.4 + dark * 0.6, 0.5)
-    hull = [(-0.105, -0.022), (-0.06, -0.008), (0.06, -0.008), (0.105, -0.022), (0.075, 0.017), (-0.075, 0.017)]
-    roof = [(-0.045, -0.008), (-0.042, -0.035), (-0.02, -0.047), (0.015, -0.047), (0.035, -0.035), (0.038, -0.008)]
-    body = [(0.056, -0.008), (0.060, -0.062), (0.076, -0.062), (0.084, -0.008)]
-    hat = [(0.048, -0.062), (0.068, -0.085), (0.088, -0.062)]
-    for points, color in ((hull, dark), (roof, dark * 0.8 + rgb("8a6a40") * 0.2), (body, dark), (hat, dark)):
-        sheet.draw(points, color)
-    sheet.draw([(0.09, -0.075), (0.115, 0.01)], dark, width=0.010)  # the pole
+    sheet.draw_all(
+        # shadow, hull, roof, boatman's body, hat and pole
+        ([(-0.10, 0.012), (0.10, 0.012), (0.07, 0.032), (-0.07, 0.032)], colors.mist * 0.4 + dark * 0.6, 0.5),
+        ([(-0.105, -0.022), (-0.06, -0.008), (0.06, -0.008), (0.105, -0.022), (0.075, 0.017), (-0.075, 0.017)], dark),
+        (
+            [(-0.045, -0.008), (-0.042, -0.035), (-0.02, -0.047), (0.015, -0.047), (0.035, -0.035), (0.038, -0.008)],
+            dark * 0.8 + rgb("8a6a40") * 0.2,
+        ),
+        ([(0.056, -0.008), (0.060, -0.062), (0.076, -0.062), (0.084, -0.008)], dark),
+        ([(0.048, -0.062), (0.068, -0.085), (0.088, -0.062)], dark),
+        ([(0.09, -0.075), (0.115, 0.01)], dark, 1.0, 0.010),
+    )
     return sheet.sprite()
 
 
@@ -88,14 +96,13 @@ def seal_sprite(view: View) -> Sprite:
     """Draw the red seal of the painter; the anchor is its center."""
     sheet = Sheet(view, -0.05, -0.05, 0.05, 0.05)
     red, paper = rgb("b3271e"), rgb("f0dcc8")
-    sheet.draw([(-0.034, -0.036), (0.033, -0.034), (0.035, 0.035), (-0.035, 0.034)], red)
-    for points in (
-        [(-0.018, -0.018), (-0.018, 0.018)],
-        [(0.0, -0.02), (0.0, 0.02)],
-        [(0.018, -0.018), (0.018, 0.018)],
-        [(-0.018, 0.016), (0.018, 0.016)],
-    ):
-        sheet.draw(points, paper, 0.75, width=0.010)
+    sheet.draw_all(
+        ([(-0.034, -0.036), (0.033, -0.034), (0.035, 0.035), (-0.035, 0.034)], red),
+        ([(-0.018, -0.018), (-0.018, 0.018)], paper, 0.75, 0.010),
+        ([(0.0, -0.02), (0.0, 0.02)], paper, 0.75, 0.010),
+        ([(0.018, -0.018), (0.018, 0.018)], paper, 0.75, 0.010),
+        ([(-0.018, 0.016), (0.018, 0.016)], paper, 0.75, 0.010),
+    )
     return sheet.sprite()
 
 
@@ -114,16 +121,19 @@ def pavilion_sprite(view: View, colors: Palette) -> Sprite:
     ground = smoothstep(-0.075, 0.02, y) + smoothstep(0.12, 0.30, np.abs(across))
     sheet.pixels *= (1 - np.clip(ground, 0, 1))[..., None].astype(np.float32)
     dark = colors.line
-    sheet.draw([(-0.062, -0.165), (0.062, -0.165), (0.062, -0.095), (-0.062, -0.095)], colors.mist)
-    for foot in (-0.058, -0.02, 0.02, 0.058):  # red posts
-        sheet.draw([(foot, -0.165), (foot, -0.095)], rgb("7a2a1c") * 0.7 + dark * 0.3, width=0.015)
-    sheet.draw([(-0.075, -0.094), (0.075, -0.094)], dark, width=0.020)
+    red = rgb("7a2a1c") * 0.7 + dark * 0.3
     roof = [
         (-0.105, -0.178), (-0.092, -0.164), (0.092, -0.164), (0.105, -0.178), (0.07, -0.186), (0.03, -0.212),
         (0.008, -0.248), (-0.008, -0.248), (-0.03, -0.212), (-0.07, -0.186),
     ]  # fmt: skip
-    sheet.draw(roof, dark)
-    sheet.draw([(0, -0.265), (0, -0.24)], dark, width=0.014)
+    sheet.draw_all(
+        # inside, four posts, floor, roof and finial
+        ([(-0.062, -0.165), (0.062, -0.165), (0.062, -0.095), (-0.062, -0.095)], colors.mist),
+        *(([(x, -0.165), (x, -0.095)], red, 1.0, 0.015) for x in (-0.058, -0.02, 0.02, 0.058)),
+        ([(-0.075, -0.094), (0.075, -0.094)], dark, 1.0, 0.020),
+        (roof, dark),
+        ([(0, -0.265), (0, -0.24)], dark, 1.0, 0.014),
+    )
     for bush, size in ((-0.13, 0.030), (-0.105, 0.024), (0.115, 0.028), (0.145, 0.020)):
         height = float(np.interp(bush, x, crest))
         sheet.draw(blob(bush, height - size * 0.5, size * 1.15, size), colors.foliage * 0.8 + dark * 0.2)
