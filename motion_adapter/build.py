@@ -42,7 +42,7 @@ def create_motion_adapter(
 
     Args:
         unet: Image UNet to animate. Only its config and its device are read.
-        sparse_causal_mode: Which frames the second attention sees, see `install_sparse_causal_attention`.
+        sparse_causal_mode: Frames that the second attention sees, see `install_sparse_causal_attention`.
         motion_max_seq_length: Length of the position table, the maximum number of frames.
         use_motion_mid_block: Whether the mid block of the UNet gets a motion module.
         motion_num_attention_heads: Heads of both attentions, one number or one for each block. The channels of a block

@@ -77,8 +77,8 @@ def contrastive_loss(
 
     Args:
         embeddings: Output of the noise adapter, of shape (batch, num_frames, embedding_dim).
-        temperature: tau, above 0.
-        threshold: m in frames, at least 1.
+        temperature: Temperature tau, above 0.
+        threshold: Distance m in frames, at least 1.
         negatives: "all" takes negatives from all N frames. "eq10" takes them from the first N - 1, as Eq. 10 prints
             it; this leaves 8 frames with m = 6 without negatives, although the paper reports an effect there.
         positives: "next" takes frame i + 1. "within_threshold" averages the loss over all j with 0 < |j - i| <= m

@@ -1,4 +1,4 @@
-"""The package, its README and its CI script say the same."""
+"""setup.py, the README and the CI script agree with each other and with the code."""
 
 import ast
 import importlib
@@ -23,21 +23,21 @@ FOLDERS = {
 }
 PACKAGES = tuple(FOLDERS)
 
-# Needed at run time without an import of ours.
+# Required at run time, but not imported by our code.
 USED_BY_OTHERS = {
     "accelerate": "loading with little memory, and --offload",
     "jinja2": "huggingface_hub fills the template of a model card with it",
     "peft": "loading LoRA weights raises without it",
 }
-# Imported where a function needs them; `landscape-video evaluate` and the training scripts name the extra.
+# Imported inside functions, which name the extra if it is missing.
 IN_EXTRAS = {"scikit_image", "imagehash", "tokenizers", "ray"}
-# Training that asks for them says in a line what is missing.
+# Optional packages of training, which names them if they are missing.
 ASKED_FOR_BY_NAME = {"bitsandbytes", "deepspeed"}
 
 
 @pytest.fixture(scope="module")
 def setup_arguments() -> dict:
-    """The keyword arguments of `setup(...)`, read without running it."""
+    """Read the keyword arguments of `setup(...)` without running it."""
     tree = ast.parse((ROOT / "setup.py").read_text())
     call = next(
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup"
@@ -89,7 +89,7 @@ def test_what_only_extras_bring_is_in_the_extras_that_need_it(setup_arguments):
 
 
 def test_floors_are_versions_that_the_tests_run_on(setup_arguments):
-    # What the test command installs; the other extras are not there.
+    # The test command installs only these.
     groups = [setup_arguments["install_requires"], setup_arguments["extras_require"]["test"]]
     for requirement in (requirement for group in groups for requirement in group):
         name, floor = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)(?:,<[\d.]+)?", requirement).groups()
@@ -104,7 +104,7 @@ def test_ci_runs_the_command_of_the_readme():
     assert commands[0].startswith("pip install . && landscape-video generate ")
     assert commands[1] == 'pip install ".[test]" && pytest'
     script = (ROOT / ".ci" / "run").read_text()
-    # The script takes the line from the README by this pattern; the first that matches has to be the one above.
+    # The script finds the line in the README by this pattern; its first match must be the line above.
     pattern = re.search(r"grep -m 1 -x '(.+)' README\.md", script)[1]
     found = subprocess.run(
         ["grep", "-m", "1", "-x", pattern, "README.md"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -129,7 +129,7 @@ def test_the_wheel_holds_the_code_and_the_embedded_model_and_nothing_else(tmp_pa
         shutil.copy(ROOT / name, source)
     for folder in FOLDERS.values():
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
-    # A stand-in of a few bytes for each kind of file that the model consists of, at each depth.
+    # A file of a few bytes for each kind of file of the model, at each depth.
     model = source / "pipeline_landscape_video" / "shanshui_tiny"
     for name in (
         "model_index.json",

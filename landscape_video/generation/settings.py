@@ -58,7 +58,7 @@ def setting(
         maximum: Largest value allowed.
         above: Value that must be exceeded.
         multiple_of: Number that must divide the value.
-        argument: The pipeline's keyword for it, `NOT_PASSED` if there is none; the field's name if `None`.
+        argument: The pipeline's keyword for it, `NOT_PASSED` if the pipeline has none; the field's name if `None`.
     """
     return field(
         default=default,
@@ -355,6 +355,6 @@ def pipeline_arguments(settings: Settings, known: type[Settings] | None = None) 
 
 
 def argument_name(each: Field) -> str:
-    """The pipeline's keyword for a setting, empty if there is none."""
+    """The pipeline's keyword for a setting, empty if it has none."""
     argument = each.metadata["argument"]
     return each.name if argument is None else argument

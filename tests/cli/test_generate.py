@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_frames_and_another_gives_others(generate):
         generate("misty mountains", "--output", output, *(() if seed is None else ("--seed", seed)))
     np.testing.assert_array_equal(pictures("a"), pictures("b"))
     assert (pictures("a") != pictures("c")).any()
-    assert read_metadata("d")["seed"] not in (3, 4)  # drawn anew
+    assert read_metadata("d")["seed"] not in (3, 4)  # a new one is drawn
 
 
 def test_the_same_seed_gives_the_same_mp4(generate):

@@ -29,8 +29,8 @@ def audio_packets(path: Path) -> list[tuple[float, bytes]]:
         return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in packets]
 
 
-def grey_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean difference of brightness (colour is stored at half the size), away from the edges."""
+def gray_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean difference of brightness away from the edges; color is stored at half the size."""
     return float(np.abs(a.mean(axis=-1) - b.mean(axis=-1))[8:-8, 8:-8].mean())
 
 
@@ -48,9 +48,9 @@ def test_the_frame_rate_is_multiplied_and_the_originals_stay(tmp_path, times):
     assert probe_video(tmp_path / "out.mp4").duration == pytest.approx(1.0, abs=2e-3)  # as long as the source
     # The picture slides by 8 pixels a frame: half-way it has slid by 4.
     middle = clip.frames[4 * 2**times + 2 ** (times - 1)]
-    distances = [grey_difference(middle, np.roll(frames[4], shift, axis=1)) for shift in range(9)]
+    distances = [gray_difference(middle, np.roll(frames[4], shift, axis=1)) for shift in range(9)]
     assert np.argmin(distances) == 4
-    # A blend of both frames would lie there as well, but pale: red would keep cos(4 / 5) = 0.7 of its contrast.
+    # A blend of both frames would be there as well, but pale: red would keep cos(4 / 5) = 0.7 of its contrast.
     assert middle[..., 0].std() > 0.9 * frames[4][..., 0].std()
 
 
