@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from motion_adapter.markdown import markdown_table
+
 
 # LPV-HD, as NADM describes it (Liu et al., section III-B).
 LPV_HD = {
@@ -90,8 +92,8 @@ def write_card(path: Path, clips: list[dict[str, Any]], settings: dict[str, Any]
     sizes = Counter(f"{clip['width']} x {clip['height']}" for clip in clips)
     stored = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(3))
     minutes = sum(clip["end"] - clip["start"] for clip in clips) / 60
-    rows = "\n".join(f"| {name} | {ours[name]} | {LPV_HD[name]} |" for name in LPV_HD)
-    made = "\n".join(f"| `{name}` | {value} |" for name, value in settings.items())
+    compared = markdown_table(("", "this dataset", "LPV-HD"), [(name, ours[name], LPV_HD[name]) for name in LPV_HD])
+    made = markdown_table(("setting", "value"), [(f"`{name}`", value) for name, value in settings.items()])
     path.write_text(
         f"""---
 task_categories:
@@ -113,17 +115,13 @@ configs:
 captions), its source and its place in it. The table shows the figures that NADM gives for LPV-HD, its dataset of
 landscape-painting videos (counts in brackets; resolution and frame rate are those of the sources):
 
-| | this dataset | LPV-HD |
-|---|---|---|
-{rows}
+{compared}
 
 LPV-HD was made from 210 clips of ink-wash animations and over 400 videos from YouTube, cut into single scenes and
 captioned by hand. The clips here are stored at {stored}.
 
 ## How it was made
 
-| setting | value |
-|---|---|
 {made}
 
 `report.html` shows every clip, kept or rejected, with the reason.
