@@ -1,4 +1,4 @@
-"""For the packages above this one; not part of the Hub's code."""
+"""Load models without progress bars and warnings; for the packages above this one, not part of the Hub's code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def less_chatter() -> Iterator[None]:
-    """Without bars for files that are read in a moment, and a warning for each entry of ours in a config."""
+    """Hide the bars of files that load in a moment, and the warnings about our own entries in configs."""
     import diffusers
     import transformers
 

@@ -1,9 +1,8 @@
-"""Reading and writing clips, for every package of the project.
+"""Read and write clips, for every package of the project.
 
-Reading goes through PyAV and is strict: a file that holds fewer frames than it declares, or that cannot be decoded to
-its end, raises a `VideoError` that names it. Frames come out upright and with square pixels, each with its own
-timestamp.
-Writing stands in `video_writing.py` and is imported from here as well.
+Reading goes through PyAV and is strict: a file with fewer frames than it declares, or that cannot be decoded to its
+end, raises a `VideoError` that names it. Frames are upright, with square pixels, each with its own timestamp. Writing
+is in `video_writing.py` and can be imported from here as well.
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,7 +43,7 @@ MAX_PIXELS = 2**26
 
 
 class VideoError(ValueError):
-    """A file that is no video, is cut short or is damaged; the message begins with its path."""
+    """Raised for a file that is not a video, is cut short or is damaged; the message begins with its path."""
 
 
 class VideoFrame(NamedTuple):
@@ -57,11 +56,16 @@ class VideoFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file declares. `width` and `height` are those of the frames as read: upright, with square pixels.
+    """What a file declares.
 
-    `num_frames` and `duration` (seconds) are None where the container declares none; `fps` is the average rate.
-    `color_primaries` and `color_trc` are the numbers of ITU-T H.273, those of BT.709 where nothing is declared. `tags`
-    are the container's (title, artist, ...).
+    Attributes:
+        width, height: Size of the frames as they are read: upright, with square pixels.
+        fps: Average frame rate.
+        time_base: Unit of the timestamps in seconds.
+        num_frames: Number of frames, None if the container does not declare it.
+        duration: Seconds, None if the container does not declare them.
+        color_primaries, color_trc: Numbers of ITU-T H.273; those of BT.709 if none are declared.
+        tags: Tags of the container (title, artist, ...).
     """
 
     width: int
@@ -91,7 +95,7 @@ def read_video(path: str | Path) -> Clip:
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """What the file declares; decodes its first frame, whose size and rotation count."""
+    """Read what a file declares. Its first frame is decoded too, because only that has the rotation."""
     with _open(path) as container, _naming(path):
         stream = _video_stream(container, path)
         frame = next(container.decode(stream), None)
@@ -116,25 +120,25 @@ def iterate_video(path: str | Path, file: BinaryIO | None = None) -> Iterator[Vi
     """Decode a video frame by frame, in constant memory.
 
     Args:
-        path: any file that FFmpeg reads. Rotation and pixel aspect are applied: frames are upright, their pixels
-            square (stretched, never shrunk, to get there).
-        file: a seekable file to read from; `path` is only its name then, for messages.
+        path: Any file that FFmpeg reads. Rotation and pixel aspect are applied: frames are upright, with square
+            pixels, and are stretched rather than shrunk for that.
+        file: Seekable file to read from instead; `path` is then only its name, for messages.
 
     Yields:
-        `VideoFrame`s in the order they are shown. Timestamps are those of the file; in formats whose clock starts
-        anywhere (MPEG-TS, MPEG-PS) they count from the file's start.
+        `VideoFrame`s in the order they are shown. Timestamps are those of the file; in formats whose clock can start
+        anywhere (MPEG-TS, MPEG-PS) they count from the start of the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        VideoError: no video, damaged data, timestamps that do not rise, or an end before the declared number of frames
-            or duration; possibly after some frames were yielded.
+        FileNotFoundError: The file does not exist.
+        VideoError: Not a video, damaged data, timestamps that do not rise, or an end before the declared number of
+            frames or duration; possibly after some frames were yielded.
     """
     with _open(path, file) as container, _naming(path):
         stream = _video_stream(container, path)
         stream.thread_type = "AUTO"
         offset = start_offset(container)
         interval = 1 / _rate(stream)
-        pending = None  # held back by one, because a frame lasts until the next one
+        pending = None  # held back by one, because a frame lasts until the next one starts
         num_frames = 0
         reached: dict[int, Fraction] = {}
         for packet in container.demux():
@@ -162,7 +166,7 @@ def iterate_video(path: str | Path, file: BinaryIO | None = None) -> Iterator[Vi
 
 
 def start_offset(container: av.container.InputContainer) -> Fraction:
-    """Seconds to subtract from a file's timestamps: its start in formats whose clock starts anywhere, else 0."""
+    """Seconds to subtract from timestamps: the file's start in formats whose clock can start anywhere, else 0."""
     if container.format.flags & FormatFlags.ts_discont.value and container.start_time is not None:
         return Fraction(container.start_time, av.time_base)
     return Fraction(0)
@@ -179,7 +183,7 @@ def _open(path: str | Path, file: BinaryIO | None = None) -> av.container.InputC
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Give FFmpeg's decoding errors the name of the file."""
+    """Add the name of the file to FFmpeg's decoding errors."""
     try:
         yield
     except av.FFmpegError as error:
@@ -191,14 +195,14 @@ def _video_stream(container: av.container.InputContainer, path: str | Path) -> a
     if stream is None:
         raise VideoError(f"{path}: has no video.")
     if stream.width * stream.height > MAX_PIXELS:
-        raise VideoError(f"{path}: frames of {stream.width} x {stream.height} pixels; at most {MAX_PIXELS} are read.")
+        raise VideoError(
+            f"{path}: frames must have at most {MAX_PIXELS} pixels, got {stream.width} x {stream.height}."
+        )
     return stream
 
 
 def _rate(stream: av.VideoStream) -> Fraction:
-    return (
-        stream.average_rate or stream.guessed_rate or Fraction(25)
-    )  # FFmpeg's own rate for streams that declare none
+    return stream.average_rate or stream.guessed_rate or Fraction(25)  # FFmpeg's default for streams without a rate
 
 
 def _start(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
@@ -208,9 +212,9 @@ def _start(container: av.container.InputContainer, stream: av.VideoStream) -> Fr
 
 
 def _declared_end(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
-    """When the stream, or else the whole file, says it ends, in seconds of the file's own clock."""
+    """End that the stream, or else the whole file, declares, in seconds of the file's own clock."""
     if container.format.flags & FormatFlags.no_timestamps.value:
-        return None  # raw streams: FFmpeg guesses a duration from the bit rate
+        return None  # raw streams, whose duration FFmpeg only guesses from the bit rate
     if stream.duration:
         return _start(container, stream) + stream.duration * stream.time_base
     if container.duration:
@@ -238,10 +242,11 @@ def _check_complete(
     video_end: Fraction,
     reached: Mapping[int, Fraction],
 ) -> None:
-    """Compare what was decoded with what was declared.
+    """Raise a `VideoError` if less was decoded than the file declares.
 
-    The count decides where it is met. Where it is not, the end does: an edit list may cut frames that stay in the
-    count. A container's duration is that of its longest stream, so there the last packet of any stream counts.
+    The declared number of frames decides if it is met. Otherwise the declared end does, because an edit list may cut
+    frames that are still counted. A container's duration is that of its longest stream, so the last packet of any
+    stream counts.
     """
     declared_end = _declared_end(container, stream)
     if num_frames == stream.frames or declared_end is None:
@@ -259,7 +264,7 @@ def _pixels(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> n
     aspect = stream.sample_aspect_ratio or Fraction(1)
     width = round(frame.width * aspect) if aspect > 1 else frame.width
     height = round(frame.height / aspect) if aspect < 1 else frame.height
-    # What players do where no matrix is declared: BT.709 for high definition, BT.601 (FFmpeg's default) below.
+    # What players do if no matrix is declared: BT.709 for high definition, BT.601 (FFmpeg's default) below.
     unspecified = frame.colorspace == 2
     pixels = frame.to_ndarray(
         format="rgb24",
@@ -273,7 +278,7 @@ def _pixels(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> n
         return pixels
     a, b, _, c, d = np.sign(np.frombuffer(matrix, dtype=np.int32)[:5])
     if (a and b) or (c and d):
-        raise VideoError(f"{path}: is rotated by {frame.rotation} degrees; only multiples of 90 are supported.")
+        raise VideoError(f"{path}: rotation must be a multiple of 90 degrees, got {frame.rotation}.")
     if b:
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return np.ascontiguousarray(pixels[:: d or 1, :: a or 1])

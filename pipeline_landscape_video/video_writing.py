@@ -1,7 +1,7 @@
-"""Writing clips: .mp4, .gif, .webp, or a folder of PNG, by the name of the output.
+"""Write clips as .mp4, .gif, .webp or a folder of PNG files, chosen by the name of the output.
 
-Writing is atomic: a file appears under its name when it is complete, or not at all. Every format carries a mapping of
-metadata (prompt, seed, settings, versions), which `read_metadata` gives back.
+Files and folders appear under their name when they are complete, or not at all. Every format carries metadata (prompt,
+seed, settings, versions), which `read_metadata` returns.
 """
 
 import json
@@ -25,9 +25,9 @@ from .atomic_writing import write_directory, write_file
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
 METADATA_KEY = "landscape_video"
-SAMPLED_FPS = 8.0  # of what a model samples; interpolation doubles it
-MAX_GIF_FPS = 50  # browsers slow everything faster down to 10 frames per second
-# swscale's flags for bicubic, exact rounding and full chroma. Its default is faster, and darkens by 1 of 255 or more.
+SAMPLED_FPS = 8.0  # frame rate of sampled clips; interpolation doubles it
+MAX_GIF_FPS = 50  # browsers slow faster GIFs down to 10 frames per second
+# swscale's flags for bicubic, exact rounding and full chroma. Its faster default darkens by 1 of 255 levels or more.
 EXACT_CONVERSION = 0x4 | 0x40000 | 0x2000
 _PNG_NAME = re.compile(r"frame_\d+\.png")
 _EXIF_IMAGE_DESCRIPTION = 0x010E
@@ -43,15 +43,16 @@ def write_video(
     """Write a clip.
 
     Args:
-        path: its suffix is the format: .mp4 (H.264 that plays everywhere), .gif, .webp, or none for a folder of
-            `frame_0000.png`, ...
-        frames: of one size, each as `as_pixels` takes it; an .mp4 or a folder is written as they come.
-        fps: frames per second.
-        metadata: anything JSON can hold; "fps" is added.
+        path: Output. Its suffix is the format: .mp4 (H.264 that plays everywhere), .gif, .webp, or none for a folder
+            of `frame_0000.png`, ...
+        frames: Frames of one size, each in a form that `as_pixels` accepts. An .mp4 or a folder is written as they
+            come.
+        fps: Frames per second.
+        metadata: Anything that JSON can hold; "fps" is added.
 
     Raises:
         ValueError: `path` cannot be written to (see `check_output`), no frames, or frames that differ in size.
-        OSError: the disk is full or refuses; nothing is left behind.
+        OSError: The disk is full or refuses to write; nothing is left behind.
     """
     check_output(path, fps)
     path = Path(path)
@@ -77,60 +78,60 @@ def write_video(
 
 
 def check_output(path: str | Path, fps: float | Fraction | None = None) -> None:
-    """Raise `ValueError` in one line if `write_video` could not write `path` (at `fps`); touches nothing."""
+    """Raise a `ValueError` if `write_video` could not write `path` (at `fps`); nothing is touched."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix and suffix not in VIDEO_SUFFIXES:
         raise ValueError(
-            f"{path}: cannot write {suffix!r}; use {', '.join(VIDEO_SUFFIXES)}, or a name without a suffix for a "
-            "folder of PNG files."
+            f"{path}: the suffix must be {', '.join(VIDEO_SUFFIXES)}, or none for a folder of PNG files, got "
+            f"{suffix!r}."
         )
     if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}.")
+        raise ValueError(f"{path}: the folder {path.parent} does not exist.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ValueError(f"{path}: the folder {path.parent} is not writable.")
     if suffix and path.is_dir():
-        raise ValueError(f"{path}: is a folder.")
+        raise ValueError(f"{path}: is a folder; choose another name.")
     if not suffix and path.exists() and not _is_png_folder(path):
-        raise ValueError(f"{path}: exists and is no folder of frame_*.png files; it is not replaced.")
+        raise ValueError(f"{path}: exists and is not a folder of frame_*.png files; choose another name.")
     if fps is not None and fps <= 0:
-        raise ValueError(f"`fps` is {fps}, but must be positive.")
+        raise ValueError(f"`fps` must be above 0, got {fps}.")
     if suffix == ".gif" and fps is not None and fps > MAX_GIF_FPS:
-        raise ValueError(f"{path}: a GIF shows at most {MAX_GIF_FPS} frames per second, not {float(fps):g}.")
+        raise ValueError(f"{path}: `fps` of a GIF must be at most {MAX_GIF_FPS}, got {float(fps):g}.")
 
 
 def as_pixels(frame: Any) -> np.ndarray:
-    """A frame as (height, width, 3) uint8 RGB.
+    """Convert a frame to (height, width, 3) uint8 RGB.
 
     Args:
-        frame: a PIL image; an array (height, width, 3) or a tensor (3, height, width), uint8 or floating in [0, 1]
-            (what stands out a little is cut).
+        frame: A PIL image; an array (height, width, 3) or a tensor (3, height, width), uint8 or floating in [0, 1].
+            Values slightly outside are clipped.
 
     Raises:
-        ValueError: another shape or type, or values that are not finite or up to 255.
+        ValueError: Another shape or type, or values that are not finite or up to 255.
     """
     if isinstance(frame, Image.Image):
         return np.asarray(frame.convert("RGB"))
-    if hasattr(frame, "detach"):  # a tensor, recognised without importing torch
+    if hasattr(frame, "detach"):  # a tensor, recognized without importing torch
         frame = frame.detach().cpu()
         frame = (frame.float() if frame.is_floating_point() else frame).numpy()
         frame = frame.transpose(1, 2, 0) if frame.ndim == 3 else frame
     frame = np.asarray(frame)
     if frame.ndim != 3 or frame.shape[2] != 3:
-        raise ValueError(f"Expected a frame of shape (height, width, 3), got {frame.shape}.")
+        raise ValueError(f"A frame must have the shape (height, width, 3), got {frame.shape}.")
     if frame.dtype == np.uint8:
         return frame
     if not np.issubdtype(frame.dtype, np.floating):
-        raise ValueError(f"A frame is {frame.dtype}, must be uint8 or floating in [0, 1].")
+        raise ValueError(f"A frame must be uint8 or floating in [0, 1], got {frame.dtype}.")
     if not np.isfinite(frame).all():
-        raise ValueError("A frame holds values that are not finite (NaN or infinity).")
+        raise ValueError("A frame must have finite values, got NaN or infinity.")
     if frame.max(initial=0) > 2:
-        raise ValueError(f"A frame is {frame.dtype} with values up to {frame.max():g}, must be in [0, 1], or uint8.")
+        raise ValueError(f"A frame must be in [0, 1] or uint8, got {frame.dtype} with values up to {frame.max():g}.")
     return np.rint(frame.clip(0, 1) * 255).astype(np.uint8)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata that `write_video` stored in a file or folder; empty where there is none."""
+    """Read the metadata that `write_video` stored in a file or folder; empty if there is none."""
     path = Path(path)
     if path.is_dir():
         path = min(
@@ -151,7 +152,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             text = container.metadata.get(METADATA_KEY, "")
     try:
         metadata = json.loads(text)
-    except json.JSONDecodeError:  # somebody else's comment
+    except json.JSONDecodeError:  # the comment of another program
         return {}
     return metadata if isinstance(metadata, dict) else {}
 
@@ -169,26 +170,26 @@ def open_mp4(
     color_trc: int = 1,
     crf: int = 16,
 ) -> Iterator["Mp4Writer"]:
-    """Write an .mp4 frame by frame: H.264, yuv420p, BT.709, index at the front. It appears when the block ends well.
+    """Write an .mp4 frame by frame: H.264, yuv420p, BT.709, index at the front. It appears when the block succeeds.
 
     Args:
-        path: where the file goes.
-        width, height: of the frames. An odd size gains one repeated row or column, because yuv420p has none.
-        fps: frames per second; the average where timestamps are given to `Mp4Writer.write`.
-        time_base: the unit of timestamps, seconds; 1 / fps by default.
-        metadata: stored as JSON, for `read_metadata`.
-        tags: further tags of the file (title, artist, ...).
-        color_primaries, color_trc: numbers of ITU-T H.273, to carry over those of a source; BT.709 by default.
-        crf: x264's quality, 0 (lossless) to 51.
+        path: Output file.
+        width, height: Size of the frames. Odd sizes gain one repeated row or column, because yuv420p has none.
+        fps: Frames per second; their average if `Mp4Writer.write` is given timestamps.
+        time_base: Unit of the timestamps in seconds; 1 / fps by default.
+        metadata: Anything that JSON can hold, for `read_metadata`.
+        tags: Further tags of the file (title, artist, ...).
+        color_primaries, color_trc: Numbers of ITU-T H.273 to carry over from a source; BT.709 by default.
+        crf: Quality of x264, from 0 (lossless) to 51.
     """
     fps = Fraction(fps).limit_denominator(1001)
-    # Tags that mp4 has no name for are dropped without use_metadata_tags.
+    # Without use_metadata_tags, tags that mp4 has no name for are dropped.
     options = {"movflags": "+faststart+use_metadata_tags"}
     with write_file(path) as unfinished, av.open(str(unfinished), "w", options=options) as container:
         container.metadata.update(tags or {})
         container.metadata[METADATA_KEY] = json.dumps(dict(metadata or {}), ensure_ascii=False)
-        # With AVX-512, x264's macroblock tree reads memory that it did not write, at widths such as 64 or 192: the
-        # same frames give another file each time.
+        # With AVX-512, x264's macroblock tree reads uninitialized memory at widths such as 64 or 192: without
+        # mbtree=0, the same frames give another file each time.
         stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "mbtree": "0"})
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
@@ -202,7 +203,7 @@ def open_mp4(
 
 
 class Mp4Writer:
-    """What `open_mp4` gives; `container` takes further streams until the first frame is written."""
+    """Writer of `open_mp4`. Further streams can be added to its `container` until the first frame is written."""
 
     def __init__(
         self, container: av.container.OutputContainer, stream: av.VideoStream, size: tuple[int, int], fps: Fraction
@@ -212,38 +213,44 @@ class Mp4Writer:
         self._size = size  # (height, width)
         self._fps = fps
         self._time_base = stream.codec_context.time_base
-        self._end = Fraction(0)  # of the last frame, in seconds
+        self._end = Fraction(0)  # of the frame written last, in seconds
         self._start: tuple[int, int] | None = None  # first pts and dts
 
     def write(
         self, frame: Any, timestamp: float | Fraction | None = None, duration: float | Fraction | None = None
     ) -> None:
-        """Append a frame (see `as_pixels`), shown at `timestamp` for `duration` seconds; by default after the one
-        before, for 1 / fps. Only the last duration counts: the others end with the next frame."""
+        """Append a frame.
+
+        Args:
+            frame: See `as_pixels`.
+            timestamp: Time at which it is shown, in seconds; by default the end of the frame before.
+            duration: Seconds for which it is shown, by default 1 / fps. Only the last one has an effect: other frames
+                end when the next one starts.
+        """
         pixels = as_pixels(frame)
         if pixels.shape[:2] != self._size:
-            raise ValueError(f"Expected frames of (height, width) {self._size}, got {pixels.shape[:2]}.")
+            raise ValueError(f"Frames must have the (height, width) {self._size}, got {pixels.shape[:2]}.")
         timestamp = self._end if timestamp is None else timestamp
         self._end = timestamp + (1 / self._fps if duration is None else duration)
         height, width = self._size
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+        image = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
             interpolation=EXACT_CONVERSION,
         )
-        picture.time_base = self._time_base
-        picture.pts = round(timestamp / self._time_base)
-        self._mux(self._stream.encode(picture))
+        image.time_base = self._time_base
+        image.pts = round(timestamp / self._time_base)
+        self._mux(self._stream.encode(image))
 
     def finish(self) -> None:
-        """Write what the encoder still holds: the last packets, which say how long the whole lasts."""
+        """Write the packets that the encoder still holds. The last ones tell how long the clip lasts."""
         packets = self._stream.encode()
         if packets:
             first_pts, first_dts = self._start or (packets[0].pts, packets[0].dts)
             end = round(self._end / self._time_base)
-            # The edit list ends with the packet shown last, the index with the one decoded last.
+            # The edit list ends with the packet that is shown last, the index with the one that is decoded last.
             shown_last = max(packets, key=lambda packet: packet.pts)
             packets[-1].duration = end - first_pts - (packets[-1].dts - first_dts)
             shown_last.duration = end - shown_last.pts
@@ -265,18 +272,18 @@ def _of_one_size(frames: Iterable[Any]) -> Iterator[np.ndarray]:
         pixels = as_pixels(frame)
         size = size or pixels.shape
         if pixels.shape != size:
-            raise ValueError(f"Frame {index} is of shape {pixels.shape}, the ones before of {size}.")
+            raise ValueError(f"Frame {index} must have the shape of the frames before, {size}, got {pixels.shape}.")
         yield pixels
 
 
 def _durations(num_frames: int, fps: float | Fraction, units_per_second: int) -> list[int]:
-    """Whole units per frame whose sum never drifts from num_frames / fps."""
+    """Duration of each frame in whole units; their sum never drifts from num_frames / fps."""
     ends = [round(index * units_per_second / fps) for index in range(num_frames + 1)]
     return [end - start for start, end in zip(ends, ends[1:], strict=False)]
 
 
 def _write_gif(path: Path, frames: list[np.ndarray], fps: float | Fraction, metadata: Mapping[str, Any]) -> None:
-    # One palette for all frames: a palette of its own for each makes still parts of the picture shimmer.
+    # One palette for all frames: with a palette per frame, still parts of the image shimmer.
     sample = np.concatenate(frames[:: max(1, len(frames) // 8)])
     palette = Image.fromarray(sample).quantize(256, method=Image.Quantize.MEDIANCUT)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
@@ -286,7 +293,7 @@ def _write_gif(path: Path, frames: list[np.ndarray], fps: float | Fraction, meta
         append_images=images[1:],
         duration=[10 * duration for duration in _durations(len(frames), fps, 100)],  # Pillow wants ms, GIF holds 10 ms
         loop=0,
-        comment=json.dumps(metadata).encode("ascii"),  # the format has no other letters
+        comment=json.dumps(metadata).encode("ascii"),  # the format allows no other characters
     )
 
 

@@ -152,7 +152,7 @@ def test_pictures_as_people_have_them(animate, mode):
         ),
         (["painting.png", "mist", "--fit", "stretch"], "--fit must be one of crop, pad, got 'stretch'."),
         (["painting.png", "mist", "--height", "100"], "--height must be a multiple of 8, got 100."),
-        (["painting.png", "mist", "--output", "mist.avi"], "cannot write '.avi'"),
+        (["painting.png", "mist", "--output", "mist.avi"], "got '.avi'"),
         (["painting.png", "mist", "--image-retention", "./none"], "--image-retention ./none: no such file or folder"),
         (
             ["painting.png", "mist", "--image-retention", "folder"],
