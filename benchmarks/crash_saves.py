@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel
-from diffusers.training_utils import EMAModel
 
 from landscape_video.training.run.checkpoints import newest_valid_checkpoint, write_checkpoint
+from landscape_video.training.run.optimization import WeightAverage
 from landscape_video.training.run.training_state import TrainingState
 from motion_adapter.build import (
     attach_motion_adapter,
@@ -36,14 +36,14 @@ def build_state() -> tuple[torch.nn.Module, TrainingState]:
     image_unet = UNet2DConditionModel.from_pretrained(SHANSHUI_TINY / "unet")
     adapter = MotionAdapter.from_pretrained(SHANSHUI_TINY / "motion_adapter")
     unet = attach_motion_adapter(image_unet, warm_start_motion_adapter(image_unet, adapter))
-    trainable = freeze_image_layers(unet)
-    parameters = [parameter for _, parameter in trainable]
+    trainable = dict(freeze_image_layers(unet))
+    parameters = list(trainable.values())
     optimizer = torch.optim.AdamW(parameters, fused=True)
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
-    return unet, TrainingState(trainable, optimizer, EMAModel(parameters, foreach=True))
+    return unet, TrainingState(trainable, optimizer, WeightAverage(trainable))
 
 
 def save_for_ever(directory: Path, unet: torch.nn.Module, state: TrainingState, step: int, pipe: Connection) -> None:
@@ -60,7 +60,7 @@ def save_for_ever(directory: Path, unet: torch.nn.Module, state: TrainingState, 
 
 @torch.no_grad()
 def fill(state: TrainingState, value: float) -> None:
-    for _, parameter in state.parameters:
+    for parameter in state.parameters.values():
         parameter.fill_(value)
 
 
@@ -71,7 +71,7 @@ def is_usable(directory: Path, state: TrainingState) -> int | None:
         return None
     fill(state, -1)
     step = state.load(checkpoint)["step"]
-    whole = all(torch.equal(parameter, torch.full_like(parameter, step)) for _, parameter in state.parameters)
+    whole = all(torch.equal(parameter, torch.full_like(parameter, step)) for parameter in state.parameters.values())
     return step if whole and checkpoint.name == f"checkpoint-{step}" else None
 
 

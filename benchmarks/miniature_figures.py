@@ -213,7 +213,7 @@ def held_out_losses(adapter: Path | None, base: Path, held_out: HeldOut, device:
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(int(state)))
             text = states([prompt]).repeat(NOISES, 1, 1)
             inputs = (tensor.to(device) for tensor in (latents, text, noise, steps.long()))
-            losses.append(motion_losses(unet, None, scheduler, *inputs).diffusion.item())
+            losses.append(motion_losses(unet, None, scheduler, *inputs)["diffusion"].item())
     return np.array(losses)
 
 

@@ -54,7 +54,7 @@ class Loops:
 
     def loss(self, unet: torch.nn.Module, latents: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         timesteps = torch.full((len(latents),), 500, device=self.device)
-        return motion_losses(unet, None, self.scheduler, latents, text, torch.randn_like(latents), timesteps).total
+        return motion_losses(unet, None, self.scheduler, latents, text, torch.randn_like(latents), timesteps)["total"]
 
     def ours(self, compiled: bool = False) -> Callable[[], None]:
         unet = load_motion_unet(str(self.args.model)).to(self.device).train()

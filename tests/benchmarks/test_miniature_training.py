@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from landscape_video.training.run.train_motion_args import parse_args
 from miniature_rows import ROWS, Run
 from miniature_training import (
     NEEDED,
@@ -22,6 +21,7 @@ from miniature_training import (
     training_command,
     training_minutes,
 )
+from train_motion import parse_args
 
 
 SETTINGS = Settings(40, 8.0, 1.2, 4, "bf16", "cpu", False, {"unet": "abc"})
@@ -42,7 +42,10 @@ DIFFERENCES = {
 
 
 def flags_of(run: Run, settings: Settings = SETTINGS) -> dict:
-    return vars(parse_args(training_command(run, Path("run"), Path("out"), settings)[2:]))
+    return {
+        field.name: value
+        for field, value in parse_args(training_command(run, Path("run"), Path("out"), settings)[2:]).options()
+    }
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)

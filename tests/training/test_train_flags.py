@@ -13,8 +13,9 @@ from landscape_video.training.data.latent_store import write_shard
 from landscape_video.training.objectives import motion_models
 from landscape_video.training.objectives.training_layers import checkpoint_layers
 from landscape_video.training.run.optimization import MuonAdamW, learning_rate_at, make_optimizer
-from landscape_video.training.run.train_motion_args import PRESETS, parse_args
+from landscape_video.training.settings.training import MotionTraining
 from pipeline_landscape_video import SHANSHUI_TINY
+from train_motion import parse_args
 from training_runs import WEIGHTS, digest, forget_accelerators, status_of
 
 
@@ -103,7 +104,7 @@ def test_learning_rates_are_closed_forms():
         flags = ["--pretrained_model_name_or_path", "m", "--train_data_dir", "d", "--learning_rate", "1"]
         flags += ["--lr_scheduler", scheduler, "--lr_warmup_steps", "9", "--max_train_steps", "109"]
         args = parse_args(flags)
-        return [round(learning_rate_at(step, args), 6) for step in steps]
+        return [round(learning_rate_at(step, args.optimization), 6) for step in steps]
 
     assert rates("constant", [0, 50]) == [1, 1]
     assert rates("constant_with_warmup", [0, 4, 9, 108]) == [0.1, 0.5, 1, 1]
@@ -114,22 +115,25 @@ def test_learning_rates_are_closed_forms():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--num_frames_range 8 6", "--num_frames_range takes one number or MIN MAX"),
-        ("--num_frames_range 8 9 10", "--num_frames_range takes one number or MIN MAX"),
-        ("--sample_stride 0", "--sample_stride takes one number or MIN MAX"),
-        ("--num_frames_range 5", "leaves clips of 5 frames without a negative: it takes at least 6"),
-        ("--num_frames_range 8 --negative_threshold 6 --negatives eq10", "it takes at least 9 frames"),
-        ("--train_batch_size 0", "--train_batch_size is 0, but has to be at least 1"),
-        ("--learning_rate 0", "--learning_rate is 0.0, but has to be above 0"),
-        ("--contrastive_weight -1", "--contrastive_weight is -1.0, but has to be 0 or more"),
-        ("--caption_dropout_prob 1.5", "--caption_dropout_prob is 1.5, but has to be between 0 and 1"),
-        ("--use_8bit_adam --optimizer muon", "--use_8bit_adam is AdamW's, but --optimizer is muon"),
-        ("--slow_motion_prob 2", "--slow_motion_prob is 2.0, but has to be between 0 and 1"),
-        ("--standstill_prob -1", "--standstill_prob is -1.0, but has to be between 0 and 1"),
-        ("--standstill_prob 1", "how many slow clips stand still, but --slow_motion_prob is 0"),
-        ("--timestep_bias_portion 1", "--timestep_bias_portion is 1.0, but has to be between 0 and 1"),
-        ("--timestep_bias_multiplier 0", "--timestep_bias_multiplier is 0.0, but has to be above 0"),
-        ("--no_versatile --no_sparse_causal", "leave no attention over time"),
+        ("--num_frames_range 8 6", "`num_frames_range` must be one number or MIN MAX"),
+        ("--num_frames_range 8 9 10", "`num_frames_range` must be one number or MIN MAX"),
+        ("--sample_stride 0", "`sample_stride` must be one number or MIN MAX"),
+        ("--num_frames_range 5", "`num_frames_range` must start at 6 or more, got 5"),
+        (
+            "--num_frames_range 8 --negative_threshold 6 --negatives eq10",
+            "`num_frames_range` must start at 9 or more, got 8",
+        ),
+        ("--train_batch_size 0", "`train_batch_size` must be at least 1, got 0"),
+        ("--learning_rate 0", "`learning_rate` must be above 0, got 0.0"),
+        ("--contrastive_weight -1", "`contrastive_weight` must be 0 or more, got -1.0"),
+        ("--caption_dropout_prob 1.5", "`caption_dropout_prob` must be between 0 and 1, got 1.5"),
+        ("--use_8bit_adam --optimizer muon", "`use_8bit_adam` needs `optimizer` adamw, got muon"),
+        ("--slow_motion_prob 2", "`slow_motion_prob` must be between 0 and 1, got 2.0"),
+        ("--standstill_prob -1", "`freeze_prob` must be between 0 and 1, got -1.0"),
+        ("--standstill_prob 1", "`freeze_prob` is a share of slowed-down clips: set `slow_motion_prob` above 0"),
+        ("--timestep_bias_portion 1", "`timestep_bias_portion` must be above 0 and below 1, got 1.0"),
+        ("--timestep_bias_multiplier 0", "`timestep_bias_multiplier` must be above 0, got 0.0"),
+        ("--no_versatile --no_sparse_causal", "together leave no temporal attention"),
         ("--negatives some", "invalid choice: 'some'"),
         ("--learning_rat 1", "unrecognized arguments: --learning_rat 1"),
     ],
@@ -143,7 +147,7 @@ def test_wrong_flags_end_with_code_2_and_a_reason(train, capsys, flags, message)
 
 def test_clips_and_model_have_to_fit(train, tmp_path):
     code, output = train("positions", "--motion_max_seq_length", "7")
-    assert code == 1 and "has 7 positions" in status_of(output)["reason"]
+    assert code == 1 and "must end at 7 or less, got 8" in status_of(output)["reason"]
     code, output = train("length", "--num_frames_range", "6", "13")
     assert code == 1 and "latents-00000.safetensors, clip 0: 12 frames, but 13" in status_of(output)["reason"]
     code, output = train("resolution", "--resolution", "64")
@@ -162,14 +166,15 @@ def test_a_motion_unet_is_no_image_unet(train, image_model):
         code, output = train("run")
     finally:
         path.write_text(config)
-    assert code == 1 and "`unet` is a UNetMotionModel" in status_of(output)["reason"]
+    assert code == 1 and "`unet` must be a UNet2DConditionModel, got UNetMotionModel" in status_of(output)["reason"]
 
 
 # Presets
 
 
 def parsed(*flags: str) -> dict:
-    return vars(parse_args(["--train_data_dir", "d", *flags]))
+    settings = parse_args(["--train_data_dir", "d", *flags])
+    return {field.name: value for field, value in settings.options()} | {"preset": settings.preset}
 
 
 def test_the_paper_is_the_default():
@@ -179,7 +184,7 @@ def test_the_paper_is_the_default():
     expected = {
         "num_frames_range": (8, 8), "train_batch_size": 1, "learning_rate": 1e-5, "max_train_steps": 40_000,
         "contrastive_temperature": 0.07, "negative_threshold": 4, "contrastive_weight": 0.07, "max_grad_norm": 1.0,
-        "caption_dropout_prob": 0.1, "adam_weight_decay": 1e-2, "validation_steps": None, "report_to": [],
+        "caption_dropout_prob": 0.1, "adam_weight_decay": 1e-2, "validation_steps": None, "report_to": (),
     }  # fmt: skip
     assert {name: paper[name] for name in expected} == expected
 
@@ -189,10 +194,7 @@ def test_a_preset_changes_defaults_and_flags_come_first(preset):
     model = ("--pretrained_model_name_or_path", "m")
     values = parsed(*model, "--preset", preset, "--train_batch_size", "3")
     assert values["train_batch_size"] == 3
-    expected = PRESETS[preset] | {"train_batch_size": 3, "pretrained_model_name_or_path": "m"}
-    for name in ("num_frames_range", "sample_stride"):
-        if name in expected:
-            expected[name] = (expected[name][0], expected[name][-1])
+    expected = MotionTraining.PRESETS[preset] | {"train_batch_size": 3, "pretrained_model_name_or_path": "m"}
     assert {name: values[name] for name in expected} == expected
     differing = {name for name, value in parsed(*model).items() if values[name] != value}
     assert differing == set(expected) - {"pretrained_model_name_or_path"} | {"preset"}
@@ -228,7 +230,7 @@ def test_an_overflow_in_float16_is_a_step_that_is_known_to_be_skipped(optimizer)
     forget_accelerators()
     Accelerator(cpu=True)  # whose state the optimizer asks
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    prepared = AcceleratedOptimizer(make_optimizer([weight], args), scaler=torch.amp.GradScaler("cpu"))
+    prepared = AcceleratedOptimizer(make_optimizer([weight], args.optimization), scaler=torch.amp.GradScaler("cpu"))
     for factor, skipped in ((1.0, False), (torch.inf, True)):
         prepared.scaler.scale(weight.sum() * factor).backward()
         prepared.step()

@@ -4,7 +4,6 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,11 +17,12 @@ from landscape_video.training.data.latent_store import LatentCache, write_first_
 from landscape_video.training.objectives.motion_models import load_motion_unet, load_noise_scheduler
 from landscape_video.training.objectives.motion_objective import motion_losses
 from landscape_video.training.objectives.unet_with_image_retention import (
-    RetainingUNet,
-    build_retaining_unet,
+    UNetWithImageRetention,
+    build_unet_with_image_retention,
     image_channels_for,
     load_branch,
 )
+from landscape_video.training.settings.training import RetentionTraining
 from motion_unets import inputs, moving_unet
 from pipeline_landscape_video import ImageRetention
 from pipeline_landscape_video.video_io import iterate_video, write_video
@@ -114,12 +114,12 @@ def test_clips_are_slowed_down_around_their_first_frame(train, monkeypatch):
         asked.append(keywords)
         return motion_losses(*arguments, **keywords)
 
-    monkeypatch.setattr("train_image_retention.motion_losses", recorded)
+    monkeypatch.setattr("landscape_video.training.objectives.motion_objective.motion_losses", recorded)
     flags = ("--max_train_steps", "1", "--freeze_motion", "--caption_dropout_prob", "0", "--slow_motion_prob")
     losses = [log_of(train(f"run{share}", *flags, share)[1])[-1]["diffusion_loss"] for share in "01"]
     assert losses[0] != losses[1]
-    assert asked[0]["pace"] is None and (asked[1]["pace"] < 1).all()
-    assert asked[1]["pace_anchor"] == 0
+    assert asked[0]["speed"] is None and (asked[1]["speed"] < 1).all()
+    assert asked[1]["speed_anchor"] == 0
 
 
 def test_a_branch_can_begin_with_single_frames_and_go_on_with_clips(train, caplog):
@@ -134,20 +134,16 @@ def test_a_branch_can_begin_with_single_frames_and_go_on_with_clips(train, caplo
 
 
 def test_all_that_trains_lies_on_the_device(image_model, adapter):
-    args = SimpleNamespace(
+    settings = RetentionTraining.from_options(
         pretrained_model_name_or_path=str(image_model),
-        revision=None,
         motion_adapter_name_or_path=str(adapter),
-        image_retention_name_or_path=None,
+        train_data_dir=Path("clips"),
         freeze_motion=True,
-        num_frames_range=(6, 8),
-        gradient_checkpointing=None,
-        torch_compile=False,
     )
-    device = torch.device("meta")  # another than the CPU, and everywhere to be had
-    model, trainable = build_retaining_unet(args, (4, 8, 8), (64, 64), torch.float32, device)
+    device = torch.device("meta")  # another than the CPU, and available everywhere
+    model = build_unet_with_image_retention(settings, (4, 8, 8), (64, 64), torch.float32, device)
     assert {tensor.device for tensor in (*model.parameters(), *model.buffers())} == {device}
-    assert all(parameter.device == device for _, parameter in trainable)
+    assert any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_the_branch_learns_to_follow_the_picture(image_model, adapter, tmp_path):
@@ -168,7 +164,7 @@ def test_the_branch_learns_to_follow_the_picture(image_model, adapter, tmp_path)
 
     unet = load_motion_unet(str(model), motion_adapter=str(adapter))
     branch = load_branch(str(tmp_path / "run" / "image_retention"), unet, (16, 32, 96, 256))
-    retaining_unet = RetainingUNet(unet, branch).eval()
+    unet_with_image_retention = UNetWithImageRetention(unet, branch).eval()
     pictures = WithFirstFrames(LatentCache(data), None)
     image = torch.stack([pictures.read(0, 0), pictures.read(1, 0)])
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
@@ -176,8 +172,8 @@ def test_the_branch_learns_to_follow_the_picture(image_model, adapter, tmp_path)
     @torch.no_grad()
     def loss(image: torch.Tensor) -> float:
         text, timesteps, scheduler = torch.zeros(2, 7, 16), torch.tensor([900, 900]), load_noise_scheduler(str(model))
-        seeing = partial(retaining_unet, image=image)
-        return motion_losses(seeing, None, scheduler, latents, text, noise, timesteps).total.item()
+        seeing = partial(unet_with_image_retention, image=image)
+        return motion_losses(seeing, None, scheduler, latents, text, noise, timesteps)["total"].item()
 
     assert loss(image) < 0.75 * loss(image.flip(0))
 
@@ -187,7 +183,7 @@ def test_a_fresh_branch_changes_nothing_and_no_picture_is_a_white_one():
     latents, text = inputs()
     text = text.repeat_interleave(latents.shape[2], dim=0)
     branch = ImageRetention.from_unet(unet, generator=torch.Generator().manual_seed(0))
-    model = RetainingUNet(unet, branch)
+    model = UNetWithImageRetention(unet, branch)
     with torch.no_grad():
         plain = unet(latents, 500, text).sample
         assert torch.equal(model(latents, 500, text, torch.zeros(2, 3, 64, 64)).sample, plain)
@@ -203,14 +199,14 @@ def test_pictures_are_twice_to_eight_times_as_large_as_latents():
     assert image_channels_for((4, 8, 8), (64, 64)) == (16, 32, 96, 256)
     assert image_channels_for((4, 16, 8), (64, 32)) == (16, 32, 96)
     for size in ((128, 128), (8, 8), (40, 40), (64, 32)):
-        with pytest.raises(ValueError, match="they have to be 2, 4 or 8 times as large"):
+        with pytest.raises(ValueError, match="must be 2, 4 or 8 times as large"):
             image_channels_for((4, 8, 8), size)
 
 
 def test_a_branch_of_another_model_is_refused(tmp_path):
     unet = moving_unet()
     ImageRetention.from_unet(unet, (16, 32)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="2 times as large as the latents, but those of the clips are 8 times"):
+    with pytest.raises(ValueError, match="2 times as large as the latents, but the images of the clips are 8 times"):
         load_branch(str(tmp_path), unet, (16, 32, 96, 256))
     assert load_branch(str(tmp_path), unet, (16, 32)).training is False
 
@@ -239,7 +235,7 @@ def test_validation_animates_pictures_and_says_how_like_they_are(train, tmp_path
     assert digest(output / "image_retention" / WEIGHTS) == digest(plain / "image_retention" / WEIGHTS)
     rows = [json.loads(line) for line in (output / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2] and all(-1 <= row["fff_ssim"] <= 1 for row in rows)
-    assert "FFF-SSIM of what the autoencoder makes of the pictures: " in caplog.text
+    assert "FFF-SSIM of the autoencoder's reconstructions: " in caplog.text
     frames = [frame.pixels for frame in iterate_video(output / "validation" / "step-000002-2.mp4")]
     assert len(frames) == 8 and frames[0].shape == (64, 64, 3)
 

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 from landscape_video.files import write_json
 from landscape_video.training.objectives import motion_objective
-from landscape_video.training.run import run_control, training_state
+from landscape_video.training.run import signals as run_signals
+from landscape_video.training.run import training_state
 from landscape_video.training.run.checkpoints import list_checkpoints, verify_checkpoint
-from landscape_video.training.run.run_control import StopSignals, report_end
+from landscape_video.training.run.signals import StopSignals, report_end
 from training_runs import digest, digests, log_of, status_of
 
 
@@ -199,7 +200,7 @@ def test_weights_that_cannot_be_written_are_one_line(train, monkeypatch, caplog,
         write_json(path, value)
 
     monkeypatch.setattr(training_state, "save_file", refuse)
-    monkeypatch.setattr(run_control, "write_json", write_unless_failed)
+    monkeypatch.setattr(run_signals, "write_json", write_unless_failed)
     code, _ = train("run", "--max_train_steps", "2", "--resume_from_checkpoint", "latest")
     assert code == 1
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]

@@ -17,7 +17,7 @@ from landscape_video.training.data.clip_list import VideoSource
 from landscape_video.training.data.latent_store import AutomaticCache
 from landscape_video.training.data.latents import encode_frames, load_vae
 from landscape_video.training.data.video_dataset import VideoDataset
-from landscape_video.training.run import run_control
+from landscape_video.training.run import signals as run_signals
 from pipeline_landscape_video.video_io import VideoFrame
 from training_runs import status_of
 from video_files import make_video_folder
@@ -91,7 +91,7 @@ def test_the_second_signal_is_left_to_the_system():
     caught = []
     before = signal.signal(signal.SIGUSR1, lambda *_: caught.append("by who was there before"))
     try:
-        with pytest.raises(run_control.StoppedAtStart, match="SIGUSR1"), run_control.StopSignals():
+        with pytest.raises(run_signals.StoppedAtStart, match="SIGUSR1"), run_signals.StopSignals():
             try:
                 os.kill(os.getpid(), signal.SIGUSR1)
             finally:
@@ -103,7 +103,7 @@ def test_the_second_signal_is_left_to_the_system():
 
 def test_without_usr1_the_others_still_stop(monkeypatch):
     monkeypatch.delattr(signal, "SIGUSR1")  # as on Windows
-    spec = importlib.util.spec_from_file_location("run_control_of_windows", run_control.__file__)
+    spec = importlib.util.spec_from_file_location("run_control_of_windows", run_signals.__file__)
     there = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(there)
     assert there.STOP_SIGNALS == (signal.SIGTERM, signal.SIGINT)

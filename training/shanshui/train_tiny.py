@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from landscape_video.training.run.run_control import EXIT_STOPPED
+from landscape_video.training.run.signals import EXIT_STOPPED
 from shanshui.stages.export_family import export_family
 from shanshui.stages.family_run import FamilyRun, computes_bfloat16_fast
 from shanshui.stages.train_clip import train_clip

@@ -1,6 +1,5 @@
-"""The models that `train_motion.py` puts together: the noise schedule, the motion UNet and what of it trains."""
+"""Models that `train_motion.py` puts together: the noise schedule, the motion UNet and the noise adapter."""
 
-import argparse
 import logging
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from diffusers import DDPMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 
 from landscape_video.training.objectives.training_layers import checkpoint_layers, compile_unet, lower_precision
+from landscape_video.training.settings.training import MotionTraining
 from motion_adapter.build import (
     attach_motion_adapter,
     create_motion_adapter,
@@ -20,11 +20,11 @@ from motion_adapter.noise_adapter import NoiseAdapter
 from pipeline_landscape_video.landscape_acceleration import use_fast_attention
 
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("training")
 
 
 def load_noise_scheduler(model: str, revision: str | None = None) -> DDPMScheduler:
-    """The image model's schedule with NADM's linear betas, which differ from Stable Diffusion's scaled_linear ones."""
+    """The image model's noise schedule with NADM's linear betas, where Stable Diffusion has scaled_linear ones."""
     config = DDPMScheduler.load_config(model, subfolder="scheduler", revision=revision)
     if config.get("beta_schedule") == "scaled_linear":
         logger.info("The image model's betas are scaled_linear; training with linear ones, as the paper does.")
@@ -33,49 +33,57 @@ def load_noise_scheduler(model: str, revision: str | None = None) -> DDPMSchedul
 
 
 def build_motion_unet(
-    args: argparse.Namespace, latent_shape: tuple[int, int, int], frozen_dtype: torch.dtype, device: torch.device
+    settings: MotionTraining,
+    latent_shape: tuple[int, int, int],
+    frozen_dtype: torch.dtype,
+    device: torch.device,
 ) -> UNetMotionModel:
-    """The motion UNet as the flags want it; of its parameters, those that train require gradients.
+    """Build the motion UNet on the device; of its parameters, those that train require gradients.
+
+    Args:
+        latent_shape: (channels, height, width) of a frame.
+        frozen_dtype: Type of the image layers.
 
     Raises:
-        ValueError: the image model cannot carry motion modules, or the clips do not fit it.
+        ValueError: The image model cannot carry motion modules, or the clips do not fit it.
     """
+    model, optimization = settings.model, settings.optimization
     unet = load_motion_unet(
-        args.pretrained_model_name_or_path,
-        args.revision,
-        args.motion_adapter_name_or_path,
-        args.sparse_causal_mode,
-        args.motion_max_seq_length,
-        args.use_motion_mid_block,
+        model.pretrained_model_name_or_path,
+        model.revision,
+        model.motion_adapter_name_or_path,
+        model.sparse_causal_mode,
+        model.motion_max_seq_length,
+        model.use_motion_mid_block,
     )
-    check_fit(unet, latent_shape, args)
-    remove_attentions(unet, ["versatile"] * args.no_versatile + ["sparse_causal"] * args.no_sparse_causal)
+    check_fit(unet, latent_shape, settings.data.num_frames_range[1])
+    remove_attentions(unet, ["versatile"] * model.no_versatile + ["sparse_causal"] * model.no_sparse_causal)
     freeze_image_layers(unet)
     lower_precision(unet, frozen_dtype, device)
     use_fast_attention(unet, device, frozen_dtype)
-    if args.gradient_checkpointing is not None:
-        checkpoint_layers(unet, args.gradient_checkpointing)
-    if args.torch_compile:
+    if optimization.gradient_checkpointing is not None:
+        checkpoint_layers(unet, optimization.gradient_checkpointing)
+    if optimization.torch_compile:
         compile_unet(unet)
     return unet
 
 
-def build_noise_adapter(args: argparse.Namespace, latent_shape: tuple[int, int, int]) -> NoiseAdapter | None:
-    """The noise adapter of the contrastive loss, None without that loss."""
-    if args.contrastive_weight == 0:
+def build_noise_adapter(contrastive_weight: float, latent_shape: tuple[int, int, int]) -> NoiseAdapter | None:
+    """A new noise adapter for the contrastive loss (NADM Eq. 9), None if that loss has no weight."""
+    if contrastive_weight == 0:
         return None
     channels, height, width = latent_shape
     return NoiseAdapter(channels, pool_size=min(32, max(height, width)))
 
 
-def check_fit(unet: UNetMotionModel, latent_shape: tuple[int, int, int], args: argparse.Namespace) -> None:
-    """Raise a ValueError where clips and UNet do not fit each other."""
+def check_fit(unet: UNetMotionModel, latent_shape: tuple[int, int, int], num_frames: int) -> None:
+    """Raise a `ValueError` if the longest clips do not fit the UNet."""
     if latent_shape[0] != unet.config.in_channels:
         raise ValueError(f"The latents have {latent_shape[0]} channels, but the UNet takes {unet.config.in_channels}.")
-    if args.num_frames_range[1] > unet.config.motion_max_seq_length:
+    if num_frames > unet.config.motion_max_seq_length:
         raise ValueError(
-            f"--num_frames_range goes up to {args.num_frames_range[1]}, but the motion adapter has "
-            f"{unet.config.motion_max_seq_length} positions."
+            f"`num_frames_range` must end at {unet.config.motion_max_seq_length} or less, got {num_frames}: the "
+            "motion adapter has no more positions."
         )
 
 
@@ -87,21 +95,26 @@ def load_motion_unet(
     motion_max_seq_length: int | None = None,
     use_motion_mid_block: bool = False,
 ) -> UNetMotionModel:
-    """The image UNet of `model`, float32, with a new motion adapter, which changes nothing yet, or a given one.
+    """Load the image UNet of `model` in float32 with a motion adapter. A new adapter does not change its output yet.
 
     Args:
-        motion_adapter: folder, hub id or AnimateDiff file of the adapter to begin with.
-        sparse_causal_mode: None takes the given adapter's mode ("full" where it says none), "previous" for a new one.
-        motion_max_seq_length: None takes the given adapter's number of positions, 32 for a new one.
-        use_motion_mid_block: adds a motion module to the mid block, if the given adapter has none there.
+        model: Folder or Hub id of the image model.
+        revision: Commit, tag or branch of the Hub id.
+        motion_adapter: Folder, Hub id or AnimateDiff file of the adapter to start from; None creates a new one.
+        sparse_causal_mode: None keeps the given adapter's mode ("full" if it names none), "previous" for a new one.
+        motion_max_seq_length: None keeps the given adapter's number of positions, 32 for a new one.
+        use_motion_mid_block: Add a motion module to the mid block if the given adapter has none there.
+
+    Raises:
+        ValueError: The image model's UNet is of another kind.
     """
     config = UNet2DConditionModel.load_config(model, subfolder="unet", revision=revision)
     if config.get("_class_name") != "UNet2DConditionModel":
-        raise ValueError(f"{model}: `unet` is a {config.get('_class_name')}, but has to be a UNet2DConditionModel.")
+        raise ValueError(f"{model}: `unet` must be a UNet2DConditionModel, got {config.get('_class_name')}.")
     if config.get("addition_embed_type") is not None:
         raise ValueError(
-            f"{model}: `unet` has addition_embed_type={config['addition_embed_type']!r}, so it wants more than a "
-            "caption (as Stable Diffusion XL does); the UNet of Stable Diffusion 1.5 and its like do not."
+            f"{model}: `unet` has addition_embed_type={config['addition_embed_type']!r}, so it needs more than a "
+            "caption, as Stable Diffusion XL does: use a model like Stable Diffusion 1.5."
         )
     unet = UNet2DConditionModel.from_pretrained(model, subfolder="unet", revision=revision, dtype=torch.float32)
     if motion_adapter is None:
@@ -121,7 +134,7 @@ def load_motion_unet(
 
 
 def load_motion_adapter(name: str) -> MotionAdapter:
-    """A `MotionAdapter` from a folder or the Hub, or from a file in AnimateDiff's layout; float32."""
+    """Load a motion adapter from a folder, the Hub or an AnimateDiff file, in float32."""
     if Path(name).is_file():
         return load_animatediff(name).float()
     return MotionAdapter.from_pretrained(name, dtype=torch.float32)

@@ -1,25 +1,20 @@
-"""What one training step of a motion adapter minimises (NADM, Alg. 1 and Eq. 13), as a pure function."""
+"""Losses of a motion adapter (NADM, Alg. 1 and Eq. 13), as a pure function and as a module."""
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import SchedulerMixin
 from torch import nn
 
-from landscape_video.training.objectives.slowed_motion import MOST_SIGNAL, slow_down
 from motion_adapter.noise_adapter import NoiseAdapter, contrastive_loss
 
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
-
-class MotionLosses(NamedTuple):
-    """The losses of one batch, float32 scalars. `contrastive` is None where no noise adapter took part."""
-
-    total: torch.Tensor
-    diffusion: torch.Tensor
-    contrastive: torch.Tensor | None
+# Clips with more signal than this are not slowed down: hardly anything is left to decide there.
+MAX_SLOWED_ALPHA_BAR = 0.8
 
 
 def motion_losses(
@@ -37,37 +32,37 @@ def motion_losses(
     positives: str = "next",
     snr_gamma: float | None = None,
     first_frame_weight: float = 1.0,
-    pace: torch.Tensor | None = None,
-    pace_anchor: float = 0.5,
-) -> MotionLosses:
-    """L = L_diff + lambda L_con (Eq. 13) of a batch of clips.
+    speed: torch.Tensor | None = None,
+    speed_anchor: float = 0.5,
+) -> dict[str, torch.Tensor]:
+    """NADM Eq. 13: L = L_diff + lambda L_con of a batch of clips.
 
     Args:
-        unet: a `UNetMotionModel`, or what stands in for it (a wrapper for several processes, say).
-        noise_adapter: g of Eq. 9; without it, the loss is L_diff alone.
-        scheduler: gives the noise schedule and the prediction type, "epsilon" or "v_prediction".
-        latents: clean clips, (batch, channels, num_frames, height, width).
-        encoder_hidden_states: the text's states, (batch, tokens, dim).
-        noise: standard normal, of the latents' shape.
-        timesteps: one step of the schedule for each clip (all its frames are equally noisy), (batch,).
-        contrastive_weight: lambda of Eq. 13.
-        temperature, threshold, negatives, positives: see `contrastive_loss`.
-        snr_gamma: weighs each clip's error by min(SNR, gamma), in units of the noise (Hang et al., 2023); None weighs
-            all steps alike, as the paper does.
-        first_frame_weight: how much the first frame's error counts, where each other frame's counts 1; the weights are
-            scaled to a mean of 1. A picture that the clip begins with says all of that frame, little of the others.
-        pace, pace_anchor: the noisy clips move at the share `pace` of their speed, (batch,), around the frame at
-            `pace_anchor`, as `slow_down` has it, where alpha_bar is at most 0.8; the target does not. None slows
-            nothing down.
+        unet: A `UNetMotionModel`, or a callable with its signature.
+        noise_adapter: The head g of NADM Eq. 9; without it the loss is L_diff alone.
+        scheduler: Noise schedule and prediction type, "epsilon" or "v_prediction".
+        latents: Clean clips, (batch, channels, num_frames, height, width).
+        encoder_hidden_states: Prompt embeddings, (batch, tokens, dim).
+        noise: Standard normal noise of the latents' shape.
+        timesteps: One timestep for each clip, (batch,); all frames of a clip are equally noisy.
+        contrastive_weight: lambda of NADM Eq. 13.
+        temperature, threshold, negatives, positives: As in `contrastive_loss`.
+        snr_gamma: gamma of min-SNR weighting; None weighs all timesteps alike, as the paper does.
+        first_frame_weight: Weight of the first frame's error, where each other frame has 1. The weights are scaled to
+            a mean of 1. An image that the clip starts from tells all of its first frame and little of the others.
+        speed: Share of a clip's speed at which its noisy version moves, (batch,), where alpha_bar is at most 0.8. The
+            target keeps its speed. None slows nothing down.
+        speed_anchor: Position of the frame that stays what it is, see `slow_down`.
+
+    Returns:
+        "total", which is minimized, "diffusion" and "contrastive" (zero without a noise adapter): float32 scalars.
 
     Raises:
-        ValueError: for another prediction type.
+        ValueError: The scheduler has another prediction type.
     """
     alpha_bar = alphas_cumprod_at(scheduler, timesteps, latents.float())
-    if pace is not None:  # to noise that makes a slower clip of the clip
-        pace = torch.where(alpha_bar.flatten() <= MOST_SIGNAL, pace.to(alpha_bar), 1)
-        slower = slow_down(latents, pace, pace_anchor)
-        noise = noise + (alpha_bar / (1 - alpha_bar)).sqrt() * (slower - latents)
+    if speed is not None:
+        noise = noise_of_slower_clip(latents, noise, alpha_bar, speed, speed_anchor)
     noisy_latents = scheduler.add_noise(latents, noise, timesteps)
     text = encoder_hidden_states.repeat_interleave(latents.shape[2], dim=0)  # one copy for each frame
     prediction = unet(noisy_latents, timesteps, encoder_hidden_states=text).sample.float()
@@ -80,10 +75,11 @@ def motion_losses(
         noise_pred = alpha_bar.sqrt() * prediction + (1 - alpha_bar).sqrt() * noisy_latents
     else:
         raise ValueError(
-            f"The scheduler's `prediction_type` is {scheduler.config.prediction_type!r}, "
-            f"but has to be one of {PREDICTION_TYPES}."
+            f"The scheduler's `prediction_type` must be one of {', '.join(PREDICTION_TYPES)}, "
+            f"got {scheduler.config.prediction_type!r}."
         )
 
+    # NADM Eq. 5: L_diff, the mean over all elements unless frames or timesteps are weighted.
     if snr_gamma is None and first_frame_weight == 1:
         diffusion = F.mse_loss(prediction, target.float())
     else:
@@ -94,22 +90,26 @@ def motion_losses(
         if snr_gamma is not None:
             weights *= min_snr_weight(scheduler, timesteps, snr_gamma)[:, None]
         diffusion = (error * weights).mean()
+
     if noise_adapter is None:
-        return MotionLosses(diffusion, diffusion.detach(), None)
+        return {"total": diffusion, "diffusion": diffusion.detach(), "contrastive": torch.zeros_like(diffusion)}
+    # NADM Eqs. 9-11: L_con compares the frames' predicted noise.
     contrastive = contrastive_loss(noise_adapter(noise_pred), temperature, threshold, negatives, positives)
-    return MotionLosses(diffusion + contrastive_weight * contrastive, diffusion.detach(), contrastive.detach())
+    total = diffusion + contrastive_weight * contrastive
+    return {"total": total, "diffusion": diffusion.detach(), "contrastive": contrastive.detach()}
 
 
 class MotionObjective(nn.Module):
-    """UNet and noise adapter as one module whose forward pass is `motion_losses`: FSDP takes one only, whose weights
-    are whole while it is called.
+    """UNet and noise adapter as one module whose forward pass is `motion_losses`.
+
+    FSDP takes a single module, whose weights are whole while it is called.
 
     Args:
-        unet, noise_adapter, scheduler: as `motion_losses`.
-        settings: the keywords of `motion_losses`.
+        unet, noise_adapter, scheduler: As in `motion_losses`.
+        settings: Keywords of `motion_losses`.
     """
 
-    # What FSDP gathers, uses and gives back at a time.
+    # Layers that FSDP gathers, uses and splits again one at a time.
     _no_split_modules = ["UNetMotionModel", "ResnetBlock2D", "Transformer2DModel", "AnimateDiffTransformer3D"]
 
     def __init__(
@@ -127,32 +127,81 @@ class MotionObjective(nn.Module):
         encoder_hidden_states: torch.Tensor,
         noise: torch.Tensor,
         timesteps: torch.Tensor,
-        pace: torch.Tensor | None = None,
-    ) -> MotionLosses:
-        """The losses of one batch of clips; arguments as `motion_losses`."""
-        return motion_losses(
-            self.unet, self.noise_adapter, self.scheduler, latents, encoder_hidden_states, noise, timesteps,
-            pace=pace, **self.settings,
-        )  # fmt: skip
+        speed: torch.Tensor | None = None,
+        **conditions: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Losses of a batch of clips; `conditions` are passed to the UNet, other arguments to `motion_losses`."""
+        unet = partial(self.unet, **conditions)
+        batch = (latents, encoder_hidden_states, noise, timesteps)
+        return motion_losses(unet, self.noise_adapter, self.scheduler, *batch, speed=speed, **self.settings)
 
-    def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """Name and parameter of all that trains, the motion modules first; FSDP puts others in their place."""
-        named = list(self.unet.named_parameters())
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by name, the UNet's first; FSDP replaces the parameters."""
+        named = dict(self.unet.named_parameters())
         if self.noise_adapter is not None:
-            named += [(f"noise_adapter.{name}", p) for name, p in self.noise_adapter.named_parameters()]
-        return [(name, parameter) for name, parameter in named if parameter.requires_grad]
+            named |= {f"noise_adapter.{name}": p for name, p in self.noise_adapter.named_parameters()}
+        return {name: parameter for name, parameter in named.items() if parameter.requires_grad}
 
 
 def alphas_cumprod_at(scheduler: SchedulerMixin, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """alpha_bar of each clip's step, (batch, 1, 1, 1, 1), on the device and in the type of `like`."""
+    """alpha_bar at each clip's timestep, (batch, 1, 1, 1, 1), on the device and in the type of `like`."""
     alphas_cumprod = scheduler.alphas_cumprod.to(like.device)[timesteps.to(like.device)]
     return alphas_cumprod.to(like.dtype)[:, None, None, None, None]
 
 
 def min_snr_weight(scheduler: SchedulerMixin, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
-    """The weight of each clip's error, (batch,): min(SNR, gamma) / SNR for noise, / (SNR + 1) for velocity."""
+    """Min-SNR (Hang et al., 2023): weight of each clip's error, (batch,).
+
+    min(SNR, gamma) / SNR for predicted noise, min(SNR, gamma) / (SNR + 1) for predicted velocity.
+    """
     alpha_bar = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
     snr = alpha_bar / (1 - alpha_bar)
     if scheduler.config.prediction_type == "v_prediction":
         return snr.clamp(max=gamma) / (snr + 1)
     return (gamma / snr).clamp(max=1)  # the same ratio, and finite where a zero-terminal schedule has no signal
+
+
+# Slowed-down clips.
+#
+# A noisy training clip already moves as its caption says, while a sampler's own clip still has to begin to move, and a
+# model that has learned to trust its input lets it stand still. So some noisy clips are made from a slower clip, down
+# to a still one, and the target keeps its speed: only the caption then tells what moves. This is scheduled sampling
+# (Bengio et al., 2015) with the error that such samplers were seen to make in place of the model's own.
+
+
+def noise_of_slower_clip(
+    latents: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor, speed: torch.Tensor, anchor: float
+) -> torch.Tensor:
+    """Noise that turns clips into the noisy version of slower clips, as large as `latents`.
+
+    Where s is the slower clip, sqrt(a) x + sqrt(1 - a) n' = sqrt(a) s + sqrt(1 - a) n has the solution
+    n' = n + sqrt(a / (1 - a)) (s - x).
+    """
+    speed = torch.where(alpha_bar.flatten() <= MAX_SLOWED_ALPHA_BAR, speed.to(alpha_bar), 1)
+    return noise + (alpha_bar / (1 - alpha_bar)).sqrt() * (slow_down(latents, speed, anchor) - latents)
+
+
+def slow_down(latents: torch.Tensor, speed: torch.Tensor, anchor: float) -> torch.Tensor:
+    """Clips that move at a share of their speed.
+
+    Args:
+        latents: Clips, (batch, channels, num_frames, height, width).
+        speed: Share of each clip's speed, from 0 (still) to 1 (unchanged), (batch,).
+        anchor: Position of the frame that stays what it is, from 0 (the first) to 1 (the last).
+
+    Returns:
+        Clips whose frame i is the given clip at time `a + speed (i - a)`, where `a` is the anchor's frame number.
+        Between two frames, both are blended by their distance.
+    """
+    num_frames = latents.shape[2]
+    if num_frames == 1:
+        return latents
+    frame = torch.arange(num_frames, dtype=torch.float32, device=latents.device)
+    start = anchor * (num_frames - 1)
+    time = start + speed.to(frame)[:, None] * (frame - start)
+    before = time.floor().clamp(max=num_frames - 2)
+    weight = (time - before).to(latents.dtype)[:, None, :, None, None]
+    clip = torch.arange(len(latents), device=latents.device)[:, None]
+    frames_first = latents.movedim(2, 1)
+    earlier, later = (frames_first[clip, index.long()].movedim(1, 2) for index in (before, before + 1))
+    return torch.lerp(earlier, later, weight)

@@ -1,6 +1,6 @@
-"""How the layers of a motion UNet compute while it trains: in which precision, and what of it is kept for backward.
+"""Precision, activation checkpointing and compilation of a motion UNet while it trains.
 
-All of this acts on the modules in place and changes no name of a parameter: what is saved stays the same.
+All of this acts on the modules in place and leaves the names of parameters, so what is saved stays the same.
 """
 
 from functools import partial
@@ -13,22 +13,21 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch.utils.checkpoint import checkpoint
 
 
-# Layers whose inner tensors are computed again in the backward pass, by the choices of --gradient_checkpointing.
+# Layers that are recomputed in the backward pass, by the choices of --gradient_checkpointing.
 CHECKPOINTED = {
     "attention": (Transformer2DModel, AnimateDiffTransformer3D),
     "all": (ResnetBlock2D, Transformer2DModel, AnimateDiffTransformer3D),
 }
 
-MOST_LENGTHS = 64  # numbers of frames that are compiled, beyond them layers are computed as without compilation
+MAX_LENGTHS = 64  # clip lengths that get a graph of their own; more of them run without compilation
 
 
 def lower_precision(unet: UNetMotionModel, dtype: torch.dtype, device: torch.device) -> None:
-    """
-    Let the frozen image layers compute in `dtype` throughout, as they do when a video is made, and the motion modules
-    under autocast, their weights in float32. Autocast around the whole UNet would take every norm of the image layers
-    to float32 and back, and keep both copies.
+    """Let the frozen image layers compute in `dtype`, as in sampling, and the motion modules under autocast.
 
-    From then on the UNet takes `encoder_hidden_states` in `dtype`. For float32 nothing changes.
+    The motion modules' weights stay float32. Autocast around the whole UNet would convert every norm of the image
+    layers to float32 and back and keep both copies. The UNet then takes `encoder_hidden_states` in `dtype`. For
+    float32 nothing changes.
     """
     if dtype == torch.float32:
         return
@@ -42,9 +41,9 @@ def lower_precision(unet: UNetMotionModel, dtype: torch.dtype, device: torch.dev
 
 
 def checkpoint_layers(unet: UNetMotionModel, layers: str) -> None:
-    """
-    Keep only the inputs of layers for the backward pass, and compute the rest again there. (Diffusers' own
-    `enable_gradient_checkpointing` leaves out the motion modules, the largest part.)
+    """Keep only the inputs of layers for the backward pass, and recompute the rest there.
+
+    diffusers' own `enable_gradient_checkpointing` leaves out the motion modules, the largest part.
 
     Args:
         layers: "attention" wraps spatial transformers and motion modules, "all" the residual blocks as well.
@@ -55,10 +54,10 @@ def checkpoint_layers(unet: UNetMotionModel, layers: str) -> None:
 
 
 def compile_unet(unet: UNetMotionModel, backend: str = "inductor") -> None:
+    """Compile the forward pass, and with it the backward pass, as one graph for each number of frames.
+
+    Layers compiled for any number of frames are slower than uncompiled ones on a CPU, and there are more kinds of them
+    than torch compiles before it gives up. Call this after `checkpoint_layers`.
     """
-    Compile the forward pass, and with it the backward pass, as one graph for each number of frames. (Layers compiled
-    for any number of frames are slower than none on a CPU, and there are more kinds of them than torch compiles before
-    it gives up.) To be called after `checkpoint_layers`.
-    """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_LENGTHS)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_LENGTHS)
     unet.forward = torch.compile(unet.forward, dynamic=False, backend=backend)

@@ -1,8 +1,8 @@
-"""Checkpoints that a crash cannot spoil: written aside, synced, renamed, and only then are older ones deleted.
+"""Checkpoints that a crash cannot damage: write, verify, find, resume.
 
-A checkpoint is a directory `checkpoint-STEP` whose `manifest.json` holds the SHA-256 of each of its files. What it
-contains is the caller's affair. At every moment of a save, whatever kills the process, the newest checkpoint that
-verifies is either the one before or the new one, whole.
+A checkpoint is a directory `checkpoint-STEP` whose `manifest.json` holds the SHA-256 of each of its files. It is
+written aside, synced and renamed, and only then are older ones deleted. At every moment of a save, whatever kills the
+process, the newest checkpoint that verifies is either the one before or the new one, whole.
 """
 
 import json
@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from landscape_video.files import hash_file, write_directory, write_json
+from landscape_video.training.run.training_state import TrainingState
 
 
 MANIFEST = "manifest.json"
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("training")
 
 
 class CheckpointError(RuntimeError):
@@ -26,28 +27,31 @@ class CheckpointError(RuntimeError):
 
 
 class OutputDirInUse(ValueError):
-    """The folder holds another run, which a new one must not touch."""
+    """The folder holds another run, which a new run must not touch."""
 
 
 @contextmanager
 def write_checkpoint(output_dir: str | Path, step: int, total_limit: int | None = None) -> Iterator[Path]:
-    """As `write_directory`, for `output_dir/checkpoint-STEP`; then older checkpoints are deleted.
+    """Open an empty directory that becomes `output_dir/checkpoint-STEP` when the block ends; then delete older ones.
 
     Args:
-        output_dir: the folder of all checkpoints of a run.
-        step: number of finished optimizer steps.
-        total_limit: how many checkpoints up to this step to keep, the new one included, at least 1; None keeps all.
+        output_dir: Folder of all checkpoints of a run.
+        step: Number of finished optimizer steps.
+        total_limit: Number of checkpoints up to this step to keep, the new one included; None keeps all.
+
+    Raises:
+        ValueError: `total_limit` is below 1.
     """
     if total_limit is not None and total_limit < 1:
-        raise ValueError(f"`total_limit` is {total_limit}, but has to be at least 1.")
+        raise ValueError(f"`total_limit` must be at least 1, got {total_limit}.")
     output_dir = Path(output_dir)
     with write_directory(output_dir / f"checkpoint-{step}") as directory:
         yield directory
         _write_manifest(directory)
-    for leftover in output_dir.glob(".checkpoint-*"):  # of other steps, see above
+    for leftover in output_dir.glob(".checkpoint-*"):  # of saves that were killed
         shutil.rmtree(leftover, ignore_errors=True)
     if total_limit is not None:
-        # Later steps than this one are of another run: they are not ours to count.
+        # Later steps than this one belong to another run and do not count.
         for path in [path for path in list_checkpoints(output_dir) if checkpoint_step(path) <= step][:-total_limit]:
             shutil.rmtree(path)
 
@@ -56,7 +60,7 @@ def verify_checkpoint(path: str | Path) -> None:
     """Compare each file of a checkpoint with its manifest.
 
     Raises:
-        CheckpointError: naming the first file that is missing, additional or different, or the missing manifest.
+        CheckpointError: A file is missing, additional or different, or the manifest is; the message names the first.
     """
     path = Path(path)
     if not path.is_dir():
@@ -65,7 +69,9 @@ def verify_checkpoint(path: str | Path) -> None:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         expected = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
     except FileNotFoundError:
-        raise CheckpointError(f"{path} has no {MANIFEST}: it is no checkpoint, or its save did not finish.") from None
+        raise CheckpointError(
+            f"{path} has no {MANIFEST}: it is not a checkpoint, or its save did not finish."
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path / MANIFEST} is damaged: {error}.") from None
     found = {file.relative_to(path).as_posix() for file in _files(path)}
@@ -77,7 +83,7 @@ def verify_checkpoint(path: str | Path) -> None:
 
 
 def newest_valid_checkpoint(output_dir: str | Path) -> Path | None:
-    """The checkpoint of the highest step that verifies, or None; the log says which were skipped and why."""
+    """The checkpoint of the highest step that verifies, None without one; the log says which were skipped and why."""
     for path in reversed(list_checkpoints(output_dir)):
         try:
             verify_checkpoint(path)
@@ -89,16 +95,16 @@ def newest_valid_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """All directories named `checkpoint-STEP`, valid or not, in the order of their steps."""
+    """All directories named `checkpoint-STEP`, valid or not, sorted by step."""
     paths = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     return sorted(paths, key=checkpoint_step)
 
 
 def set_aside_checkpoints(output_dir: str | Path, resumed: Path, step: int) -> None:
-    """Rename the checkpoints that no longer lead anywhere once a run goes on from `resumed`, whose step is `step`.
+    """Rename the checkpoints that do not belong to a run which resumes from `resumed`, whose step is `step`.
 
-    Those of later steps, or all of them where `resumed` lies in another folder, become `abandoned-checkpoint-STEP`:
-    "latest" would take them for this run's. Nothing is deleted, and any of them can still be resumed by its path.
+    Those of later steps, or all of them if `resumed` is in another folder, become `abandoned-checkpoint-STEP`, because
+    "latest" would take them for this run's. Nothing is deleted, and each of them can still be resumed by its path.
     """
     output_dir = Path(output_dir)
     same_run = resumed.resolve().parent == output_dir.resolve()
@@ -110,12 +116,49 @@ def set_aside_checkpoints(output_dir: str | Path, resumed: Path, step: int) -> N
             number += 1
             target = output_dir / f"abandoned-{path.name}-{number}"
         path.rename(target)
-        logger.warning("Going on from %s, so %s is now called %s.", resumed, path, target.name)
+        logger.warning("Resuming from %s, so %s is now called %s.", resumed, path, target.name)
 
 
 def checkpoint_step(path: Path) -> int:
-    """The number of finished steps that a checkpoint's name tells."""
+    """Number of finished steps, from a checkpoint's name."""
     return int(path.name.removeprefix("checkpoint-"))
+
+
+def find_checkpoint(output_dir: Path, resume_from_checkpoint: str | None) -> Path | None:
+    """The checkpoint that a run resumes from, None for a new run.
+
+    Raises:
+        CheckpointError: The given checkpoint, or every one that could be "latest", is damaged.
+        OutputDirInUse: A new run would mix its checkpoints with those of an earlier one.
+    """
+    present = list_checkpoints(output_dir)
+    if resume_from_checkpoint is None:
+        if present:
+            raise OutputDirInUse(
+                f"{output_dir} holds checkpoints of an earlier run: resume it with --resume_from_checkpoint latest or "
+                "choose another --output_dir."
+            )
+        return None
+    if resume_from_checkpoint != "latest":
+        verify_checkpoint(resume_from_checkpoint)
+        return Path(resume_from_checkpoint)
+    newest = newest_valid_checkpoint(output_dir)
+    if newest is None and present:
+        raise CheckpointError(f"None of the {len(present)} checkpoints in {output_dir} can be used.")
+    if newest is None:
+        logger.info("No checkpoint in %s: starting from the beginning.", output_dir)
+    return newest
+
+
+def resume(state: TrainingState, checkpoint: Path, settings: dict[str, str]) -> int:
+    """Restore the state of a checkpoint, warn about settings that have changed since, and return its step."""
+    values = state.load(checkpoint)
+    for key in sorted(settings.keys() | values["settings"].keys()):
+        before, now = values["settings"].get(key), settings.get(key)
+        if before != now:
+            logger.warning("%s was %s when %s was saved, and is %s now.", key, before, checkpoint.name, now)
+    logger.info("Resumed from %s.", checkpoint)
+    return values["step"]
 
 
 def _write_manifest(directory: Path) -> None:

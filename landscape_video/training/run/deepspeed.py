@@ -1,10 +1,8 @@
-"""Moments that DeepSpeed (ZeRO) has split over the processes: what that asks of a run, and how they become whole.
+"""Training with moments that DeepSpeed (ZeRO) splits over the processes; weights stay whole in every process.
 
-Weights stay whole in every process. Checkpoints hold whole moments whichever way a run is launched, so that each
-resumes the other's.
+Checkpoints hold whole moments however a run is launched, so one kind of run can resume another's.
 """
 
-import argparse
 import os
 from typing import Any
 
@@ -13,66 +11,63 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DeepSpeedPlugin, DistributedType, is_deepspeed_available
 from torch import nn
 
-from landscape_video.training.run.optimization import launched_precision
+from landscape_video.training.run.fsdp import refuse
+from landscape_video.training.settings.optimization import OptimizationSettings
 
 
-STAGES = (1, 2)
+STAGES = (1, 2)  # of ZeRO: moments, and gradients as well
 
 
-def deepspeed_plugin(args: argparse.Namespace) -> DeepSpeedPlugin | None:
-    """What accelerate is to know about DeepSpeed, if the launch configuration asks for it.
+def deepspeed_plugin(settings: OptimizationSettings) -> DeepSpeedPlugin | None:
+    """What accelerate must know about DeepSpeed, if the launch configuration asks for it.
 
     Raises:
-        ValueError: a setting, there or among the flags, with which DeepSpeed does not work here; or there is none.
+        ValueError: DeepSpeed is not installed, or does not work here with a setting of the launch configuration or of
+            the run.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return None
     stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2))
     places = [os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{what}_DEVICE") for what in ("OPTIMIZER", "PARAM")]
-    for wrong, line in (
+    problems = [
         ("ACCELERATE_DEEPSPEED_CONFIG_FILE" in os.environ, "DeepSpeed's own configuration file is not read here."),
         (stage not in STAGES, f"DeepSpeed's ZeRO works here in stages 1 and 2, not {stage}: FSDP splits the weights."),
         (not {"none", None}.issuperset(places), "DeepSpeed's offloading is not supported here."),
-        (args.use_8bit_adam, "--use_8bit_adam does not work with DeepSpeed, which splits the moments of AdamW only."),
-        (args.optimizer != "adamw", f"--optimizer {args.optimizer} does not work with DeepSpeed."),
-        (args.torch_compile, "--torch_compile does not work with DeepSpeed."),
-        (launched_precision(args) == "fp16", "Mixed precision fp16 does not work with DeepSpeed: take bf16."),
-    ):
-        if wrong:
-            raise ValueError(f"{line} examples/launch/deepspeed.yaml works.")
+    ]
+    refuse("DeepSpeed", "examples/launch/deepspeed.yaml", problems, settings)
     if not is_deepspeed_available():
-        raise ValueError("DeepSpeed is not installed: `pip install deepspeed`, or take examples/launch/fsdp.yaml.")
+        raise ValueError("DeepSpeed is not installed: `pip install deepspeed`, or use examples/launch/fsdp.yaml.")
     config = {
-        **{precision: {"enabled": False} for precision in ("fp16", "bf16")},  # `lower_precision` sees to it, by layer
-        "train_micro_batch_size_per_gpu": args.train_batch_size,
-        "gradient_accumulation_steps": args.gradient_accumulation_steps,
-        "gradient_clipping": args.max_grad_norm,
+        **{precision: {"enabled": False} for precision in ("fp16", "bf16")},  # see `lower_precision`
+        "train_micro_batch_size_per_gpu": settings.train_batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "gradient_clipping": settings.max_grad_norm,
         "zero_optimization": {"stage": stage},
     }
     return DeepSpeedPlugin(hf_ds_config=config)
 
 
 def enable_deepspeed_on_cpu(accelerator: Accelerator, plugin: DeepSpeedPlugin | None) -> None:
-    """DeepSpeed splits moments over processes without a GPU as well, but accelerate would do without, silently."""
+    """Let accelerate use DeepSpeed without a GPU: it supports that, but accelerate would silently do without."""
     if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
-        # Both: a new `AcceleratorState` takes over what `PartialState` says.
+        # Both, because a new `AcceleratorState` takes over what `PartialState` says.
         accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.DEEPSPEED
         accelerator.state.deepspeed_plugins = {"default": plugin}
         plugin.select(_from_accelerator_state=True)
 
 
 def are_moments_split(parameter: nn.Parameter) -> bool:
-    """Whether each process holds a part of a parameter's moments, so that all have to take part in reading them."""
+    """Whether each process holds a part of a parameter's moments, so that all must take part in reading them."""
     return hasattr(parameter, "_hp_mapping")
 
 
 def whole_moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
-    """The optimizer's state of a parameter, gathered where it was split; then every process has to call this."""
+    """The optimizer's state of a parameter; where it is split, every process must call this."""
     if not are_moments_split(parameter):
         return optimizer.state[parameter]
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    (own,) = optimizer.state.values()  # of all parameters, this process's part
+    (own,) = optimizer.state.values()  # this process's part of all parameters
     return {
         name: moment.clone() if moment.ndim == 0 else safe_get_full_optimizer_state(parameter, name)
         for name, moment in own.items()
@@ -80,11 +75,11 @@ def whole_moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> 
 
 
 def split_moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, moments: dict[str, Any]) -> None:
-    """Take over a parameter's weights, as they are now, and its whole moments: what of them this process holds."""
+    """Give the optimizer this process's part of a parameter's current weights and whole moments."""
     from deepspeed.utils import safe_set_full_fp32_param
 
     safe_set_full_fp32_param(parameter, parameter.detach())
-    (flat,) = optimizer.param_groups[0]["params"]  # of all parameters, this process's part
+    (flat,) = optimizer.param_groups[0]["params"]  # this process's part of all parameters
     own, held = optimizer.state[flat], parameter._hp_mapping
     for name, moment in moments.items():
         if moment.ndim == 0:

@@ -1,9 +1,8 @@
-"""How weights follow gradients: the optimizer, the learning rate of each step, and the average that is exported."""
+"""Optimizer, learning rate and moving average of a training run."""
 
-import argparse
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,12 +10,14 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
+from landscape_video.training.settings.optimization import OptimizationSettings
+
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon for matrices (Jordan et al., 2024: momentum, orthogonalized), AdamW for the other parameters.
+    """Muon (Jordan et al., 2024: orthogonalized momentum) for matrices, AdamW for the other parameters.
 
-    Torch's own optimizers, as one with a single group and state. Muon's steps are scaled to the length of AdamW's, so
-    one learning rate serves both; a matrix has one moment instead of two.
+    Combines torch's own optimizers into one with a single group and state. Muon's steps are scaled to the length of
+    AdamW's, so one learning rate serves both. A matrix has one moment instead of two.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 1e-2,
         eps: float = 1e-8,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "fused": True})  # fused: counts of steps are loaded to the device
+        super().__init__(parameters, {"lr": lr, "fused": True})  # fused: step counts are loaded onto the device
         matrices = [parameter for parameter in parameters if parameter.ndim == 2]
         others = [parameter for parameter in parameters if parameter.ndim != 2]
         self.parts = [torch.optim.Muon(matrices, lr, weight_decay, adjust_lr_fn="match_rms_adamw")] if matrices else []
@@ -53,65 +54,90 @@ class MuonAdamW(torch.optim.Optimizer):
         self._share_state()
 
 
-def launched_precision(args: argparse.Namespace) -> str | None:
-    """Mixed precision of the flags, else of the launcher: DeepSpeed makes accelerate forget it."""
-    return args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
+def launched_precision(settings: OptimizationSettings) -> str | None:
+    """Mixed precision of the settings, else of the launcher, which DeepSpeed makes accelerate forget."""
+    return settings.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
 
 
-def make_optimizer(parameters: list[nn.Parameter], args: argparse.Namespace) -> torch.optim.Optimizer:
-    """The optimizer that the flags say: AdamW, with --use_8bit_adam in a byte a moment, or Muon.
+def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizationSettings) -> torch.optim.Optimizer:
+    """Build the optimizer of the settings: AdamW, AdamW with 8-bit moments, or Muon.
 
     Raises:
         ValueError: bitsandbytes is not installed.
     """
-    settings = {
-        "lr": args.learning_rate,
-        "betas": (args.adam_beta1, args.adam_beta2),
-        "weight_decay": args.adam_weight_decay,
-        "eps": args.adam_epsilon,
+    parameters = list(parameters)
+    keywords = {
+        "lr": settings.learning_rate,
+        "betas": (settings.adam_beta1, settings.adam_beta2),
+        "weight_decay": settings.adam_weight_decay,
+        "eps": settings.adam_epsilon,
     }
-    if args.optimizer == "muon":
-        return MuonAdamW(parameters, **settings)
-    if not args.use_8bit_adam:
-        # A fused step skips what has overflowed by itself, and accelerate, who has to know, does not hear of it.
-        return torch.optim.AdamW(parameters, **settings, fused=launched_precision(args) != "fp16")
+    if settings.optimizer == "muon":
+        return MuonAdamW(parameters, **keywords)
+    if not settings.use_8bit_adam:
+        # A fused step skips an overflow by itself, without telling accelerate, which has to know.
+        return torch.optim.AdamW(parameters, **keywords, fused=launched_precision(settings) != "fp16")
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
-        raise ValueError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes.") from None
-    return AdamW8bit(parameters, **settings)
+        raise ValueError("`use_8bit_adam` needs bitsandbytes: pip install bitsandbytes.") from None
+    return AdamW8bit(parameters, **keywords)
 
 
-def moment_bytes(args: argparse.Namespace) -> int:
-    """What the optimizer keeps for each parameter; of Muon, for a matrix."""
-    return 2 if args.use_8bit_adam else {"adamw": 8, "muon": 4}[args.optimizer]
+def moment_bytes(settings: OptimizationSettings) -> int:
+    """Bytes that the optimizer keeps for each parameter; for Muon, those of a matrix."""
+    return 2 if settings.use_8bit_adam else {"adamw": 8, "muon": 4}[settings.optimizer]
 
 
-def learning_rate_at(step: int, args: argparse.Namespace) -> float:
-    """The learning rate of step number `step`, counted from 0."""
-    if args.lr_scheduler == "constant":
-        return args.learning_rate
-    # 1) a linear rise
-    if step < args.lr_warmup_steps:
-        return args.learning_rate * (step + 1) / (args.lr_warmup_steps + 1)
-    if args.lr_scheduler == "constant_with_warmup":
-        return args.learning_rate
-    # 2) down to zero at the end of training
-    progress = (step - args.lr_warmup_steps) / max(1, args.max_train_steps - args.lr_warmup_steps)
-    if args.lr_scheduler == "linear":
-        return args.learning_rate * (1 - progress)
-    return args.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+def learning_rate_at(step: int, settings: OptimizationSettings) -> float:
+    """Learning rate of step number `step`, counted from 0."""
+    peak, warmup = settings.learning_rate, settings.lr_warmup_steps
+    if settings.lr_scheduler == "constant":
+        return peak
+    # 1) linear warm-up
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    if settings.lr_scheduler == "constant_with_warmup":
+        return peak
+    # 2) decay to zero at the end of training
+    progress = (step - warmup) / max(1, settings.max_train_steps - warmup)
+    if settings.lr_scheduler == "linear":
+        return peak * (1 - progress)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class WeightAverage:
+    """Exponential moving average of parameters.
+
+    Args:
+        parameters: Parameters to average, by name.
+        decay: Decay of diffusers' `EMAModel`, approached as (1 + n) / (10 + n).
+        foreach: Use torch's fused kernels, which weights that FSDP has split lack.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], decay: float = 0.9999, foreach: bool = True) -> None:
+        self.parameters = parameters
+        self.ema = EMAModel(parameters.values(), decay=decay, foreach=foreach)
+
+    def averages(self) -> dict[str, torch.Tensor]:
+        """The averages by the names of their parameters."""
+        return dict(zip(self.parameters, self.ema.shadow_params, strict=True))
+
+    def step(self) -> None:
+        """Take in the parameters after an optimizer step."""
+        self.ema.step(self.parameters.values())
 
 
 @contextmanager
-def averaged(ema: EMAModel | None, parameters: list[nn.Parameter]) -> Iterator[None]:
+def ema_weights(average: WeightAverage | None) -> Iterator[None]:
     """Within the block, the parameters hold their moving average, if there is one."""
-    if ema is None:
+    if average is None:
         yield
         return
-    ema.store(parameters)
-    ema.copy_to(parameters)
+    parameters = list(average.parameters.values())
+    average.ema.store(parameters)
+    average.ema.copy_to(parameters)
     try:
         yield
     finally:
-        ema.restore(parameters)
+        average.ema.restore(parameters)

@@ -1,6 +1,6 @@
-"""What a training step costs, counted without computing it: FLOP, and the memory that activations take.
+"""Count the cost of a training step without computing it: FLOP, and the memory of activations.
 
-The step runs on fake tensors, which have shapes and no data, so that Stable Diffusion's size fits anywhere.
+The step runs on fake tensors, which have shapes and no data, so models of Stable Diffusion's size fit anywhere.
 """
 
 import weakref
@@ -16,14 +16,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextModel
 
 from landscape_video.training.objectives.motion_objective import motion_losses
+from landscape_video.training.settings.training import TrainingSettings
 
 
 class StepCost(NamedTuple):
-    """`flop` counts a multiply-add as two; `kept_bytes` is alive between forward and backward, `peak_bytes` at most.
+    """Cost of a training step.
 
-    Weights, gradients and the optimizer are in neither.
+    Attributes:
+        flop: Floating-point operations; a multiply-add counts as two.
+        kept_bytes: Memory that is alive between the forward and the backward pass, without weights and gradients.
+        peak_bytes: Largest memory at any time, without weights, gradients and optimizer.
     """
 
     flop: int
@@ -32,7 +37,7 @@ class StepCost(NamedTuple):
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows how many bytes of tensors that were made within it are alive."""
+    """Counts the bytes of live tensors that were created within it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +50,7 @@ class LiveBytes(TorchDispatchMode):
         for output in tree_leaves(outputs):
             if isinstance(output, torch.Tensor):
                 storage = output.untyped_storage()
-                if id(storage) not in inputs and storage not in self._seen:  # a view of an input takes no memory
+                if id(storage) not in inputs and storage not in self._seen:  # not a view of an input
                     self._seen.add(storage)
                     self.current += storage.nbytes()
                     weakref.finalize(storage, self._free, storage.nbytes())
@@ -57,7 +62,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def make_fake(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """Give a model on the meta device fake parameters on the CPU, in place: there, autocast and attention are real."""
+    """Give a model on the meta device fake parameters on the CPU, in place, where autocast and attention are real."""
     with mode:
         for module in model.modules():
             for tensors in (module._parameters, module._buffers):
@@ -80,18 +85,20 @@ def count_step(
     forward_only: bool = False,
     mode: FakeTensorMode | None = None,
 ) -> StepCost:
-    """The cost of the diffusion loss of one batch, forward and backward. (The noise adapter's is small beside it.)
+    """Count the diffusion loss of one batch, forward and backward. The noise adapter's cost is small beside it.
 
     Args:
-        unet: with real or fake parameters; it computes nothing, and its gradients stay as they were.
+        unet: UNet with real or fake parameters; it computes nothing, and its gradients stay as they were.
+        scheduler: Noise schedule.
         latent_shape: (batch, channels, num_frames, height, width).
         text_shape: (batch, tokens, dim).
-        dtype: of the text's states.
-        before: what else belongs to the step, such as encoding the clip.
-        forward_only: count only that: half the time, and all of `kept_bytes`.
-        mode: in which the fake parameters of `unet` were made, if they are fake.
+        dtype: Type of the prompt embeddings.
+        device: Device of the batch.
+        before: What else belongs to the step, such as encoding the clip.
+        forward_only: Count only the forward pass: half the time, and all of `kept_bytes`.
+        mode: Mode in which the fake parameters of `unet` were created, if they are fake.
     """
-    scheduler = deepcopy(scheduler)  # it moves its table to the device of what it is given, which is fake here
+    scheduler = deepcopy(scheduler)  # it moves its table to the batch's device, which is fake here
     with ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(mode or FakeTensorMode(allow_non_fake_inputs=True))
@@ -102,9 +109,31 @@ def count_step(
         flop = stack.enter_context(FlopCounterMode(display=False))
         live = stack.enter_context(LiveBytes())
         before()
-        total = motion_losses(unet, None, scheduler, latents, text, noise, timesteps).total
+        total = motion_losses(unet, None, scheduler, latents, text, noise, timesteps)["total"]
         kept_bytes = live.current
         if not forward_only:
             parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
             torch.autograd.grad(total, parameters, allow_unused=True)
         return StepCost(flop.get_total_flops(), kept_bytes, live.peak)
+
+
+def count_longest_step(
+    settings: TrainingSettings,
+    unet: nn.Module,
+    scheduler: SchedulerMixin,
+    text_encoder: CLIPTextModel,
+    latent_shape: tuple[int, int, int],
+) -> StepCost:
+    """Count the forward pass of the longest batch, with a UNet that is not split over processes yet."""
+    batch_size, num_frames = settings.optimization.train_batch_size, settings.data.num_frames_range[1]
+    channels, height, width = latent_shape
+    config = text_encoder.config
+    return count_step(
+        unet,
+        scheduler,
+        (batch_size, channels, num_frames, height, width),
+        (batch_size, config.max_position_embeddings, config.hidden_size),
+        text_encoder.dtype,
+        text_encoder.device,
+        forward_only=True,
+    )

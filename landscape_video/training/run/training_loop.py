@@ -1,132 +1,145 @@
-"""What the training scripts do alike once all is set up: begin, the loop over batches and steps, the end."""
+"""Train a recipe: the one loop of all training scripts."""
 
-import argparse
 import logging
-import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
-from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from landscape_video.training.objectives.motion_objective import MotionLosses
-from landscape_video.training.run.checkpoints import set_aside_checkpoints
-from landscape_video.training.run.fsdp import whole
-from landscape_video.training.run.optimization import averaged, learning_rate_at
-from landscape_video.training.run.run_control import (
-    EXIT_STOPPED,
-    StoppedAtStart,
-    StopSignals,
-    TrainLog,
-    forget_after,
-    report_end,
-    write_status,
-)
-from landscape_video.training.run.run_summary import StepTimer
+from landscape_video.training.objectives.recipe import Recipe
+from landscape_video.training.run.checkpoints import resume, set_aside_checkpoints, write_checkpoint
+from landscape_video.training.run.fsdp import is_sharded
+from landscape_video.training.run.optimization import WeightAverage, ema_weights, learning_rate_at
+from landscape_video.training.run.run_summary import StepTimer, describe_run
+from landscape_video.training.run.signals import EXIT_STOPPED, write_status
+from landscape_video.training.run.step_cost import StepCost
+from landscape_video.training.run.train_log import TrainLog, drop_lines_after
+from landscape_video.training.run.training_run import TrainingRun
 from landscape_video.training.run.training_state import TrainingState
 from landscape_video.training.run.validation import VALIDATIONS, Validation
+from landscape_video.training.settings.training import TrainingSettings
 
 
-# How a run ends: the exit code and the word in `status.json`.
+# How a run ends: reason to stop, the strongest last, exit code, and word in `status.json`.
 ENDS = {None: (0, "finished"), "time_over": (0, "time_over"), "stopped": (EXIT_STOPPED, "stopped")}
 
-logger = logging.getLogger("train_motion")
+Push = Callable[[TrainingSettings, Path, bool], None]
+
+logger = logging.getLogger("training")
 
 
-def begin_training(
-    args: argparse.Namespace,
-    accelerator: Accelerator,
-    signals: StopSignals,
-    checkpoint: Path | None,
-    step: int,
-    settings: dict[str, str],
-    name: str,
-) -> None:
-    """Clear what lies beyond `step` in the output folder, and start the status file and the trackers of `name`."""
-    signals.training = True
+def train(
+    recipe: Recipe,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    run: TrainingRun,
+    validation: Validation | None = None,
+    push: Push | None = None,
+    cost: StepCost | None = None,
+) -> int:
+    """Train a recipe until the last step, or until there is a reason to stop, and export it.
+
+    Args:
+        recipe: What trains.
+        loader: This process's batches; a resumed run sets the `first_step` of its batch sampler.
+        optimizer: Optimizer of `recipe.trainable()`, with one parameter group.
+        run: Settings, processes and checkpoint.
+        validation: Given in the processes that take part in it.
+        push: Publishes what was exported into a folder; the last argument says whether it must succeed.
+        cost: Cost of the longest batch, for the estimate of memory.
+
+    Returns:
+        The exit code.
+    """
+    settings, accelerator = run.settings, run.accelerator
+    recipe.model, optimizer = accelerator.prepare(recipe.model, optimizer)
+    average = None
+    if settings.optimization.use_ema:
+        decay = settings.optimization.ema_decay
+        average = WeightAverage(recipe.averaged(), decay, foreach=not is_sharded(accelerator))
+    state = TrainingState(recipe.trainable(), optimizer, average, accelerator.scaler)
+
+    num_clips, num_processes = len(loader.dataset), accelerator.num_processes
+    recorded = settings.comparable() | {"num_processes": str(num_processes), "num_clips": str(num_clips)}
+    step = 0 if run.checkpoint is None else resume(state, run.checkpoint, recorded)
+    loader.batch_sampler.first_step = step
     if accelerator.is_main_process:
-        if checkpoint is not None:
-            set_aside_checkpoints(args.output_dir, checkpoint, step)
-        forget_after(args.output_dir / VALIDATIONS, step)
-        write_status(args.output_dir, "running", step=step)
-    if args.report_to:
-        accelerator.init_trackers(name, config=settings)
+        # A dict, because the VAE of validation may be that of the recipe.
+        models = dict.fromkeys([recipe.model, *recipe.frozen, *([validation.vae] if validation else [])])
+        for line in describe_run(settings, recipe, models, cost, num_clips, num_processes, step):
+            logger.info("%s", line)
+
+    begin(run, step, recorded)
+    save = partial(save_checkpoint, recipe, state, run, recorded, push)
+    step, stop = train_steps(recipe, loader, run, state, step, save, validation)
+    if stop != "stopped":
+        with ema_weights(average):
+            recipe.export(settings.run.output_dir if accelerator.is_main_process else None, final=True)
+        if accelerator.is_main_process and settings.hub.push_to_hub:
+            push(settings, settings.run.output_dir, True)
+    return finish(run, step, stop)
 
 
 def train_steps(
-    args: argparse.Namespace,
-    accelerator: Accelerator,
-    loader: Iterable[dict[str, Any]],
-    networks: list[nn.Module],
-    optimizer: AcceleratedOptimizer,
+    recipe: Recipe,
+    loader: DataLoader,
+    run: TrainingRun,
     state: TrainingState,
     step: int,
-    losses_of: Callable[[dict[str, Any]], MotionLosses],
-    signals: StopSignals,
-    deadline: float,
     save: Callable[[int, bool], None],
     validation: Validation | None,
 ) -> tuple[int, str | None]:
     """Train from `step` to the last step, or until there is a reason to stop.
 
-    Args:
-        args: the flags of `train_motion_args.add_training_flags`.
-        loader: one batch after the other; what `collate` makes.
-        networks: all that trains, as the accelerator has prepared it.
-        optimizer: as the accelerator has prepared it.
-        state: what trains, in which order, and the moving average.
-        losses_of: the losses of a batch.
-        signals, deadline: what ends the run early, a signal to any process or the time (of `time.monotonic`).
-        save: called by all processes with the step, and whether it is the last, when a checkpoint is due.
-        validation: of the processes that take part in it.
-
     Returns:
-        The number of finished steps, and the reason to stop, None after the last of --max_train_steps.
+        The number of finished steps, and the reason to stop, None after the last step.
     """
-    parameters = [parameter for _, parameter in state.parameters]
-    averaged_parameters = [] if state.ema is None else parameters[: len(state.ema.shadow_params)]
-    log = TrainLog(args.output_dir, step, accelerator)
-    timer = StepTimer(accelerator.device, step, args.max_train_steps)
+    accelerator, optimizer = run.accelerator, state.optimizer
+    settings, optimization = run.settings.run, run.settings.optimization
+    log = TrainLog(settings, step, accelerator)
+    timer = StepTimer(accelerator.device, step, optimization.max_train_steps)
     stop = None
-    progress = tqdm(total=args.max_train_steps, initial=step, unit="step", disable=not accelerator.is_main_process)
+    progress = tqdm(
+        total=optimization.max_train_steps, initial=step, unit="step", disable=not accelerator.is_main_process
+    )
     for batch in loader:
-        torch.manual_seed(args.seed + step)  # for dropout, where an image model has any
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, args)
-        with accelerator.accumulate(*networks):
-            losses = losses_of(batch)
-            accelerator.backward(losses.total)
-            grad_norm = None
+        torch.manual_seed(settings.seed + step)  # for dropout, if the image model has any
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, optimization)
+        grad_norm = None
+        with accelerator.accumulate(recipe.model):
+            losses = recipe.compute_losses(batch)
+            accelerator.backward(losses["total"])
             if accelerator.sync_gradients:
-                grad_norm = whole(torch.as_tensor(accelerator.clip_grad_norm_(parameters, args.max_grad_norm)))
+                grad_norm = accelerator.clip_grad_norm_(state.parameters.values(), optimization.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
-        log.add(losses, len(batch["requests"]), None if accelerator.optimizer_step_was_skipped else grad_norm)
+        log.add(losses, optimization.train_batch_size, None if optimizer.step_was_skipped else grad_norm)
         if validation is not None:
-            validation.add(losses.diffusion)
+            validation.add(losses)
         if not accelerator.sync_gradients:
             continue
+
         step += 1
         progress.update()
         timer.after(step)
-        if state.ema is not None:
-            state.ema.step(averaged_parameters)
-
-        stop = agree(accelerator, signals.received, time.monotonic() > deadline)
-        ends = stop is not None or step == args.max_train_steps
-        saves = ends or step % args.checkpointing_steps == 0
-        if saves or step % args.logging_steps == 0:
-            line = log.write(step, learning_rate_at(step - 1, args))  # raises when a loss is not finite: no save then
-            progress.set_postfix(loss=f"{line['diffusion_loss']:.4f}", contrastive=f"{line['contrastive_loss']:.3f}")
+        if state.average is not None:
+            state.average.step()
+        stop = sync_stop_reason(accelerator, run.stop_reason())
+        ends = stop is not None or step == optimization.max_train_steps
+        saves = ends or step % settings.checkpointing_steps == 0
+        if saves or step % settings.logging_steps == 0:
+            means = log.write(step, learning_rate_at(step - 1, optimization))  # raises on NaN, so before the save
+            progress.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
         if saves:
             save(step, ends)
-        if validation is not None and step % args.validation_steps == 0:
-            with averaged(state.ema, averaged_parameters):
+        if validation is not None and step % run.settings.validation.validation_steps == 0:
+            with ema_weights(state.average):
                 validation.run(step)
         if ends:
             break
@@ -134,41 +147,62 @@ def train_steps(
     return step, stop
 
 
-def agree(accelerator: Accelerator, received: str | None, over: bool) -> str | None:
-    """Whether to stop, and why; all processes get the same answer, or one would wait for the others for ever."""
-    code = 2 if received else int(over)
+def begin(run: TrainingRun, step: int, recorded: dict[str, str]) -> None:
+    """Clear what lies beyond `step` in the output folder, and start the status file and the trackers."""
+    run.signals.training = True
+    settings, accelerator = run.settings.run, run.accelerator
+    if accelerator.is_main_process:
+        if run.checkpoint is not None:
+            set_aside_checkpoints(settings.output_dir, run.checkpoint, step)
+        drop_lines_after(settings.output_dir / VALIDATIONS, step)
+        write_status(settings.output_dir, "running", step=step)
+    if settings.report_to:
+        accelerator.init_trackers(run.settings.TRACKED_AS, config=recorded)
+
+
+def save_checkpoint(
+    recipe: Recipe,
+    state: TrainingState,
+    run: TrainingRun,
+    recorded: dict[str, str],
+    push: Push | None,
+    step: int,
+    ends: bool,
+) -> None:
+    """Write a checkpoint with the state of the run and the recipe's export; all processes must call this.
+
+    Args:
+        recorded: Settings that a resumed run is compared with.
+        step: Number of finished steps.
+        ends: Whether this is the run's last checkpoint, whose export is published later.
+    """
+    settings, is_main = run.settings, run.accelerator.is_main_process
+    output_dir, hub = settings.run.output_dir, settings.hub
+    writing = write_checkpoint(output_dir, step, settings.run.checkpoints_total_limit) if is_main else nullcontext()
+    with writing as directory:
+        state.save(directory, step=step, settings=recorded)
+        with ema_weights(state.average):
+            recipe.export(directory)
+    if is_main and hub.push_to_hub and hub.hub_strategy == "every_save" and not ends:
+        push(settings, output_dir / f"checkpoint-{step}", False)
+
+
+def sync_stop_reason(accelerator: Accelerator, reason: str | None) -> str | None:
+    """The strongest reason to stop of all processes: they must agree, or one would wait for the others forever."""
+    reasons = list(ENDS)
+    strongest = reasons.index(reason)
     if accelerator.num_processes > 1:
-        code = int(accelerator.gather(torch.tensor([code], device=accelerator.device)).max())
-    return (None, "time_over", "stopped")[code]
+        strongest = int(accelerator.gather(torch.tensor([strongest], device=accelerator.device)).max())
+    return reasons[strongest]
 
 
-def finish_training(
-    args: argparse.Namespace, accelerator: Accelerator, signals: StopSignals, step: int, stop: str | None
-) -> int:
+def finish(run: TrainingRun, step: int, stop: str | None) -> int:
     """Say how the run has ended, and return its exit code."""
     exit_code, status = ENDS[stop]
-    if accelerator.is_main_process:
-        write_status(args.output_dir, status, step=step, exit_code=exit_code, reason=signals.received)
-        logger.info("%s at step %d of %d.", status.replace("_", " ").capitalize(), step, args.max_train_steps)
-    accelerator.wait_for_everyone()  # a launcher ends the others as soon as one process has left with a code
-    accelerator.end_training()
+    if run.accelerator.is_main_process:
+        reason, max_steps = run.signals.received, run.settings.optimization.max_train_steps
+        write_status(run.settings.run.output_dir, status, step=step, exit_code=exit_code, reason=reason)
+        logger.info("%s at step %d of %d.", status.replace("_", " ").capitalize(), step, max_steps)
+    run.accelerator.wait_for_everyone()  # a launcher ends the others as soon as one process has left with a code
+    run.accelerator.end_training()
     return exit_code
-
-
-def run_script(
-    main: Callable[[argparse.Namespace, StopSignals], int],
-    parse_args: Callable[[list[str] | None], argparse.Namespace],
-    argv: list[str] | None = None,
-) -> int:
-    """Parse the flags, train, and turn what goes wrong into one line, a status file and an exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    args = parse_args(argv)
-    signals = StopSignals()
-    try:
-        with signals:
-            return main(args, signals)
-    except (Exception, StoppedAtStart) as error:
-        exit_code = report_end(args.output_dir, signals, error)
-        if exit_code is None:
-            raise
-        return exit_code

@@ -1,4 +1,4 @@
-"""Everything that changes while a motion adapter trains, saved and restored to the last bit, without pickle."""
+"""State of a training run: weights, moments, moving average and loss scaler, saved and restored bit for bit."""
 
 import json
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from landscape_video.training.objectives.sharded_weights import split_like, whole
 from landscape_video.training.run.deepspeed import are_moments_split, split_moments, whole_moments
-from landscape_video.training.run.fsdp import split_like, whole
+from landscape_video.training.run.optimization import WeightAverage
 
 
 TENSORS = "training_state.safetensors"
@@ -19,36 +19,35 @@ VALUES = "training_state.json"
 
 
 class TrainingState:
-    """Weights that train, their moving average and the optimizer's moments, by name, and whole where FSDP or
-    DeepSpeed splits them.
+    """What changes while a run trains, by name, and whole where FSDP or DeepSpeed splits it.
 
     Args:
-        parameters: what trains, in the order of the optimizer's one parameter group.
-        optimizer: any torch optimizer whose state is made of tensors.
-        ema: the moving average of the first so many of `parameters`.
-        scaler: the loss scaler of float16 training.
+        parameters: Trainable parameters by name, in the order of the optimizer's one parameter group.
+        optimizer: Any torch optimizer whose state consists of tensors, also as accelerate wraps it.
+        average: Moving average of some of `parameters`.
+        scaler: Loss scaler of float16 training.
     """
 
     def __init__(
         self,
-        parameters: list[tuple[str, nn.Parameter]],
+        parameters: dict[str, nn.Parameter],
         optimizer: torch.optim.Optimizer,
-        ema: EMAModel | None = None,
+        average: WeightAverage | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self.parameters = parameters
         self.optimizer = optimizer
-        self.ema = ema
+        self.average = average
         self.scaler = scaler
 
     @torch.no_grad()
     def save(self, directory: Path | None, **values: Any) -> None:
-        """Write the state, and `values` (anything that JSON holds) with it, into an existing directory.
+        """Write the state, and JSON `values` with it, into an existing directory.
 
-        Where weights or moments are split, all processes have to call this, those that write nothing with None.
+        Where weights or moments are split, all processes must call this, those that do not write with None.
 
         Raises:
-            ValueError: a weight is not finite; it would poison every run that resumes from here.
+            ValueError: A weight is not finite, which would spoil every run that resumes from here.
         """
         tensors = {}
         for name, tensor in self._tensors():
@@ -60,71 +59,64 @@ class TrainingState:
                 tensors[name] = tensor.contiguous().cpu()
         if directory is None:
             return
-        for name, parameter in self.parameters:
+        for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if not isinstance(value, torch.Tensor):  # bitsandbytes counts its steps in plain numbers
                     values.setdefault("optimizer", {})[f"{key}/{name}"] = value
-        if self.ema is not None:
-            values["ema_steps"] = self.ema.optimization_step
+        if self.average is not None:
+            values["ema_steps"] = self.average.ema.optimization_step
         if self.scaler is not None:
             values["scaler"] = self.scaler.state_dict()
         save_file(tensors, directory / TENSORS)
         (directory / VALUES).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, parameter in self.parameters:
+        for name, parameter in self.parameters.items():
             yield f"weights/{name}", parameter.detach()
-        for name, parameter in self.parameters:
+        for name, parameter in self.parameters.items():
             for key, value in whole_moments(self.optimizer, parameter).items():
                 if isinstance(value, torch.Tensor):
                     yield f"optimizer/{key}/{name}", value.clone() if key.startswith("qmap") else value  # shared
-        if self.ema is not None:
-            for (name, _), average in zip(self.parameters, self.ema.shadow_params, strict=False):
-                yield f"ema/{name}", average
+        if self.average is not None:
+            yield from ((f"ema/{name}", average) for name, average in self.average.averages().items())
 
     @torch.no_grad()
     def load(self, directory: Path) -> dict[str, Any]:
-        """Restore the state of `save` and return its `values`.
+        """Restore the state that `save` wrote and return its `values`.
 
         Raises:
-            ValueError: when other parameters train now than did then, or only one of the two runs has an average.
+            ValueError: Other parameters train now than did then, or only one of the two runs has an average.
         """
-        values = read_values(directory)
+        values = json.loads((directory / VALUES).read_text(encoding="utf-8"))
         tensors = load_file(directory / TENSORS)
-        self._check(set(tensors), directory)
-        groups = self.optimizer.state_dict()["param_groups"]
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for index, (name, parameter) in enumerate(self.parameters):
-            parameter.copy_(split_like(tensors[f"weights/{name}"], parameter))
-            moments[index] = {}
-        positions = {name: index for index, (name, _) in enumerate(self.parameters)}
-        for key, tensor in tensors.items():
+        averages = {} if self.average is None else self.average.averages()
+        self._check({*tensors}, averages, directory)
+        moments: dict[str, dict[str, Any]] = {name: {} for name in self.parameters}
+        plain = {f"optimizer/{key}": value for key, value in values.get("optimizer", {}).items()}
+        for key, value in (tensors | plain).items():
             kind, _, rest = key.partition("/")
-            if kind == "optimizer":
+            if kind == "weights":
+                self.parameters[rest].copy_(split_like(value, self.parameters[rest]))
+            elif kind == "ema":
+                averages[rest].copy_(split_like(value, averages[rest]))
+            else:
                 moment, _, name = rest.partition("/")
-                index = positions[name]
-                moments[index][moment] = split_like(tensor, self.parameters[index][1])
-        for key, value in values.get("optimizer", {}).items():
-            moment, _, name = key.partition("/")
-            moments[positions[name]][moment] = value
-        if are_moments_split(self.parameters[0][1]):
-            for index, (_, parameter) in enumerate(self.parameters):
-                split_moments(self.optimizer, parameter, moments[index])
+                moments[name][moment] = split_like(value, self.parameters[name])
+        first = next(iter(self.parameters.values()))
+        if are_moments_split(first):
+            for name, parameter in self.parameters.items():
+                split_moments(self.optimizer, parameter, moments[name])
         else:
-            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        if self.ema is not None:
-            for (name, _), average in zip(self.parameters, self.ema.shadow_params, strict=False):
-                average.copy_(split_like(tensors[f"ema/{name}"], average))
-            self.ema.optimization_step = values["ema_steps"]
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": dict(enumerate(moments.values())), "param_groups": groups})
+        if self.average is not None:
+            self.average.ema.optimization_step = values["ema_steps"]
         if self.scaler is not None and "scaler" in values:
             self.scaler.load_state_dict(values["scaler"])
         return values
 
-    def _check(self, found: set[str], directory: Path) -> None:
-        expected = {f"weights/{name}" for name, _ in self.parameters}
-        if self.ema is not None:
-            averaged = self.parameters[: len(self.ema.shadow_params)]
-            expected |= {f"ema/{name}" for name, _ in averaged}
+    def _check(self, found: set[str], averages: dict[str, torch.Tensor], directory: Path) -> None:
+        expected = {f"weights/{name}" for name in self.parameters} | {f"ema/{name}" for name in averages}
         found = {name for name in found if not name.startswith("optimizer/")}
         if different := sorted(expected ^ found):
             state = "now, but not then" if different[0] in expected else "then, but not now"
@@ -132,8 +124,3 @@ class TrainingState:
                 f"{directory} is of a run with other flags: {len(different)} tensors differ, the first is "
                 f"{different[0]}, which trains {state}."
             )
-
-
-def read_values(directory: Path) -> dict[str, Any]:
-    """The values that `TrainingState.save` was given."""
-    return json.loads((directory / VALUES).read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
-"""Clips painted while training goes on, to see early that nothing moves, or that the loss has turned."""
+"""Validation clips, which show early that nothing moves or that the loss diverges."""
 
-import argparse
 import json
 import logging
 from typing import Any
@@ -8,119 +7,127 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin, UNetMotionModel
+from diffusers import AutoencoderKL, DDIMScheduler
 
 from landscape_video.evaluation.metrics.motion_metrics import dynamic_degree
-from landscape_video.training.data.prompt_embeds_cache import PromptEmbedsCache
+from landscape_video.training.objectives.motion_recipe import MotionRecipe
+from landscape_video.training.objectives.recipe import log_terms
+from landscape_video.training.settings.training import TrainingSettings
 from pipeline_landscape_video import LandscapeVideoPipeline
 from pipeline_landscape_video.embedded_model import choose_sampling
 from pipeline_landscape_video.video_writing import SAMPLED_FPS, write_video
 
 
 VALIDATIONS = "validation.jsonl"
-STILL_BELOW = 0.001  # picture widths a frame: what optical flow finds in a clip that stands still
+STILL_BELOW = 0.001  # image widths per frame: what optical flow finds in a still clip
 DIVERGED_ABOVE = 1.25  # times the lowest mean loss between two validations; means of few steps differ by less
 
-logger = logging.getLogger("validation")
+logger = logging.getLogger("training")
 
 
 class Validation:
-    """Paints the validation prompts every --validation_steps steps, and says what it sees.
+    """Generates the validation prompts every `validation_steps` steps, measures the clips and warns of trouble.
 
-    OUTPUT_DIR gets `validation/step-STEP.mp4` and a line in `validation.jsonl`; trackers get the same numbers and the
+    OUTPUT_DIR gets `validation/step-STEP.mp4` and a line in `validation.jsonl`. Trackers get the same numbers and the
     frames as images.
+
+    Args:
+        settings: Settings of the run.
+        recipe: What trains; its UNet, text encoder and noise schedule are those of the clips.
+        vae: Decodes the clips.
+        default_prompt: Prompt if the settings have none.
+        latent_shape: (channels, height, width) of a frame's latents.
+        accelerator: Processes of the run.
     """
 
     def __init__(
         self,
-        args: argparse.Namespace,
-        unet: UNetMotionModel,
-        noise_scheduler: SchedulerMixin,
+        settings: TrainingSettings,
+        recipe: MotionRecipe,
         vae: AutoencoderKL,
-        text_states: PromptEmbedsCache,
         default_prompt: str,
         latent_shape: tuple[int, int, int],
         accelerator: Accelerator,
     ) -> None:
-        self.args = args
-        self.unet = unet
+        self.settings = settings
+        self.unet = recipe.unet
         self.vae = vae
         self.accelerator = accelerator
-        self.prompts = args.validation_prompts or [default_prompt]
+        self.prompts = settings.validation.validation_prompts or (default_prompt,)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         self.height, self.width = latent_shape[1] * scale, latent_shape[2] * scale
-        scheduler = DDIMScheduler.from_config(noise_scheduler.config, clip_sample=False, steps_offset=1)
-        self.pipe = LandscapeVideoPipeline(
+        self.pipe = self.build_pipeline(
             vae=vae,
-            text_encoder=text_states.text_encoder,
-            tokenizer=text_states.tokenizer,
-            unet=unet,
-            motion_adapter=None,
-            scheduler=scheduler,
+            text_encoder=recipe.prompt_embeds.text_encoder,
+            tokenizer=recipe.prompt_embeds.tokenizer,
+            scheduler=DDIMScheduler.from_config(recipe.noise_scheduler.config, clip_sample=False, steps_offset=1),
         )
         self.pipe.set_progress_bar_config(desc="Validating", leave=False)
         self._losses: list[torch.Tensor] = []
         self._lowest_loss: float | None = None
 
-    def add(self, diffusion_loss: torch.Tensor) -> None:
-        """Take in the loss of one batch."""
-        self._losses.append(diffusion_loss)
+    def build_pipeline(self, **components: Any) -> LandscapeVideoPipeline:
+        """Build the pipeline around the UNet in training."""
+        return LandscapeVideoPipeline(unet=self.unet, motion_adapter=None, **components)
 
-    def run(self, step: int) -> dict[str, float]:
-        """Paint with the weights as they are, write, log, warn in words; returns what was measured.
+    def add(self, losses: dict[str, torch.Tensor]) -> None:
+        """Add the losses of a batch."""
+        self._loss_name, loss = next(iter(log_terms(losses).items()))
+        self._losses.append(loss)
 
-        A UNet that FSDP has split paints where all processes call it; the main one does the rest.
+    def run(self, step: int) -> None:
+        """Generate, write and measure clips with the weights as they are, and warn of trouble.
+
+        All processes must call this where FSDP has split the UNet; the main one writes and measures.
         """
-        clips = [self.paint(prompt, seed) for seed, prompt in enumerate(self.prompts)]
+        clips = [self.generate(prompt, seed) for seed, prompt in enumerate(self.prompts)]
+        losses, self._losses = self._losses, []
         if not self.accelerator.is_main_process:
-            self._losses.clear()
-            return {}
+            return
         for number, clip in enumerate(clips):
             name = f"step-{step:06d}.mp4" if len(clips) == 1 else f"step-{step:06d}-{number + 1}.mp4"
-            path = self.args.output_dir / "validation" / name
+            path = self.settings.run.output_dir / "validation" / name
             path.parent.mkdir(exist_ok=True)
             write_video(path, clip, fps=SAMPLED_FPS)
-        degree = None  # of clips that are one picture
-        if self.args.num_frames_range[1] > 1:
-            degree = float(np.mean([dynamic_degree(clip) for clip in clips]))
-        loss = torch.stack(self._losses).mean().item() if self._losses else None
-        values = {"dynamic_degree": degree, "mean_diffusion_loss": loss, **self.measure(clips)}
-        values = {name: value for name, value in values.items() if value is not None}
-        with (self.args.output_dir / VALIDATIONS).open("a", encoding="utf-8") as file:
+        values = self.measure(clips)
+        degree, loss = values.get("dynamic_degree"), None
+        if losses:
+            loss = values[f"mean_{self._loss_name}_loss"] = torch.stack(losses).mean().item()
+        with (self.settings.run.output_dir / VALIDATIONS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values, "prompts": self.prompts}, ensure_ascii=False) + "\n")
         self.accelerator.log(values, step=step)
         log_frames(self.accelerator, dict(zip(self.prompts, clips, strict=True)), step)
 
-        if degree is not None:
-            logger.info("Step %d: dynamic degree %.2f pixels a frame (%d clips).", step, degree, len(clips))
+        measured = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())
+        logger.info("Step %d: %s (%d clips).", step, measured, len(clips))
         for warning in describe_trouble(degree and degree / self.width, loss, self._lowest_loss):
             logger.warning("Step %d: %s", step, warning)
         if loss is not None:
             self._lowest_loss = min(loss, self._lowest_loss or loss)
-        self._losses.clear()
-        return values
 
     def measure(self, clips: list[np.ndarray]) -> dict[str, float]:
-        """What else there is to measure on the clips of the prompts, by name."""
-        return {}
+        """Measure the clips of the prompts, by name of the metric; the motion of clips with more than one frame."""
+        if self.settings.data.num_frames_range[1] == 1:
+            return {}
+        return {"dynamic_degree": float(np.mean([dynamic_degree(clip) for clip in clips]))}
 
     def conditions(self, number: int) -> dict[str, Any]:
-        """What the pipeline is given for clip `number` besides its prompt."""
+        """Keywords of the pipeline's call for clip `number`, besides its prompt."""
         return {}
 
     @torch.no_grad()
-    def paint(self, prompt: str, seed: int) -> np.ndarray:
-        """A clip, uint8 (num_frames, height, width, 3). No random state outside of it is touched."""
+    def generate(self, prompt: str, seed: int) -> np.ndarray:
+        """Generate a clip, uint8 (num_frames, height, width, 3), without touching any other random state."""
         was_training = self.unet.training
         self.unet.eval()
         try:
             latents = self.pipe(
                 prompt,
-                num_frames=self.args.num_frames_range[1],
+                num_frames=self.settings.data.num_frames_range[1],
                 height=self.height,
                 width=self.width,
-                num_inference_steps=self.args.validation_inference_steps,
-                **choose_sampling(self.pipe, self.args.validation_guidance_scale),
+                num_inference_steps=self.settings.validation.validation_inference_steps,
+                **choose_sampling(self.pipe, self.settings.validation.validation_guidance_scale),
                 generator=torch.Generator().manual_seed(seed),
                 output_type="latent",
                 **self.conditions(seed),
@@ -131,7 +138,7 @@ class Validation:
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Frames, uint8 (num_frames, height, width, 3), of scaled latents (num_frames, channels, ...)."""
+        """Decode scaled latents, (num_frames, channels, ...), to frames, uint8 (num_frames, height, width, 3)."""
         shift = getattr(self.vae.config, "shift_factor", None) or 0
         frames = latents.to(self.vae.dtype) / self.vae.config.scaling_factor + shift
         pixels = torch.cat([self.vae.decode(chunk).sample for chunk in frames.split(4)])  # (frames, 3, height, width)
@@ -139,17 +146,18 @@ class Validation:
 
 
 def describe_trouble(widths_a_frame: float | None, loss: float | None, lowest_loss: float | None) -> list[str]:
-    """What to say of a validation, nothing if all is well.
+    """Warnings about a validation, none if all is well.
 
     Args:
-        widths_a_frame: the dynamic degree, in picture widths; None for single pictures.
-        loss: the mean diffusion loss since the last validation; `lowest_loss` the lowest such mean before.
+        widths_a_frame: Dynamic degree in image widths per frame; None for single images.
+        loss: Mean diffusion loss since the last validation.
+        lowest_loss: Lowest such mean before.
     """
     warnings = []
     if widths_a_frame is not None and widths_a_frame < STILL_BELOW:
         warnings.append(
-            "the clip stands still. A new adapter does so at first; if it goes on, train longer or with a higher "
-            "--learning_rate, and look whether the training clips move at this --sample_stride."
+            "the clip stands still. This is normal for a new adapter; if it lasts, train longer or with a higher "
+            "--learning_rate, and check that the training clips move at this --sample_stride."
         )
     if loss is not None and lowest_loss is not None and loss > DIVERGED_ABOVE * lowest_loss:
         warnings.append(
@@ -160,7 +168,7 @@ def describe_trouble(widths_a_frame: float | None, loss: float | None, lowest_lo
 
 
 def log_frames(accelerator: Accelerator, clips: dict[str, np.ndarray], step: int) -> None:
-    """Hand every frame to the trackers that take images."""
+    """Pass every frame to the trackers that take images."""
     for tracker in accelerator.trackers:
         if tracker.name == "tensorboard":
             tracker.log_images(

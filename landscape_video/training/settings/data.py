@@ -114,9 +114,3 @@ class ImageSettings(OptionGroup):
     validation_image_guidance_scale: float = option(
         1.5, "image guidance scale of validation clips (DreamVideo Eq. 5: s_i)", free=True
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for file in self.validation_images or ():
-            if not Path(file).is_file():
-                raise ValueError(f"`validation_images` must be existing files, got {file}.")

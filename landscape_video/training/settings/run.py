@@ -8,6 +8,9 @@ from motion_adapter.hub import check_repo_id
 from motion_adapter.model_card import check_license
 
 
+LOG = "log.jsonl"
+
+
 @dataclass(kw_only=True)
 class RunSettings(OptionGroup):
     """Output, checkpoints and logs."""
@@ -45,6 +48,11 @@ class RunSettings(OptionGroup):
         free=True,
         private=True,
     )
+
+    @property
+    def log_file(self) -> Path:
+        """File with a line of mean losses for every `logging_steps` steps."""
+        return self.output_dir / LOG
 
 
 @dataclass(kw_only=True)

@@ -31,6 +31,7 @@ class TrainingSettings:
 
     DEFAULTS: ClassVar[dict[str, Any]] = {}  # of options whose default differs from that of their group
     PRESETS: ClassVar[dict[str, dict[str, Any]]]
+    TRACKED_AS: ClassVar[str]  # project name in trackers
 
     preset: str = "paper"
     model: ModelSettings
@@ -106,6 +107,8 @@ class TrainingSettings:
 class MotionTraining(TrainingSettings):
     """Settings of `train_motion.py`; the defaults are NADM's."""
 
+    TRACKED_AS: ClassVar[str] = "motion_adapter"
+
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "fast": {
@@ -127,6 +130,8 @@ class MotionTraining(TrainingSettings):
 @dataclass(kw_only=True)
 class RetentionTraining(TrainingSettings):
     """Settings of `train_image_retention.py`."""
+
+    TRACKED_AS: ClassVar[str] = "image_retention"
 
     DEFAULTS: ClassVar[dict[str, Any]] = {
         "contrastive_weight": 0.0,  # DreamVideo trains with the diffusion loss alone
@@ -161,3 +166,6 @@ class RetentionTraining(TrainingSettings):
             raise ValueError(
                 f"`validation_images` must be as many as `validation_prompts`, got {images} and {prompts}."
             )
+        for file in self.images.validation_images:
+            if not Path(file).is_file():
+                raise ValueError(f"`validation_images` must be existing files, got {file}.")

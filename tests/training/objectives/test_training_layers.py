@@ -36,7 +36,7 @@ def gradients(
     latents, noise = (torch.randn(2, 4, num_frames, 8, 8, generator=generator) for _ in range(2))
     text = torch.randn(2, 77, 16, generator=generator).to(dtype)
     unet.zero_grad()
-    motion_losses(unet, None, DDPMScheduler(), latents, text, noise, torch.tensor([7, 500])).total.backward()
+    motion_losses(unet, None, DDPMScheduler(), latents, text, noise, torch.tensor([7, 500]))["total"].backward()
     return {name: parameter.grad for name, parameter in unet.named_parameters() if parameter.grad is not None}
 
 

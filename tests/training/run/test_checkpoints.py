@@ -70,7 +70,7 @@ def test_the_limit_keeps_the_newest_in_numeric_order(tmp_path):
     for step in (8, 9, 10, 11):
         save(tmp_path, step, total_limit=2)
     assert names(tmp_path) == {"checkpoint-10", "checkpoint-11"}
-    with pytest.raises(ValueError, match="`total_limit` is 0"):
+    with pytest.raises(ValueError, match="`total_limit` must be at least 1, got 0"):
         save(tmp_path, 12, total_limit=0)
 
 

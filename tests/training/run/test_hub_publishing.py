@@ -9,11 +9,9 @@ from diffusers import StableDiffusionPipeline
 from huggingface_hub import ModelCard
 
 from landscape_video.training.data.latent_store import write_shard
-from landscape_video.training.run.hub_publishing import base_model_name
-from landscape_video.training.run.train_motion_args import parse_args
 from pipeline_landscape_video import SHANSHUI_TINY
 from tiny_models import build_components
-from train_motion import run
+from train_motion import parse_args, run
 from training_runs import forget_accelerators
 
 
@@ -75,7 +73,7 @@ def test_every_checkpoint_can_be_pushed_and_a_failure_in_between_stops_nothing(h
     hub.refuse = refuse
     code, _ = train("--hub_strategy", "every_save", "--max_train_steps", "3")
     assert code == 0
-    assert "Not pushed, training goes on: me/motion: the Hub" in caplog.text
+    assert "Not pushed, training continues: me/motion: the Hub" in caplog.text
     # Of the three checkpoints the first broke; the last is the result.
     assert len(hub.repos["me/motion"].commits) == 3
 
@@ -118,16 +116,16 @@ REQUIRED = ["--train_data_dir", "clips", "--pretrained_model_name_or_path"]
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["a/b", "--push_to_hub"], "--push_to_hub needs --hub_model_id USER/NAME and --hub_license"),
-        (["a/b", "--hub_model_id", "me/x"], "--hub_... flags act with --push_to_hub only"),
-        (["a/b", "--hub_private"], "--hub_... flags act with --push_to_hub only"),
+        (["a/b", "--push_to_hub"], "`push_to_hub` needs `hub_model_id` (USER/NAME) and `hub_license`"),
+        (["a/b", "--hub_model_id", "me/x"], "`hub_...` settings need `push_to_hub`"),
+        (["a/b", "--hub_private"], "`hub_...` settings need `push_to_hub`"),
         (["a/b", "--push_to_hub", "--hub_model_id", "x", "--hub_license", "mit"], "'x' is not a name on the Hub"),
+        (["a/b", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "m"], "the Hub knows, got 'm'"),
+        (["a/b", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "other"], "push later with `landscape-"),
         (
-            ["a/b", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "m"],
-            "the Hub knows, got 'm'",
+            [".", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "mit"],
+            "`push_to_hub` needs `hub_base_model`",
         ),
-        (["a/b", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "other"], "push later, with `landscape-"),
-        ([".", "--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "mit"], "is a folder; give its name on"),
     ],
 )
 def test_flags_with_which_the_push_would_fail_are_refused(flags, message, capsys):
@@ -138,9 +136,9 @@ def test_flags_with_which_the_push_would_fail_are_refused(flags, message, capsys
 
 
 def test_the_base_model_is_called_what_others_call_it(base):
-    assert base_model_name(parse_args([*REQUIRED, "someone/stills"])) == "someone/stills"
-    assert base_model_name(parse_args([*REQUIRED, "shanshui-tiny"])) == "shanshui-tiny"
-    assert base_model_name(parse_args([*REQUIRED, str(SHANSHUI_TINY)])) == "shanshui-tiny"
-    assert base_model_name(parse_args([*REQUIRED, str(base)])) is None
+    assert parse_args([*REQUIRED, "someone/stills"]).base_model == "someone/stills"
+    assert parse_args([*REQUIRED, "shanshui-tiny"]).base_model == "shanshui-tiny"
+    assert parse_args([*REQUIRED, str(SHANSHUI_TINY)]).base_model == "shanshui-tiny"
+    assert parse_args([*REQUIRED, str(base)]).base_model is None
     pushing = ["--push_to_hub", "--hub_model_id", "me/x", "--hub_license", "mit", "--hub_base_model", "a/b"]
-    assert base_model_name(parse_args([*REQUIRED, str(base), *pushing])) == "a/b"
+    assert parse_args([*REQUIRED, str(base), *pushing]).base_model == "a/b"

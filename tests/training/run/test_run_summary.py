@@ -7,14 +7,14 @@ from diffusers import DDPMScheduler
 from diffusers.models.unets.unet_motion_model import UNetMotionOutput
 
 from landscape_video.training.objectives.training_layers import checkpoint_layers
-from landscape_video.training.run import run_summary as run_plan
+from landscape_video.training.run import run_summary
 from landscape_video.training.run.run_summary import StepTimer, count_groups, duration
 from landscape_video.training.run.step_cost import LiveBytes, count_step
 from motion_adapter.build import attach_motion_adapter, freeze_image_layers
 from tiny_models import build_motion_adapter, build_unet2d
 
 
-def test_the_plan_states_what_trains_what_it_takes_and_how_long(train, caplog):
+def test_the_summary_states_what_trains_what_it_takes_and_how_long(train, caplog):
     flags = ("--max_train_steps", "6", "--use_ema", "--gradient_accumulation_steps", "2")
     train("run", *flags)
     trains = re.search(r"Trains: ([\d.]+) M parameters \((.*)\)", caplog.text)
@@ -35,7 +35,7 @@ def test_the_plan_states_what_trains_what_it_takes_and_how_long(train, caplog):
 def test_every_parameter_that_trains_is_in_one_group():
     unet = attach_motion_adapter(build_unet2d(), build_motion_adapter())
     trainable = freeze_image_layers(unet)
-    assert sum(count_groups(trainable).values()) == sum(parameter.numel() for _, parameter in trainable)
+    assert sum(count_groups(dict(trainable)).values()) == sum(parameter.numel() for _, parameter in trainable)
 
 
 def test_live_bytes_are_counted_until_they_die():
@@ -85,7 +85,7 @@ def test_counting_on_a_gpu_leaves_the_noise_schedule_usable():
 def test_the_time_of_a_step_leaves_out_the_first(monkeypatch, caplog):
     caplog.set_level("INFO")
     times = iter([100.0, 108.0])
-    monkeypatch.setattr(run_plan.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(run_summary.time, "monotonic", lambda: next(times))
     timer = StepTimer(torch.device("cpu"), first_step=10, max_train_steps=3615)
     for step in range(11, 30):
         timer.after(step)

@@ -64,6 +64,6 @@ def has_scalars(directory: Path) -> bool:
 
 
 def test_a_tracker_that_is_not_installed_is_refused(train, monkeypatch):
-    monkeypatch.setattr("landscape_video.training.run.run_control.get_available_trackers", lambda: [])
+    monkeypatch.setattr("landscape_video.training.run.train_log.get_available_trackers", lambda: [])
     code, output = train("run", "--max_train_steps", "1", "--report_to", "wandb")
     assert code == 1 and status_of(output)["reason"].endswith("pip install wandb.")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from landscape_video.training.run.run_control import LOG, STATUS
+from landscape_video.training.run.signals import STATUS
+from landscape_video.training.settings.run import LOG
 from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.training_logs import read_log, resumed_seconds
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from landscape_video.training.objectives.motion_objective import MotionLosses
-from landscape_video.training.run.loss_watch import IDLE_STEPS, LossWatch
-from landscape_video.training.run.run_control import TrainLog
+from landscape_video.training.run.train_log import IDLE_STEPS, LossWatch, TrainLog
+from landscape_video.training.settings.run import RunSettings
 
 
 def warnings_of(losses: np.ndarray, batches_a_step: int = 1) -> list[str]:
@@ -17,7 +16,7 @@ def warnings_of(losses: np.ndarray, batches_a_step: int = 1) -> list[str]:
     watch, said = LossWatch(0), []
     size = 10 * batches_a_step
     for number, first in enumerate(range(0, len(losses), size), start=1):
-        said += watch.look(10 * number, losses[first : first + size].tolist(), [1.0] * 10)
+        said += watch.look(10 * number, "diffusion", losses[first : first + size].tolist(), [1.0] * 10)
     return said
 
 
@@ -43,28 +42,28 @@ def test_a_loss_far_above_its_lowest_is_said_once(batches_a_step):
 
 def test_a_run_whose_gradients_are_never_applied_is_said_once():
     watch = LossWatch(first_step=1000)
-    said = [watch.look(step, [0.2] * 10, []) for step in range(1010, 1400, 10)]
+    said = [watch.look(step, "diffusion", [0.2] * 10, []) for step in range(1010, 1400, 10)]
     (when,) = (number for number, warnings in enumerate(said) if warnings)
     assert when == IDLE_STEPS // 10 - 1 and "in 100 steps: nothing is learned" in said[when][0]
-    assert not any(LossWatch(0).look(step, [0.2] * 10, [0.0] * 9 + [1e-9]) for step in range(10, 400, 10))
+    assert not any(LossWatch(0).look(step, "diffusion", [0.2] * 10, [0.0] * 9 + [1e-9]) for step in range(10, 400, 10))
 
 
 def test_a_run_says_in_its_log_what_it_noticed(tmp_path, caplog):
-    log = TrainLog(tmp_path, 0, Accelerator(cpu=True))
+    log = TrainLog(RunSettings(output_dir=tmp_path), 0, Accelerator(cpu=True))
     draw = torch.Generator().manual_seed(0)
     for step in range(1, 301):
         loss = (0.2 if step <= 100 else 0.6) * torch.rand((), generator=draw)
-        log.add(MotionLosses(loss, loss, None), 1, None)  # as where the loss scaler of float16 skips every step
+        log.add({"total": loss, "diffusion": loss}, 1, None)  # as where the loss scaler of float16 skips every step
         if step % 10 == 0:
             log.write(step, 1e-5)
     idle, diverges = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert idle == (
         "Step 100: no gradient has reached the weights in 100 steps: nothing is learned, and clips stay as they are. "
-        "Where --mixed_precision is fp16, use bf16 or no."
+        "With --mixed_precision fp16, use bf16 or no instead."
     )
     assert diverges.startswith("Step 200: the diffusion loss is ")
 
 
 def test_a_run_without_validation_says_what_losses_do_not_show(train, caplog):
     train("run", "--max_train_steps", "1")
-    assert "Losses do not show whether clips move; --validation_steps" in caplog.text
+    assert "Losses do not show whether clips move: set --validation_steps" in caplog.text
