@@ -7,12 +7,10 @@ them as they are. OUTPUT_DIR gets `image_retention/` (an `ImageRetention`, with 
 
 import sys
 
-from landscape_video.training.data.batches import encode_once, load_clips, make_loader
+from landscape_video.training.data.batches import make_loader
 from landscape_video.training.data.first_frames import WithFirstFrames
-from landscape_video.training.data.latents import load_vae
-from landscape_video.training.data.prompt_embeds_cache import load_prompt_embeds_cache
-from landscape_video.training.objectives.motion_models import build_noise_adapter, load_noise_scheduler
 from landscape_video.training.objectives.retention_recipe import RetentionRecipe
+from landscape_video.training.objectives.training_inputs import TrainingInputs
 from landscape_video.training.objectives.training_record import TrainingRecord
 from landscape_video.training.objectives.unet_with_image_retention import build_unet_with_image_retention
 from landscape_video.training.run.command_line import parse_settings
@@ -29,45 +27,31 @@ from landscape_video.training.settings.training import RetentionTraining
 def main(settings: RetentionTraining, signals: StopSignals) -> int:
     """Train until done, out of time or told to stop, and return the exit code."""
     run = TrainingRun.start(settings, signals)
-    accelerator, device = run.accelerator, run.accelerator.device
-    model, revision, images = settings.model.pretrained_model_name_or_path, settings.model.revision, settings.images
+    accelerator, dtype, images = run.accelerator, run.frozen_dtype, settings.images
 
     # 1. Load the clips, each with its first frame, and the frozen models
-    with accelerator.main_process_first():  # the others find its report and need not decode every video
-        clips, vae, latent_shape = load_clips(settings, device)
-    dataset = WithFirstFrames(clips, None if vae is None else clips, images.image_dropout_prob)
-    validation_images = read_images(images.validation_images, dataset.image_size)
-    noise_scheduler = load_noise_scheduler(model, revision)
-    prompt_embeds = load_prompt_embeds_cache(model, revision, run.frozen_dtype, device)
+    inputs = TrainingInputs.load(settings, dtype, accelerator)
+    videos = inputs.clips if inputs.vae is not None else None
+    clips = WithFirstFrames(inputs.clips, videos, images.image_dropout_prob)
+    validation_images = read_images(images.validation_images, clips.image_size)
 
     # 2. Build what trains
-    unet = build_unet_with_image_retention(settings, latent_shape, dataset.image_size, run.frozen_dtype, device)
-    noise_adapter = build_noise_adapter(settings.objective.contrastive_weight, latent_shape)
-    record = TrainingRecord(settings, len(dataset), accelerator.num_processes)
-    recipe = RetentionRecipe(
-        unet, noise_adapter, noise_scheduler, prompt_embeds, vae, settings.objective, record,
-        first_frame_weight=images.first_frame_weight,
-    )  # fmt: skip
-    cost = count_longest_step(settings, unet, noise_scheduler, prompt_embeds.text_encoder, latent_shape)
+    unet = build_unet_with_image_retention(settings, inputs.latent_shape, clips.image_size, dtype, inputs.device)
+    record = TrainingRecord(settings, len(clips), accelerator.num_processes)
+    weight = images.first_frame_weight
+    recipe = RetentionRecipe(unet, inputs, settings.objective, record, first_frame_weight=weight)
+    cost = count_longest_step(settings, recipe)
     optimizer = make_optimizer(recipe.trainable().values(), settings.optimization)
 
     # 3. Encode the clips (slow, hence after all checks)
-    if vae is not None and not settings.data.no_cache:
-        dataset.dataset, recipe.vae = (
-            encode_once(settings.data.cache_dir, clips, vae, prompt_embeds, accelerator),
-            None,
-        )
-    loader = make_loader(
-        settings, dataset, noise_scheduler.config.num_train_timesteps, 0, accelerator, dataset.last_start
-    )
+    clips.dataset = inputs.encode(settings, accelerator)
+    num_timesteps = inputs.noise_scheduler.config.num_train_timesteps
+    loader = make_loader(settings, clips, num_timesteps, 0, accelerator, clips.last_start)
 
     # 4. Train
     validation = None
     if run.validates:
-        validation = RetentionValidation(
-            validation_images, dataset, settings=settings, recipe=recipe, latent_shape=latent_shape,
-            vae=recipe.vae or load_vae(model, revision, device), accelerator=accelerator,
-        )  # fmt: skip
+        validation = RetentionValidation(settings, recipe, accelerator, images=validation_images, dataset=clips)
     return train(recipe, loader, optimizer, run, validation, push_pipeline, cost)
 
 

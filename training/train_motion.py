@@ -8,15 +8,10 @@ weights bit for bit as without the stop.
 
 import sys
 
-from landscape_video.training.data.batches import encode_once, load_clips, make_loader
-from landscape_video.training.data.latents import load_vae
-from landscape_video.training.data.prompt_embeds_cache import load_prompt_embeds_cache
-from landscape_video.training.objectives.motion_models import (
-    build_motion_unet,
-    build_noise_adapter,
-    load_noise_scheduler,
-)
+from landscape_video.training.data.batches import make_loader
+from landscape_video.training.objectives.motion_models import build_motion_unet
 from landscape_video.training.objectives.motion_recipe import MotionRecipe
+from landscape_video.training.objectives.training_inputs import TrainingInputs
 from landscape_video.training.objectives.training_record import TrainingRecord
 from landscape_video.training.run.command_line import parse_settings
 from landscape_video.training.run.hub_publishing import push_adapter
@@ -32,33 +27,24 @@ from landscape_video.training.settings.training import MotionTraining
 def main(settings: MotionTraining, signals: StopSignals) -> int:
     """Train until done, out of time or told to stop, and return the exit code."""
     run = TrainingRun.start(settings, signals)
-    accelerator, device = run.accelerator, run.accelerator.device
-    model, revision = settings.model.pretrained_model_name_or_path, settings.model.revision
+    accelerator, dtype = run.accelerator, run.frozen_dtype
 
     # 1. Load the clips and the frozen models
-    with accelerator.main_process_first():  # the others find its report and need not decode every video
-        dataset, vae, latent_shape = load_clips(settings, device)
-    noise_scheduler = load_noise_scheduler(model, revision)
-    prompt_embeds = load_prompt_embeds_cache(model, revision, run.frozen_dtype, device)
+    inputs = TrainingInputs.load(settings, dtype, accelerator)
 
     # 2. Build what trains
-    unet = build_motion_unet(settings, latent_shape, run.frozen_dtype, device)
-    noise_adapter = build_noise_adapter(settings.objective.contrastive_weight, latent_shape)
-    record = TrainingRecord(settings, len(dataset), accelerator.num_processes)
-    recipe = MotionRecipe(unet, noise_adapter, noise_scheduler, prompt_embeds, vae, settings.objective, record)
-    cost = count_longest_step(settings, unet, noise_scheduler, prompt_embeds.text_encoder, latent_shape)
+    unet = build_motion_unet(settings, inputs.latent_shape, dtype, inputs.device)
+    record = TrainingRecord(settings, len(inputs.clips), accelerator.num_processes)
+    recipe = MotionRecipe(unet, inputs, settings.objective, record)
+    cost = count_longest_step(settings, recipe)
     optimizer = make_optimizer(recipe.trainable().values(), settings.optimization)
 
     # 3. Encode the clips (slow, hence after all checks)
-    if vae is not None and not settings.data.no_cache:
-        dataset, recipe.vae = encode_once(settings.data.cache_dir, dataset, vae, prompt_embeds, accelerator), None
-    loader = make_loader(settings, dataset, noise_scheduler.config.num_train_timesteps, 0, accelerator)
+    clips = inputs.encode(settings, accelerator)
+    loader = make_loader(settings, clips, inputs.noise_scheduler.config.num_train_timesteps, 0, accelerator)
 
     # 4. Train
-    validation = None
-    if run.validates:
-        vae = recipe.vae or load_vae(model, revision, device)
-        validation = Validation(settings, recipe, vae, dataset.captions[0][0], latent_shape, accelerator)
+    validation = Validation(settings, recipe, accelerator) if run.validates else None
     return train(recipe, loader, optimizer, run, validation, push_adapter, cost)
 
 

@@ -25,7 +25,7 @@ class RetentionRecipe(MotionRecipe):
         super().__init__(*parts, first_frame_weight=first_frame_weight, speed_anchor=0.0)
 
     def conditions(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        return {"image": batch["image"].to(self.device)}
+        return {"image": batch["image"].to(self.inputs.device)}
 
     def export(self, directory: Path | None, final: bool = False) -> None:
         if directory is None:

@@ -25,13 +25,13 @@ class RetentionValidation(Validation):
     autoencoder's reconstruction is the best that a first frame can reach, and is logged once.
 
     Args:
+        common: Arguments of `Validation`.
         images: One for each prompt, from `read_images`; None animates the first training clip's first frame.
         dataset: Training clips.
-        common: Other arguments of `Validation`.
     """
 
-    def __init__(self, images: torch.Tensor | None, dataset: WithFirstFrames, **common: Any) -> None:
-        super().__init__(default_prompt=dataset.captions[0][0], **common)
+    def __init__(self, *common: Any, images: torch.Tensor | None, dataset: WithFirstFrames) -> None:
+        super().__init__(*common)
         if images is None:
             logger.info("Validation animates a training clip, %s: better set --validation_images.", dataset.name(0))
             images = dataset.read(0, 0).expand(len(self.prompts), -1, -1, -1)

@@ -16,9 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextModel
 
 from landscape_video.training.objectives.motion_objective import motion_losses
+from landscape_video.training.objectives.motion_recipe import MotionRecipe
 from landscape_video.training.settings.training import TrainingSettings
 
 
@@ -117,22 +117,16 @@ def count_step(
         return StepCost(flop.get_total_flops(), kept_bytes, live.peak)
 
 
-def count_longest_step(
-    settings: TrainingSettings,
-    unet: nn.Module,
-    scheduler: SchedulerMixin,
-    text_encoder: CLIPTextModel,
-    latent_shape: tuple[int, int, int],
-) -> StepCost:
-    """Count the forward pass of the longest batch, with a UNet that is not split over processes yet."""
+def count_longest_step(settings: TrainingSettings, recipe: MotionRecipe) -> StepCost:
+    """Count the forward pass of the longest batch, before the UNet is split over processes."""
     batch_size, num_frames = settings.optimization.train_batch_size, settings.data.num_frames_range[1]
-    channels, height, width = latent_shape
-    config = text_encoder.config
+    channels, height, width = recipe.inputs.latent_shape
+    text_encoder = recipe.inputs.prompt_embeds.text_encoder
     return count_step(
-        unet,
-        scheduler,
+        recipe.unet,
+        recipe.inputs.noise_scheduler,
         (batch_size, channels, num_frames, height, width),
-        (batch_size, config.max_position_embeddings, config.hidden_size),
+        (batch_size, text_encoder.config.max_position_embeddings, text_encoder.config.hidden_size),
         text_encoder.dtype,
         text_encoder.device,
         forward_only=True,

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers import AutoencoderKL, DDIMScheduler
+from diffusers import DDIMScheduler
 
 from landscape_video.evaluation.metrics.motion_metrics import dynamic_degree
+from landscape_video.training.data.latents import load_vae
 from landscape_video.training.objectives.motion_recipe import MotionRecipe
 from landscape_video.training.objectives.recipe import log_terms
 from landscape_video.training.settings.training import TrainingSettings
@@ -33,34 +34,24 @@ class Validation:
 
     Args:
         settings: Settings of the run.
-        recipe: What trains; its UNet, text encoder and noise schedule are those of the clips.
-        vae: Decodes the clips.
-        default_prompt: Prompt if the settings have none.
-        latent_shape: (channels, height, width) of a frame's latents.
+        recipe: What trains; its UNet and frozen models generate the clips.
         accelerator: Processes of the run.
     """
 
-    def __init__(
-        self,
-        settings: TrainingSettings,
-        recipe: MotionRecipe,
-        vae: AutoencoderKL,
-        default_prompt: str,
-        latent_shape: tuple[int, int, int],
-        accelerator: Accelerator,
-    ) -> None:
+    def __init__(self, settings: TrainingSettings, recipe: MotionRecipe, accelerator: Accelerator) -> None:
+        inputs = recipe.inputs
         self.settings = settings
         self.unet = recipe.unet
-        self.vae = vae
+        self.vae = inputs.vae or load_vae(*settings.model.source, inputs.device)
         self.accelerator = accelerator
-        self.prompts = settings.validation.validation_prompts or (default_prompt,)
-        scale = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.height, self.width = latent_shape[1] * scale, latent_shape[2] * scale
+        self.prompts = settings.validation.validation_prompts or (inputs.clips.captions[0][0],)
+        scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.height, self.width = (scale * side for side in inputs.latent_shape[1:])
         self.pipe = self.build_pipeline(
-            vae=vae,
-            text_encoder=recipe.prompt_embeds.text_encoder,
-            tokenizer=recipe.prompt_embeds.tokenizer,
-            scheduler=DDIMScheduler.from_config(recipe.noise_scheduler.config, clip_sample=False, steps_offset=1),
+            vae=self.vae,
+            text_encoder=inputs.prompt_embeds.text_encoder,
+            tokenizer=inputs.prompt_embeds.tokenizer,
+            scheduler=DDIMScheduler.from_config(inputs.noise_scheduler.config, clip_sample=False, steps_offset=1),
         )
         self.pipe.set_progress_bar_config(desc="Validating", leave=False)
         self._losses: list[torch.Tensor] = []

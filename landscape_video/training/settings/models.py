@@ -28,6 +28,11 @@ class ModelSettings(OptionGroup):
         if self.pretrained_model_name_or_path == EMBEDDED_MODEL:
             self.pretrained_model_name_or_path = str(SHANSHUI_TINY)
 
+    @property
+    def source(self) -> tuple[str, str | None]:
+        """The image model's folder or Hub id, and its revision."""
+        return self.pretrained_model_name_or_path, self.revision
+
 
 @dataclass(kw_only=True)
 class MotionModelSettings(ModelSettings):
