@@ -1,11 +1,11 @@
 """Models that `train_motion.py` puts together: the noise schedule, the motion UNet and the noise adapter."""
 
 import logging
-from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel, UNetMotionModel
 
+from landscape_video.generation.models import load_motion_adapter
 from landscape_video.training.objectives.training_layers import checkpoint_layers, compile_unet, lower_precision
 from landscape_video.training.settings.training import MotionTraining
 from motion_adapter.build import (
@@ -15,7 +15,6 @@ from motion_adapter.build import (
     remove_attentions,
     warm_start_motion_adapter,
 )
-from motion_adapter.convert import load_animatediff
 from motion_adapter.noise_adapter import NoiseAdapter
 from pipeline_landscape_video.landscape_acceleration import use_fast_attention
 
@@ -122,7 +121,7 @@ def load_motion_unet(
             unet, sparse_causal_mode or "previous", motion_max_seq_length or 32, use_motion_mid_block
         )
     else:
-        given = load_motion_adapter(motion_adapter)
+        given = load_motion_adapter(motion_adapter, torch.float32)
         adapter = warm_start_motion_adapter(
             unet,
             given,
@@ -131,10 +130,3 @@ def load_motion_unet(
             use_motion_mid_block or given.config.use_motion_mid_block,
         )
     return attach_motion_adapter(unet, adapter)
-
-
-def load_motion_adapter(name: str) -> MotionAdapter:
-    """Load a motion adapter from a folder, the Hub or an AnimateDiff file, in float32."""
-    if Path(name).is_file():
-        return load_animatediff(name).float()
-    return MotionAdapter.from_pretrained(name, dtype=torch.float32)

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from huggingface_hub import HfApi
 
-from landscape_video.training.objectives.motion_models import load_motion_adapter
+from landscape_video.generation.models import load_motion_adapter
 from landscape_video.training.run.signals import TrainingFailed
 from landscape_video.training.settings.models import MOTION_ADAPTER
 from landscape_video.training.settings.run import HubSettings
 from landscape_video.training.settings.training import MotionTraining, RetentionTraining
 from motion_adapter.code_files import BRANCH
+from motion_adapter.export import export_pipeline
 from motion_adapter.hub import create_repo, hub_errors
 from motion_adapter.model_card import RECORD, CardFacts
-from motion_adapter.export import export_pipeline
 from motion_adapter.publish import publish
 from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline
 
@@ -57,7 +58,7 @@ def push_pipeline(settings: RetentionTraining, directory: Path, must_succeed: bo
         pipe = LandscapeImageToVideoPipeline.from_pretrained(
             model.pretrained_model_name_or_path,
             revision=model.revision,
-            motion_adapter=load_motion_adapter(adapter),
+            motion_adapter=load_motion_adapter(adapter, torch.float32),
             image_retention=ImageRetention.from_pretrained(directory / BRANCH),
         )
         folder = Path(scratch, "pipeline")

@@ -10,12 +10,13 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler
 
 from landscape_video.evaluation.metrics.motion_metrics import dynamic_degree
+from landscape_video.generation.generate_clip import run_pipeline
+from landscape_video.generation.settings import TextToVideoSettings
 from landscape_video.training.data.latents import load_vae
 from landscape_video.training.objectives.motion_recipe import MotionRecipe
 from landscape_video.training.objectives.recipe import log_terms
 from landscape_video.training.settings.training import TrainingSettings
 from pipeline_landscape_video import LandscapeVideoPipeline
-from pipeline_landscape_video.embedded_model import choose_sampling
 from pipeline_landscape_video.video_writing import SAMPLED_FPS, write_video
 
 
@@ -46,7 +47,14 @@ class Validation:
         self.accelerator = accelerator
         self.prompts = settings.validation.validation_prompts or (inputs.clips.captions[0][0],)
         scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.height, self.width = (scale * side for side in inputs.latent_shape[1:])
+        height, width = (scale * side for side in inputs.latent_shape[1:])
+        self.sampling = TextToVideoSettings(
+            num_frames=settings.data.num_frames_range[1],
+            height=height,
+            width=width,
+            steps=settings.validation.validation_inference_steps,
+            guidance_scale=settings.validation.validation_guidance_scale,
+        )
         self.pipe = self.build_pipeline(
             vae=self.vae,
             text_encoder=inputs.prompt_embeds.text_encoder,
@@ -91,7 +99,7 @@ class Validation:
 
         measured = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())
         logger.info("Step %d: %s (%d clips).", step, measured, len(clips))
-        for warning in describe_trouble(degree and degree / self.width, loss, self._lowest_loss):
+        for warning in describe_trouble(degree and degree / self.sampling.width, loss, self._lowest_loss):
             logger.warning("Step %d: %s", step, warning)
         if loss is not None:
             self._lowest_loss = min(loss, self._lowest_loss or loss)
@@ -112,17 +120,8 @@ class Validation:
         was_training = self.unet.training
         self.unet.eval()
         try:
-            latents = self.pipe(
-                prompt,
-                num_frames=self.settings.data.num_frames_range[1],
-                height=self.height,
-                width=self.width,
-                num_inference_steps=self.settings.validation.validation_inference_steps,
-                **choose_sampling(self.pipe, self.settings.validation.validation_guidance_scale),
-                generator=torch.Generator().manual_seed(seed),
-                output_type="latent",
-                **self.conditions(seed),
-            ).frames[0]
+            content = {"prompt": prompt, **self.conditions(seed)}
+            latents = run_pipeline(self.pipe, self.sampling, [seed], output_type="latent", **content)[0]
         finally:
             self.unet.train(was_training)
         return self.decode(latents.transpose(0, 1))

@@ -1,6 +1,6 @@
 """Settings of a run: its output, validation clips and publishing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from landscape_video.training.settings.options import AT_LEAST_ONE, NOT_NEGATIVE, OptionGroup, option
@@ -118,7 +118,7 @@ class HubSettings(OptionGroup):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.push_to_hub:
-            if (self.hub_model_id, self.hub_license, self.hub_base_model) != (None, None, None) or self.hub_private:
+            if any(getattr(self, field.name) != field.default for field in fields(self)):
                 raise ValueError("`hub_...` settings need `push_to_hub`: set it or drop them.")
             return
         if self.hub_model_id is None or self.hub_license is None:
