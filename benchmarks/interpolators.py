@@ -1,6 +1,6 @@
-"""What the SOFP benchmark compares: every method makes the middle frames of a clip from its other frames.
+"""Interpolation methods that the SOFP benchmark compares: each makes the middle frames of a clip from the others.
 
-Frames are `(num_frames, 3, height, width)` in [0, 1]; N of them give N - 1 middle frames.
+Frames are `(num_frames, 3, height, width)` in [0, 1]; N frames give N - 1 middle frames.
 """
 
 import hashlib
@@ -22,30 +22,33 @@ Interpolator = Callable[[Tensor], Tensor]
 
 
 def repeat(frames: Tensor) -> Tensor:
+    """Repeat the frame before."""
     return frames[:-1]
 
 
 def average(frames: Tensor) -> Tensor:
+    """Average both neighbors."""
     return (frames[:-1] + frames[1:]) / 2
 
 
 def sofp(flow_estimator: FlowEstimator, sofp_mode: str, **settings: int) -> Interpolator:
+    """SOFP with a flow estimator."""
     return lambda frames: interpolate_frames(frames, flow_estimator, sofp_mode, **settings)[1::2]
 
 
 def farneback_flow(frames_a: Tensor, frames_b: Tensor) -> Tensor:
-    """OpenCV's Farneback flow; window 15 and polynomials over 7 pixels did best of those tried on tuning clips."""
+    """OpenCV's Farneback flow. Window 15 and polynomials over 7 pixels were best on the tuning clips."""
     flows = [
         cv2.calcOpticalFlowFarneback(
-            grey_a, grey_b, None, pyr_scale=0.5, levels=5, winsize=15, iterations=3, poly_n=7, poly_sigma=1.5, flags=0
+            gray_a, gray_b, None, pyr_scale=0.5, levels=5, winsize=15, iterations=3, poly_n=7, poly_sigma=1.5, flags=0
         )
-        for grey_a, grey_b in zip(_grey(frames_a), _grey(frames_b), strict=True)
+        for gray_a, gray_b in zip(_gray(frames_a), _gray(frames_b), strict=True)
     ]
     return torch.from_numpy(np.stack(flows)).movedim(-1, 1)
 
 
-class Remembered:
-    """A flow estimator that several methods ask about the same pairs of frames: each is estimated once."""
+class CachedFlow:
+    """A flow estimator that remembers flows, because several methods need those of the same pairs of frames."""
 
     def __init__(self, flow_estimator: FlowEstimator) -> None:
         self.flow_estimator = flow_estimator
@@ -60,6 +63,7 @@ class Remembered:
         return torch.stack([self.flows[key] for key in keys])
 
     def forget(self) -> None:
+        """Drop all flows."""
         self.flows.clear()
 
 
@@ -76,13 +80,13 @@ class LearnedInterpolator:
 
 
 class Comparison:
-    """The methods that run on every clip, and those that run on a few: SOFP with a trained RAFT takes long on a CPU.
+    """All methods. SOFP with a trained RAFT is slow on a CPU, so it runs on a few clips only.
 
     Farneback's flow goes through the same warping as ours, at even speed.
     """
 
     def __init__(self, with_raft: bool) -> None:
-        self.dis, self.raft = Remembered(DISFlowEstimator()), None
+        self.dis, self.raft = CachedFlow(DISFlowEstimator()), None
         self.methods: dict[str, Interpolator] = {
             "repeat": repeat,
             "average": average,
@@ -91,10 +95,10 @@ class Comparison:
             **{f"sofp_{mode}": sofp(self.dis, mode) for mode in SOFP_MODES},
         }
         if with_raft:
-            self.raft = Remembered(load_flow_estimator("raft", ASSETS / "raft_large_wind.safetensors"))
+            self.raft = CachedFlow(load_flow_estimator("raft", ASSETS / "raft_large_wind.safetensors"))
 
     def __call__(self, frames: Tensor, with_raft: bool) -> dict[str, Tensor]:
-        """The middle frames of each method."""
+        """Compute the middle frames of each method."""
         middles = {name: method(frames) for name, method in self.methods.items()}
         self.dis.forget()
         if with_raft:
@@ -107,6 +111,6 @@ def _digest(frame: Tensor) -> bytes:
     return hashlib.blake2b(frame.numpy().tobytes()).digest()
 
 
-def _grey(frames: Tensor) -> list[np.ndarray]:
+def _gray(frames: Tensor) -> list[np.ndarray]:
     pixels = (frames.movedim(1, -1) * 255).round().to(torch.uint8).numpy()
     return [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pixels]

@@ -1,6 +1,6 @@
-"""Rows of the miniature study against the full model, and the sentences that come of it by a stated rule.
+"""Compare the rows of the miniature study with the full model, and say what follows by a stated rule.
 
-RULE says when a difference counts. Nothing else decides a sentence: no figure is looked at by hand.
+`RULE` says when a difference counts. Nothing else decides a sentence: no value is judged by hand.
 """
 
 import math
@@ -14,7 +14,7 @@ from miniature_rows import Claim
 
 RESAMPLES = 200
 SPREAD = 1.96  # standard deviations that hold 95 % of a normal distribution
-# The 97.5 % point of Student's t by degrees of freedom: a spread of few seeds is known badly itself.
+# The 97.5 % quantile of Student's t by degrees of freedom: the spread of a few seeds is itself uncertain.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 MOST_SEEDS = 1 + max(STUDENT)
 
@@ -31,8 +31,13 @@ RULE = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row minus the full model, with its two margins (half widths of 95 %): of prompts, None where there is but one
-    clip, and of training seeds, None where nothing is known of those."""
+    """A row minus the full model, with two margins (half widths of 95 %).
+
+    Args:
+        difference: Row minus full model.
+        prompt_margin: Margin over prompts; None for a single clip.
+        seed_margin: Margin over training seeds; None if it is not known.
+    """
 
     difference: float
     prompt_margin: float | None
@@ -40,11 +45,12 @@ class Comparison:
 
     @property
     def counts(self) -> bool:
+        """Whether it is larger than both margins."""
         margins = (self.prompt_margin, self.seed_margin)
         return None not in margins and abs(self.difference) > max(margins)
 
     def text(self) -> str:
-        """As in "+0.031 (prompts ±0.012, seeds ±0.020)"."""
+        """Format as in "+0.031 (prompts ±0.012, seeds ±0.020)"."""
         prompts, seeds = (
             "unknown" if margin is None else f"±{margin:.2g}" for margin in (self.prompt_margin, self.seed_margin)
         )
@@ -57,21 +63,21 @@ def compare(
     statistic: Callable[[np.ndarray], float],
     seed: int = 0,
 ) -> Comparison:
-    """Compare two rows of the study.
+    """Compare a row of the study with the full model.
 
     Args:
-        row: by training seed, what was measured of each clip, (clips, ...), the same clips in the same order
-            everywhere; only seeds that the full model was trained from, too, are looked at.
-        full: the same of the full model.
-        statistic: from an array (clips, ...) to the figure.
-        seed: of the bootstrap draws.
+        row: Measurements of the row (clips, ...) by training seed, with the same clips in the same order everywhere.
+            Only seeds that the full model was trained with count.
+        full: Measurements of the full model.
+        statistic: Computes the value from an array (clips, ...).
+        seed: Seed of the bootstrap draws.
 
     Raises:
-        ValueError: the two have no training seed in common.
+        ValueError: The two have no training seed in common.
     """
     seeds = sorted(row.keys() & full.keys())
     if not seeds:
-        raise ValueError(f"trained from seeds {sorted(row)} and {sorted(full)}: there is nothing to pair.")
+        raise ValueError(f"rows must share a training seed, got {sorted(row)} and {sorted(full)}.")
 
     def differences(clips: np.ndarray | slice) -> np.ndarray:
         return np.array([statistic(row[one][clips]) - statistic(full[one][clips]) for one in seeds])
@@ -96,14 +102,14 @@ def _seed_margin(differences: np.ndarray, full: np.ndarray) -> float | None:
 
 
 def verdict(comparison: Comparison, paper_full: float, paper_row: float) -> str:
-    """AGREES, DISAGREES or OPEN, by RULE."""
+    """Judge by `RULE` whether a difference agrees with the paper's: AGREES, DISAGREES or OPEN."""
     if not comparison.counts:
         return OPEN
     return AGREES if (comparison.difference > 0) == (paper_row > paper_full) else DISAGREES
 
 
 def sentence(claim: Claim, comparisons: Mapping[str, Comparison], steps: int) -> str:
-    """What the numbers say to a claim; `comparisons` by label, of which those that the paper gives are judged."""
+    """Say whether the numbers agree with a claim, in the metrics that the paper reports."""
     verdicts = {}
     for label, comparison in comparisons.items():
         name = label.partition("[")[0]
@@ -111,12 +117,12 @@ def sentence(claim: Claim, comparisons: Mapping[str, Comparison], steps: int) ->
             verdicts.setdefault(verdict(comparison, *claim.paper[name]), []).append(label)
     parts = [f"{word} in {_listed(verdicts[result])}" for result, word in _WORDS.items() if result in verdicts]
     return f"The paper says that {claim.text} (Table {claim.table}). At {steps} steps this study " + (
-        "; ".join(parts) + "." if parts else "has no figure of it."
+        "; ".join(parts) + "." if parts else "measured none of the paper's metrics."
     )
 
 
 def difference_sentence(name: str, label: str, comparison: Comparison, full: float, steps: int) -> str:
-    """One figure of a row against the full model's, where the paper says nothing."""
+    """Compare one value of a row with the full model's, where the paper makes no claim."""
     if not comparison.counts:
         return f"{name}: its {label} cannot be told apart from the full model's at {steps} steps."
     word = "higher" if comparison.difference > 0 else "lower"
@@ -134,8 +140,10 @@ def _listed(labels: list[str]) -> str:
 def own_spread(
     row: Mapping[int, np.ndarray], statistic: Callable[[np.ndarray], float], seed: int = 0
 ) -> tuple[float, float | None, float | None]:
-    """A row by itself: the mean over training seeds, its 95 % margin over prompts, and the standard deviation over
-    training seeds; None for what needs more clips or seeds. Arguments as for `compare`."""
+    """Mean of a row over training seeds, its 95 % margin over prompts, and the standard deviation over seeds.
+
+    None stands for what needs more clips or seeds. For the arguments, see `compare`.
+    """
     values = np.array([statistic(clips) for clips in row.values()])
     count = len(next(iter(row.values())))
     drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))

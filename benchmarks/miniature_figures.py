@@ -1,26 +1,25 @@
-"""What the rows of the miniature study are measured by: clips that they paint, and their loss on held-out clips.
+"""Measure the rows of the miniature study: the clips that they generate, and their loss on held-out clips.
 
-`miniature_study.py` calls this in processes side by side, each for some runs. Every run paints the same prompts from
-the same noise, and meets the same noise at the same steps of the schedule on the same held-out clips.
+Every run generates the same prompts from the same noise. Held-out losses use the same clips, noise and steps of the
+schedule for every run.
 """
 
-import argparse
 import json
 import math
-import signal
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from landscape_video.evaluation.metrics.registry import ClipFigures, Measurers
+from landscape_video.evaluation.metrics.measurements import measure_clip
+from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
+from landscape_video.evaluation.metrics.registry import select_metrics
 from landscape_video.files import write_file
+from landscape_video.generation.settings import TextToVideoSettings
 from landscape_video.training.data.latents import load_vae
 from landscape_video.training.data.prompt_embeds_cache import load_prompt_embeds_cache
 from landscape_video.training.objectives.motion_models import load_motion_unet, load_noise_scheduler
@@ -28,7 +27,6 @@ from landscape_video.training.objectives.motion_objective import motion_losses
 from motion_adapter.export import export_pipeline
 from pipeline_landscape_video import LandscapeVideoPipeline
 from pipeline_landscape_video.video_writing import write_video
-from shanshui.measuring.clip_motion import camera_direction
 from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, prompts_of
 from shanshui.renderer.constants import FPS, PROMPTS_SEED
 from shanshui.renderer.dataset import render_dataset, scene_of
@@ -37,15 +35,21 @@ from shanshui.stages.training_data import encode_clip
 
 
 STEPS = 25
-GUIDANCE_SCALE = 4.0  # with which the published rows were painted
-NOISES = 8  # steps of the schedule at which a held-out clip's loss is taken, one in each eighth
-CAMERA = "camera accuracy"
+GUIDANCE_SCALE = 4.0  # of the published rows
+NOISES = 8  # steps of the schedule at which the loss of a held-out clip is taken, one in each eighth
+METRICS = ("default", "camera accuracy")
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What no run was trained on: clips, uint8 (clips, 16, size, size, 3), their scenes and captions, and latents,
-    float16 (clips, 16, channels, h, w). The first ones are what is painted, too."""
+    """Clips that no run was trained on. Their first captions are also the prompts of generated clips.
+
+    Args:
+        clips: uint8 (clips, 16, size, size, 3).
+        scenes: What they show.
+        prompts: Their captions.
+        latents: float16 (clips, 16, channels, height / 8, width / 8).
+    """
 
     clips: np.ndarray
     scenes: Sequence[Scene]
@@ -55,8 +59,14 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found of a run: `metrics` of each painted clip by label, `features` for distances, (clips, dim), and
-    the loss of each held-out clip; there is none of clips that no run painted."""
+    """The measurements of a run.
+
+    Args:
+        metrics: Values (clips,) of the generated clips, by label.
+        features: Features of the generated clips for distances, (clips, dim).
+        losses: Loss of each held-out clip; empty for clips that no run generated.
+        seconds_per_clip: Mean time to generate a clip; NaN if it is not known.
+    """
 
     metrics: Mapping[str, np.ndarray]
     features: np.ndarray
@@ -65,7 +75,7 @@ class Measured:
 
 
 def make_held_out(base: Path, output: Path, count: int, device: str, workers: int) -> HeldOut:
-    """Render and encode the held-out clips, or read them where they are."""
+    """Render and encode the held-out clips, unless they are stored already."""
     unet, vae = (json.loads((base / part / "config.json").read_text()) for part in ("unet", "vae"))
     clips, _ = render_dataset(
         output / f"held-out-{count}.npy",
@@ -86,7 +96,7 @@ def make_held_out(base: Path, output: Path, count: int, device: str, workers: in
 
 
 def read_held_out(output: Path, count: int) -> HeldOut:
-    """What `make_held_out` made."""
+    """Read what `make_held_out` made."""
     clips = np.load(output / f"held-out-{count}.npy", mmap_mode="r")
     scenes = [scene_of(index, PROMPTS_SEED, fine_motifs=False) for index in range(count)]
     latents = np.load(output / f"held-out-{count}-latents.npy")
@@ -94,11 +104,12 @@ def read_held_out(output: Path, count: int) -> HeldOut:
 
 
 def measured_file(output: Path, run: str, prompts: int, count: int, steps: int) -> Path:
-    """Where the figures of a run are: `prompts` clips painted in `steps` steps, the loss on `count` clips."""
+    """File with the measurements of a run: `prompts` clips of `steps` steps, and the loss on `count` clips."""
     return output / "measured" / f"{run}-{prompts}-of-{count}-steps{steps}.npz"
 
 
 def read_measured(path: Path) -> Measured:
+    """Read what `store_measured` wrote."""
     with np.load(path) as stored:
         metrics = dict(zip(stored["labels"].tolist(), stored["values"], strict=True))
         return Measured(metrics, stored["features"], stored["losses"], float(stored["seconds_per_clip"]))
@@ -110,81 +121,75 @@ def measure_run(
     output: Path,
     held_out: HeldOut,
     prompts: int,
-    measurers: Measurers,
+    models: MetricModels,
     device: str,
     dtype: str,
-    batch: int = 1,
     steps: int = STEPS,
-) -> Path:
-    """Paint the first `prompts` held-out scenes with an adapter and measure them, and the adapter's loss.
+    workers: int = 1,
+) -> None:
+    """Generate clips of the first held-out scenes with an adapter; measure them, and the adapter's loss, into a file.
+
+    An existing file is not changed.
 
     Args:
-        adapter: folder `motion_adapter` of a run, whose folder is named after the run.
-        base: the image model's folder.
-        output: of the study.
-        held_out: of `make_held_out`.
-        prompts: how many to paint.
-        measurers: for the painted clips.
-        device: to compute on.
+        adapter: Folder `motion_adapter` of a run; its parent folder is named after the run.
+        base: Folder of the image model.
+        output: Folder of the study.
+        held_out: Result of `make_held_out`.
+        prompts: Number of clips to generate.
+        models: The models that metrics use.
+        device: Where to compute.
         dtype: "float32" or "bfloat16", of the steps.
-        batch: clips painted in one call.
-        steps: of denoising.
-
-    Returns:
-        The file with the figures; one that is there is left as it is.
+        steps: Denoising steps.
+        workers: Processes that generate side by side on a CPU.
     """
     run = adapter.parent.name
     path = measured_file(output, run, prompts, len(held_out.clips), steps)
     if path.exists():
-        return path
+        return
     pipeline = output / "pipelines" / run
     if not pipeline.exists():
         export_row(adapter, base, pipeline)
-    maker = ClipMaker(pipeline, output / "painted", steps, batch, PROMPTS_SEED, device, dtype)
+    on_gpu = device.startswith("cuda")
+    batch, workers = (8, 1) if on_gpu else (1, workers)
+    maker = ClipMaker(pipeline, output / "painted", batch, PROMPTS_SEED, device, dtype, workers)
     requests = [Request(index, prompt) for index, prompt in enumerate(held_out.prompts[:prompts])]
-    clips = maker.clips(requests, Variant(GUIDANCE_SCALE))
+    settings = TextToVideoSettings(steps=steps, guidance_scale=GUIDANCE_SCALE, eta=0.0, interpolate=False)
+    clips = maker.clips(requests, Variant(settings))
     losses = held_out_losses(adapter, base, held_out, device, dtype)
     seconds = maker.seconds / maker.made if maker.made else math.nan
-    store_measured(clips, held_out, measurers, path, losses, seconds)
-    return path
+    store_measured(clips, held_out, models, path, losses, seconds)
 
 
 def store_measured(
     clips: Sequence[np.ndarray],
     held_out: HeldOut,
-    measurers: Measurers,
+    models: MetricModels,
     path: Path,
-    losses: np.ndarray | None = None,
+    losses: Sequence[float] = (),
     seconds_per_clip: float = math.nan,
 ) -> None:
-    """Measure clips of the first held-out scenes into a file, and write them as videos in the folder beside it."""
-    figures = [
-        look(clip, scene, prompt, measurers)
-        for clip, scene, prompt in zip(clips, held_out.scenes, held_out.prompts, strict=False)
-    ]
-    labels = list(figures[0].metrics)
-    path.with_suffix("").mkdir(parents=True, exist_ok=True)
-    for index, clip in enumerate(clips):
-        write_video(path.with_suffix("") / f"{index:04d}.mp4", clip, fps=FPS)
+    """Measure clips of the first held-out scenes into a file, and write them as videos into the folder beside it."""
+    metrics, folder = select_metrics(METRICS), path.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for index, (clip, scene, prompt) in enumerate(zip(clips, held_out.scenes, held_out.prompts, strict=False)):
+        found.append(measure_clip(MeasuredClip(clip, models, prompt, labels={"camera": scene.camera}), metrics))
+        write_video(folder / f"{index:04d}.mp4", clip, fps=FPS)
+    labels = list(found[0].metrics)
     with write_file(path) as unfinished:
         np.savez(
             unfinished,
             labels=np.array(labels),
-            values=np.array([[one.metrics[label] for one in figures] for label in labels]),
-            features=np.stack([one.vectors["features"] for one in figures]),
-            losses=np.array([]) if losses is None else losses,
+            values=np.array([[one.metrics[label] for one in found] for label in labels]),
+            features=np.stack([one.vectors["features"] for one in found]),
+            losses=np.array(losses),
             seconds_per_clip=seconds_per_clip,
         )
 
 
-def look(clip: np.ndarray, scene: Scene, prompt: str, measurers: Measurers) -> ClipFigures:
-    """All figures of a clip: those of the evaluation, and whether its camera goes where the scene's does."""
-    found = measurers.measure(clip, prompt)
-    return ClipFigures({**found.metrics, CAMERA: float(camera_direction(clip) == scene.camera)}, found.vectors)
-
-
 def export_row(adapter: Path, base: Path, target: Path) -> None:
-    """The pipeline of a run as users would load it: weights in half precision, like the published family's."""
+    """Export the pipeline of a run as users load it: weights in half precision, as in the published family."""
     pipe = LandscapeVideoPipeline(
         vae=AutoencoderKL.from_pretrained(base, subfolder="vae"),
         text_encoder=CLIPTextModel.from_pretrained(base, subfolder="text_encoder"),
@@ -199,54 +204,18 @@ def export_row(adapter: Path, base: Path, target: Path) -> None:
 
 @torch.no_grad()
 def held_out_losses(adapter: Path | None, base: Path, held_out: HeldOut, device: str, dtype: str) -> np.ndarray:
-    """The diffusion loss of each held-out clip, float64 (clips,): the mean over `NOISES` steps evenly spread over the
-    schedule. Noise depends on the clip's number alone. Without an adapter, that of the image model by itself."""
+    """Diffusion loss of each held-out clip, float64 (clips,): the mean over `NOISES` steps, evenly spread over the
+    schedule. Noise depends on the number of the clip alone. Without an adapter, it is that of the image model."""
     unet = load_motion_unet(str(base), motion_adapter=adapter and str(adapter)).to(device).eval()
     scheduler = load_noise_scheduler(str(base))
-    states = load_prompt_embeds_cache(str(base), None, torch.float32, torch.device(device))
-    steps = (torch.arange(NOISES) + 0.5) / NOISES * scheduler.config.num_train_timesteps
+    embed = load_prompt_embeds_cache(str(base), None, torch.float32, torch.device(device))
+    steps = ((torch.arange(NOISES) + 0.5) / NOISES * scheduler.config.num_train_timesteps).long()
     losses = []
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for index, (clip, prompt) in enumerate(zip(held_out.latents, held_out.prompts, strict=True)):
             latents = torch.from_numpy(clip.astype(np.float32)).transpose(0, 1).repeat(NOISES, 1, 1, 1, 1)
             state = np.random.SeedSequence((PROMPTS_SEED, index)).generate_state(1)[0]
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(int(state)))
-            text = states([prompt]).repeat(NOISES, 1, 1)
-            inputs = (tensor.to(device) for tensor in (latents, text, noise, steps.long()))
+            inputs = (tensor.to(device) for tensor in (latents, embed([prompt]).repeat(NOISES, 1, 1), noise, steps))
             losses.append(motion_losses(unet, None, scheduler, *inputs)["diffusion"].item())
     return np.array(losses)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure some runs of a miniature study; see miniature_study.py.")
-    parser.add_argument("--adapters", type=Path, nargs="+", required=True, help="their folders `motion_adapter`")
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--prompts", type=int, required=True)
-    parser.add_argument("--held_out_clips", type=int, required=True)
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--dtype", required=True)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    args = parser.parse_args(arguments)
-    cv2.setNumThreads(1)
-    held_out = read_held_out(args.output, args.held_out_clips)
-    measurers = Measurers.load(device=args.device)
-    batch = 8 if args.device.startswith("cuda") else 1
-    for adapter in args.adapters:
-        measure_run(
-            adapter,
-            args.base,
-            args.output,
-            held_out,
-            args.prompts,
-            measurers,
-            args.device,
-            args.dtype,
-            batch,
-            args.steps,
-        )
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))  # files are written whole or not at all
-    main()

@@ -1,7 +1,7 @@
-"""The rows of the miniature study: which adapters are trained, and what the NADM paper says of each.
+"""List the rows of the miniature study: the adapters to train, and what the NADM paper claims about each.
 
-A row differs from the full model in its flags of `train_motion.py` and in nothing else. The five rows of Table II are
-trained from several seeds, so that the chance in training is known; those of Tables III and IV from one.
+A row differs from the full model only in its flags of `train_motion.py`. The five rows of Table II are trained from
+several seeds, to measure the spread of training; those of Tables III and IV from one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """`flags` are those of `train_motion.py`; `repeated` rows are trained from several seeds."""
+    """A row of the tables.
+
+    Args:
+        key: Name on the command line.
+        name: Name in tables.
+        flags: Flags of `train_motion.py`.
+        repeated: Whether it is trained from several seeds.
+    """
 
     key: str
     name: str
@@ -27,13 +34,21 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Name of its folder."""
         return f"{self.row.key}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says of a row: `paper` has, by the beginning of a metric's label, the full model's figure and the
-    row's. Figures that the paper itself does not tell apart are left out."""
+    """What the paper claims about a row.
+
+    Args:
+        row: Key of the row.
+        table: Number of the table.
+        text: The claim.
+        paper: The paper's values of the full model and of the row, by metric. Values that the paper itself does not
+            tell apart are left out.
+    """
 
     row: str
     table: str
@@ -61,7 +76,7 @@ def _claim(row: str, table: str, text: str, *figures: tuple[float, float]) -> Cl
     return Claim(row, table, text, dict(zip(("CLIP-text", "CLIP-temp", "FVD16", "KVD16"), figures, strict=True)))
 
 
-# Tables II to IV, (NADM, the row). The full model has threshold 4 and the next frame as the positive.
+# NADM Tables II to IV: (full model, row). The full model has threshold 4 and the next frame as the positive.
 CLAIMS = (
     _claim(
         "without_sparse_causal", "II", "Sparse-Causal attention helps",
@@ -99,6 +114,6 @@ CLAIMS = (
 
 
 def runs_of(keys: Sequence[str], seeds: int) -> list[Run]:
-    """The trainings of some rows, first seeds first: what a study that is stopped early has is one whole column."""
+    """The trainings of some rows, first seeds first, so that a study that stops early has every row once."""
     rows = [row for row in ROWS if row.key in keys]
     return [Run(row, seed) for seed in range(seeds) for row in rows if row.repeated or seed == 0]

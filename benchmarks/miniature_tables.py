@@ -1,4 +1,4 @@
-"""The miniature study's figures as results for `landscape-video report`, and as Markdown with sentences."""
+"""Turn the measurements of the miniature study into results for `landscape-video report`, and into Markdown."""
 
 import json
 import math
@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance, polynomial_mmd
-from landscape_video.evaluation.metrics.registry import DIRECTIONS, Measurers
-from landscape_video.evaluation.results import ClipResult, Metric, Results, System
+from landscape_video.evaluation.metrics.metric_models import MetricModels
+from landscape_video.evaluation.metrics.registry import metric_value
+from landscape_video.evaluation.results import ClipResult, MetricValue, Results, System
 from miniature_claims import RULE, Comparison, compare, difference_sentence, own_spread, sentence
-from miniature_figures import CAMERA, GUIDANCE_SCALE, NOISES, Measured, measured_file, read_measured
-from miniature_rows import CLAIMS, FULL, ROWS, Row, Run
+from miniature_figures import GUIDANCE_SCALE, NOISES, Measured, measured_file, read_measured
+from miniature_rows import CLAIMS, FULL, Row, Run
 from miniature_training import Settings, trained_folder, training_minutes
 from motion_adapter.markdown import markdown_table
 from shanshui.renderer.constants import PROMPTS_SEED
@@ -26,14 +27,23 @@ from sofp_table import summary
 
 LOSS, MINUTES = "diffusion loss", "training time"
 RENDERED, STILL = "rendered", "still"
-OWN_DIRECTIONS = {CAMERA: ("higher", ""), LOSS: ("lower", ""), MINUTES: (None, "minutes")}
 NUM_FRAMES = 16
 PAPER_STEPS = 40_000
 
 
 @dataclass(frozen=True)
 class Study:
-    """All that was trained and measured: runs by row and training seed; the rendered clips, and stills."""
+    """Everything that was trained and measured.
+
+    Args:
+        output: Folder of the study.
+        settings: What all runs share.
+        prompts: Prompts that every run generates.
+        held_out_clips: Clips that the loss is taken on.
+        sampling_steps: Denoising steps.
+        runs: Trainings of each row.
+        models: The models that metrics use.
+    """
 
     output: Path
     settings: Settings
@@ -41,60 +51,73 @@ class Study:
     held_out_clips: int
     sampling_steps: int
     runs: Mapping[Row, Sequence[Run]]
-    measurers: Measurers
+    models: MetricModels
 
     def file(self, name: str) -> Path:
+        """File with the measurements of a run, of the rendered clips or of the stills."""
         return measured_file(self.output, name, len(self.prompts), self.held_out_clips, self.sampling_steps)
 
     def measured(self, row: Row) -> dict[int, Measured]:
-        """By training seed."""
+        """Measurements of a row by training seed."""
         return {run.seed: read_measured(self.file(run.name)) for run in self.runs[row]}
 
-    def minutes(self, run: Run) -> float:
-        return training_minutes(trained_folder(self.output, run), self.settings.batch_size)
+    def minutes(self, row: Row) -> float:
+        """Mean training time of a row."""
+        folders = [trained_folder(self.output, run) for run in self.runs[row]]
+        return float(np.mean([training_minutes(folder, self.settings.batch_size) for folder in folders]))
+
+    def baselines(self) -> dict[str, Measured]:
+        """Measurements of the stills and the rendered clips."""
+        return {name: read_measured(self.file(name)) for name in (STILL, RENDERED) if self.file(name).exists()}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """How a column of the tables comes from what was measured of a run."""
+    """How a column of the tables is computed from the measurements of a run."""
 
     label: str
     values: Callable[[Measured], np.ndarray]  # (clips, ...)
     statistic: Callable[[np.ndarray], float] = np.mean
 
+    def is_known_of(self, name: str) -> bool:
+        """Whether rendered clips or stills have it: they have no loss, and the reference no distance to itself."""
+        return self.label != LOSS and not (name == RENDERED and "VD" in self.label)
+
+    def spread(self, found: Mapping[int, Measured]) -> tuple[float, float | None, float | None]:
+        """See `own_spread`, for the measurements of a row."""
+        return own_spread({seed: self.values(one) for seed, one in found.items()}, self.statistic)
+
 
 def figures_of(study: Study) -> list[Figure]:
-    """The columns, in order: what the paper has, what moves, the loss."""
+    """The columns in order: metrics of clips, distances to the rendered clips, and the loss."""
     reference = read_measured(study.file(RENDERED))
-    extractor = study.measurers.extractor
+    extractor = study.models.extractor
     listed = [Figure(label, lambda one, label=label: one.metrics[label]) for label in reference.metrics]
     if len(reference.features) > 1:
         frechet = partial(frechet_distance, reference=reference.features, ddof=extractor.ddof)
         label = f"VD{NUM_FRAMES}[{extractor.name}]"
         listed.append(Figure(f"F{label}", lambda one: one.features, frechet))
-        # Clip and true clip show the same scene, and are drawn together.
+        # A clip and the true clip show the same scene, and are drawn together.
         listed.append(Figure(f"K{label}", lambda one: np.stack([one.features, reference.features], 1), paired_kernel))
     return [*listed, Figure(LOSS, lambda one: one.losses)]
 
 
 def paired_kernel(pairs: np.ndarray) -> float:
-    """KVD of features and those of the true clips of the same scenes, (clips, 2, dim)."""
+    """KVD from features and those of the true clips of the same scenes, (clips, 2, dim)."""
     return polynomial_mmd(pairs[:, 0], pairs[:, 1], paired=True)
 
 
 def compare_all(study: Study, figures: Sequence[Figure]) -> dict[Row, dict[str, Comparison]]:
-    """Every row but the full model against it, by label; empty without the full model."""
-    full_rows = [row for row in study.runs if row.key == FULL]
-    if not full_rows:
-        return {}
-    full = study.measured(full_rows[0])
+    """Compare every row with the full model, by label; empty without the full model."""
+    found = {row: study.measured(row) for row in study.runs}
+    full = next((measured for row, measured in found.items() if row.key == FULL), None)
     comparisons = {}
-    for row in study.runs:
+    for row, measured in found.items() if full else ():
         if row.key != FULL:
-            found = study.measured(row)
             comparisons[row] = {
                 one.label: compare(
-                    *({seed: one.values(run) for seed, run in runs.items()} for runs in (found, full)), one.statistic
+                    *({seed: one.values(run) for seed, run in runs.items()} for runs in (measured, full)),
+                    one.statistic,
                 )
                 for one in figures
             }
@@ -102,77 +125,58 @@ def compare_all(study: Study, figures: Sequence[Figure]) -> dict[Row, dict[str, 
 
 
 def results_of(study: Study, figures: Sequence[Figure]) -> Results:
-    """The rows, the rendered clips and stills; clips are those of the first training seed."""
+    """The rows, the stills and the rendered clips. Clips are those of the first training seed."""
     systems = []
     for row, runs in study.runs.items():
         found = study.measured(row)
-        metrics = {one.label: _metric(one, found) for one in figures}
-        metrics[MINUTES] = Metric(
-            float(np.mean([study.minutes(run) for run in runs])), None, None, *_direction(MINUTES)
-        )
+        values = {one.label: _value(one, found) for one in figures}
+        values[MINUTES] = metric_value(MINUTES, study.minutes(row))
         seconds = [one.seconds_per_clip for one in found.values() if not math.isnan(one.seconds_per_clip)]
         clips = _clips(study, runs[0].name, found[runs[0].seed])
-        systems.append(System(row.name, "generated", metrics, clips, float(np.mean(seconds)) if seconds else None))
-    for name, kind in ((STILL, "still"), (RENDERED, "reference")):
-        if study.file(name).exists():
-            found = {0: read_measured(study.file(name))}
-            metrics = {one.label: _metric(one, found) for one in figures if _is_measured(one, name)}
-            systems.append(System(name, kind, metrics, _clips(study, name, found[0])))
+        systems.append(System(row.name, "generated", values, clips, float(np.mean(seconds)) if seconds else None))
+    for name, measured in study.baselines().items():
+        values = {one.label: _value(one, {0: measured}) for one in figures if one.is_known_of(name)}
+        kind = "still" if name == STILL else "reference"
+        systems.append(System(name, kind, values, _clips(study, name, measured)))
     return Results(protocol(study), tuple(systems))
 
 
-def _is_measured(figure: Figure, name: str) -> bool:
-    """Whether the rendered clips or stills, which have no loss, have that figure; a distance is from others."""
-    return figure.label != LOSS and not (name == RENDERED and "VD" in figure.label)
-
-
-def _metric(figure: Figure, found: Mapping[int, Measured]) -> Metric:
-    value, margin, _ = own_spread({seed: figure.values(one) for seed, one in found.items()}, figure.statistic)
-    low, high = (None, None) if margin is None else (value - margin, value + margin)
-    return Metric(value, low, high, *_direction(figure.label))
-
-
-def _direction(label: str) -> tuple[str | None, str]:
-    return OWN_DIRECTIONS.get(label) or DIRECTIONS[label.partition("[")[0].rstrip("0123456789")]
+def _value(figure: Figure, found: Mapping[int, Measured]) -> MetricValue:
+    value, margin, _ = figure.spread(found)
+    return metric_value(figure.label, value, *(() if margin is None else (value - margin, value + margin)))
 
 
 def _clips(study: Study, name: str, found: Measured) -> tuple[ClipResult, ...]:
     folder = study.file(name).with_suffix("").relative_to(study.output)
-    return tuple(
-        ClipResult(
-            prompt,
-            (folder / f"{index:04d}.mp4").as_posix(),
-            PROMPTS_SEED,
-            {label: float(values[index]) for label, values in found.metrics.items()},
-        )
-        for index, prompt in enumerate(study.prompts)
-    )
+    clips = []
+    for index, prompt in enumerate(study.prompts):
+        values = {label: float(column[index]) for label, column in found.metrics.items()}
+        clips.append(ClipResult(prompt, (folder / f"{index:04d}.mp4").as_posix(), PROMPTS_SEED, values))
+    return tuple(clips)
 
 
 def protocol(study: Study) -> dict[str, str]:
-    """What the figures depend on, a line each."""
+    """What the results depend on, one line of text each."""
     settings = study.settings
     device = torch.cuda.get_device_name() if settings.device.startswith("cuda") else f"CPU, {platform.machine()}"
-    seeds = "; ".join(f"{row.name} {len(runs)}" for row, runs in study.runs.items())
     return {
-        "budget": f"every row {settings.steps} steps of {settings.batch_size} clips of {NUM_FRAMES} frames (the "
-        f"paper: {PAPER_STEPS} steps), what the full model does in {settings.minutes:g} minutes at "
+        "budget": f"{settings.steps} steps of {settings.batch_size} clips of {NUM_FRAMES} frames for every row (the "
+        f"paper: {PAPER_STEPS} steps), as many as the full model does in {settings.minutes:g} minutes at "
         f"{settings.seconds_per_step:.2f} s a step",
-        "training": "adapters from nothing on the tiny family's frozen image UNet and latents, flags as in "
-        "train_tiny.py without slow motion; "
-        f"{settings.mixed_precision} precision{', compiled' if settings.compile else ''}",
-        "training seeds": seeds,
+        "training": "adapters from scratch on the tiny family's frozen image UNet and latents, flags as in "
+        f"train_tiny.py without slow motion; {settings.mixed_precision} precision"
+        f"{', compiled' if settings.compile else ''}",
+        "training seeds": "; ".join(f"{row.name} {len(runs)}" for row, runs in study.runs.items()),
         "clips": f"{len(study.prompts)} held-out prompts in English (scenes of seed {PROMPTS_SEED}), the same noise "
         f"for every row, {study.sampling_steps} steps, guidance {GUIDANCE_SCALE:g}, no interpolation",
         LOSS: f"on {study.held_out_clips} held-out clips at {NOISES} steps of the schedule each, the same noise for "
         "every row",
         "reference": f"the {len(study.prompts)} rendered clips of the same scenes; KVD leaves out the pairs of one "
         "scene, which are not independent",
-        CAMERA: "the share of clips whose camera, fitted to optical flow, goes where the prompt says; a still picture "
-        "is right where the camera is to rest",
+        "camera accuracy": "a still image is right where the camera should not move",
         "spread": "95 % over prompts, of the mean over training seeds",
-        **study.measurers.protocol(),
-        "CLIP-SIM": "not apart: it is CLIP-text with another CLIP, and there is one here",
+        **study.models.protocol(),
+        "CLIP-SIM": "not shown: it is CLIP-text with another CLIP, and only one is used here",
         "made of": ", ".join(f"{name} sha256 {digest[:12]}" for name, digest in settings.made_of.items()),
         "device": device,
         "versions": f"python {platform.python_version()}, torch {torch.__version__}, "
@@ -181,26 +185,31 @@ def protocol(study: Study) -> dict[str, str]:
 
 
 def markdown(study: Study, figures: Sequence[Figure], sofp: Path | None = None) -> str:
-    """Tables, the rule, and the sentences that it gives."""
-    comparisons = compare_all(study, figures)
-    parts = ["# The paper's claims in miniature", _introduction(study), "## Figures", _figures_table(study, figures)]
-    parts.append("Means over training seeds ± their standard deviation, where a row was trained from several.")
+    """Write the tables, the rule, and the sentences that it gives."""
+    settings, comparisons = study.settings, compare_all(study, figures)
+    parts = [
+        "# The paper's claims in miniature",
+        f"Adapters of the tiny family, each trained from scratch for {settings.steps} steps of {settings.batch_size} "
+        f"clips. The paper trains for {PAPER_STEPS} steps, so this short budget leaves many rows indistinguishable. "
+        "Made by `python benchmarks/miniature_study.py`. Brackets name the weights that a value was computed with. "
+        "Compare values only with other rows, not with the paper's.",
+        "## Values",
+        _values_table(study, figures),
+        "Means over training seeds ± their standard deviation, where a row was trained from several seeds.",
+    ]
     if comparisons:
         parts += ["## Against the full model", _differences_table(comparisons)]
         parts += [f"{RULE} Differences that count are bold.", "## What the numbers say", sentences(study, comparisons)]
     if sofp is not None:
         found = json.loads(sofp.read_text(encoding="utf-8"))
-        parts += [
-            "## Interpolation",
-            "PSNR in dB of `benchmarks/sofp.py`, by the speed of the motion.",
-            summary(found),
-        ]
-    parts += ["## Measured so", "\n".join(f"- {name}: {line}" for name, line in protocol(study).items())]
-    return "\n\n".join(parts) + "\n"
+        note = "PSNR in dB of `benchmarks/sofp.py`, by the speed of the motion."
+        parts += ["## Interpolation", note, summary(found)]
+    lines = [f"- {name}: {line}" for name, line in protocol(study).items()]
+    return "\n\n".join([*parts, "## How this was measured", "\n".join(lines)]) + "\n"
 
 
 def sentences(study: Study, comparisons: Mapping[Row, Mapping[str, Comparison]]) -> str:
-    """One for each claim of the paper; then the loss, of which it says nothing, and all of what is no claim."""
+    """One sentence for each claim of the paper, then one for the loss of each row, which the paper does not give."""
     by_key = {row.key: found for row, found in comparisons.items()}
     steps = study.settings.steps
     lines = [sentence(claim, by_key[claim.row], steps) for claim in CLAIMS if claim.row in by_key]
@@ -210,44 +219,22 @@ def sentences(study: Study, comparisons: Mapping[Row, Mapping[str, Comparison]])
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _introduction(study: Study) -> str:
-    settings = study.settings
-    return (
-        f"Adapters of the tiny family, each trained from nothing for {settings.steps} steps of {settings.batch_size} "
-        f"clips, where the paper trains for {PAPER_STEPS}: a short budget, so that much cannot be told apart. "
-        "Made by `python benchmarks/miniature_study.py`. In brackets stand the weights behind a figure: none of them "
-        "compares with the paper's numbers, only with the rows beside it."
-    )
-
-
-def _figures_table(study: Study, figures: Sequence[Figure]) -> str:
+def _values_table(study: Study, figures: Sequence[Figure]) -> str:
     rows = []
     for row, runs in study.runs.items():
-        found = study.measured(row)
         cells = []
-        for one in figures:
-            value, _, deviation = own_spread({seed: one.values(run) for seed, run in found.items()}, one.statistic)
+        for value, _, deviation in (one.spread(study.measured(row)) for one in figures):
             cells.append(f"{value:#.4g}" + ("" if deviation is None else f" ± {deviation:.2g}"))
-        minutes = np.mean([study.minutes(run) for run in runs])
-        rows.append([f"{row.name} ({len(runs)})", *cells, f"{minutes:.1f}"])
-    for name in (STILL, RENDERED):
-        if study.file(name).exists():
-            own = read_measured(study.file(name))
-            cells = [f"{one.statistic(one.values(own)):#.4g}" if _is_measured(one, name) else "-" for one in figures]
-            rows.append([name, *cells, "-"])
+        rows.append([f"{row.name} ({len(runs)})", *cells, f"{study.minutes(row):.1f}"])
+    for name, found in study.baselines().items():
+        cells = [f"{one.spread({0: found})[0]:#.4g}" if one.is_known_of(name) else "-" for one in figures]
+        rows.append([name, *cells, "-"])
     return markdown_table(["row (seeds)", *(one.label for one in figures), "training, minutes"], rows)
 
 
 def _differences_table(comparisons: Mapping[Row, Mapping[str, Comparison]]) -> str:
-    labels = list(next(iter(comparisons.values())))
     rows = []
     for row, found in comparisons.items():
-        cells = [found[label].text() for label in labels]
-        marked = [f"**{cell}**" if found[label].counts else cell for cell, label in zip(cells, labels, strict=True)]
-        rows.append([row.name, *marked])
-    return markdown_table(["row minus full model", *labels], rows)
-
-
-def rows_in_order(runs: Sequence[Run]) -> dict[Row, list[Run]]:
-    """The runs of each row, rows in the order of the paper's tables."""
-    return {row: [run for run in runs if run.row == row] for row in ROWS if any(run.row == row for run in runs)}
+        cells = [f"**{one.text()}**" if one.counts else one.text() for one in found.values()]
+        rows.append([row.name, *cells])
+    return markdown_table(["row minus full model", *found], rows)

@@ -1,7 +1,7 @@
-"""Training of the miniature study's rows: `train_motion.py` in processes side by side, each of which can be resumed.
+"""Train the rows of the miniature study: `train_motion.py` in processes side by side, each of which can resume.
 
-All runs get the same number of steps: a row that is slower is not punished for it. The number comes from a time box,
-measured once on the full model, and is part of the study from then on.
+All runs take the same number of steps, so that slower rows have no disadvantage. The number follows from the time
+limit and the speed of the full model, is measured once, and is then part of the study.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,9 +30,9 @@ TRAINING = Path(__file__).resolve().parents[1] / "training"
 
 
 MINUTES, BATCH_SIZE = 8.0, 4
-TIMED_STEPS, WARM_UP_STEPS = 10, 3  # the first ones allocate
+TIMED_STEPS, WARM_UP_STEPS = 10, 3  # the first steps allocate memory
 SAVES = 8  # checkpoints of a run
-# What a run reads, and the stages of `train_tiny.py` that make it.
+# Inputs of a run, and the stages of `train_tiny.py` that make them.
 NEEDED = {
     "latents": ("latents-00000.safetensors", "captions.jsonl"),
     "base": ("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
@@ -43,12 +43,12 @@ logger = logging.getLogger("miniature_study")
 
 
 class StudyError(Exception):
-    """The study cannot go on; the message is one line that says why."""
+    """The study cannot continue; the message is one line that says why."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all runs of a study share; stored with it."""
+    """What all runs of a study share; stored in its folder."""
 
     steps: int
     minutes: float
@@ -62,31 +62,34 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """A process to run: its command, where its output goes, and, for the progress bar, how far it has come."""
+    """A training to run: its name in error messages, its command, and its output folder."""
 
     name: str
     command: Sequence[str]
-    log: Path
-    progress: Callable[[], int]
-    total: int
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """File for the output of the process."""
+        return self.folder.with_suffix(".log")
 
 
 def check_run_dir(run_dir: Path) -> None:
-    """Raise `StudyError` if something is missing of what `train_tiny.py` writes and the study reads."""
+    """Raise `StudyError` if an input that `train_tiny.py` writes is missing."""
     for folder, names in NEEDED.items():
         for name in names:
             if not (run_dir / folder / name).exists():
                 raise StudyError(
-                    f"{run_dir} has no {folder}/{name}: make it by `python training/shanshui/train_tiny.py --run_dir "
-                    f"{run_dir} --stages {STAGES[folder]}`."
+                    f"{run_dir} has no {folder}/{name}; make it with `python training/shanshui/train_tiny.py "
+                    f"--run_dir {run_dir} --stages {STAGES[folder]}`."
                 )
 
 
 def training_command(run: Run, run_dir: Path, output: Path, settings: Settings, is_timed: bool = False) -> list[str]:
-    """`train_motion.py` as `train_tiny.py` calls it, but for slow motion, for one run of the study, or to time it."""
+    """The command of one run, or to time it: as `train_tiny.py` calls `train_motion.py`, without slow motion."""
     steps = settings.steps
     logging_steps = 1 if is_timed else 5
-    checkpointing_steps = steps if is_timed else max(1, steps // SAVES)  # a save is no part of a step
+    checkpointing_steps = steps if is_timed else max(1, steps // SAVES)  # a save is not part of a step
     return [
         sys.executable, str(TRAINING / "train_motion.py"),
         "--pretrained_model_name_or_path", str(run_dir / "base"), "--train_data_dir", str(run_dir / "latents"),
@@ -100,11 +103,12 @@ def training_command(run: Run, run_dir: Path, output: Path, settings: Settings, 
 
 
 def trained_folder(output: Path, run: Run) -> Path:
+    """Output folder of a run's training."""
     return output / "trained" / run.name
 
 
 def is_trained(folder: Path, steps: int) -> bool:
-    """Whether a run has come to its end, and its adapter is there."""
+    """Whether a run has finished and its adapter exists."""
     try:
         status = json.loads((folder / "status.json").read_text())
     except FileNotFoundError:
@@ -113,25 +117,23 @@ def is_trained(folder: Path, steps: int) -> bool:
 
 
 def train(runs: Sequence[Run], run_dir: Path, output: Path, settings: Settings, workers: int) -> None:
-    """Train what is not trained yet. Raises `StudyError` where a run fails."""
-    missing = [run for run in runs if not is_trained(trained_folder(output, run), settings.steps)]
+    """Train the runs that are not trained yet. Raises `StudyError` if one fails."""
     jobs = []
-    for run in missing:
+    for run in runs:
         folder = trained_folder(output, run)
-        folder.mkdir(parents=True, exist_ok=True)
-        command = training_command(run, run_dir, folder, settings)
-        progress = lambda log=folder / "log.jsonl": last_step(log)  # noqa: E731
-        jobs.append(Job(run.name, command, folder.with_suffix(".log"), progress, settings.steps))
-    run_jobs(jobs, workers, settings.device, "training", "step")
+        if not is_trained(folder, settings.steps):
+            jobs.append(Job(run.name, training_command(run, run_dir, folder, settings), folder))
+    run_jobs(jobs, workers, settings, "training")
 
 
 def last_step(log: Path) -> int:
+    """The last step in a log; 0 without a log."""
     lines = read_log(log)
     return lines[-1]["step"] if lines else 0
 
 
 def training_minutes(folder: Path, batch_size: int) -> float:
-    """How long the steps of a run took, stops not counted."""
+    """Duration of the steps of a run, without the time between stop and resume."""
     lines = read_log(folder / "log.jsonl")
     before = [0, *(line["step"] for line in lines)]
     seconds = (
@@ -142,43 +144,38 @@ def training_minutes(folder: Path, batch_size: int) -> float:
 
 
 def time_steps(run_dir: Path, settings: Settings, workers: int) -> float:
-    """Seconds that a step of the full model takes, the slowest of `workers` processes side by side."""
+    """Seconds that a step of the full model takes, in the slowest of `workers` processes side by side."""
+    run = Run(ROWS[0], 0)
     with TemporaryDirectory() as name:
         folders = [Path(name) / str(worker) for worker in range(workers)]
-        jobs = []
-        for folder in folders:
-            command = training_command(Run(ROWS[0], 0), run_dir, folder, settings, is_timed=True)
-            progress = lambda log=folder / "log.jsonl": last_step(log)  # noqa: E731
-            jobs.append(Job("timing", command, folder.with_suffix(".log"), progress, settings.steps))
-        run_jobs(jobs, workers, settings.device, "timing", "step")
-        speeds = [read_log(folder / "log.jsonl")[WARM_UP_STEPS:] for folder in folders]
-        return max(
-            settings.batch_size / statistics.median(line["clips_per_second"] for line in lines) for lines in speeds
-        )
+        commands = [training_command(run, run_dir, folder, settings, is_timed=True) for folder in folders]
+        run_jobs([Job("timing", *pair) for pair in zip(commands, folders, strict=True)], workers, settings, "timing")
+        logs = [read_log(folder / "log.jsonl")[WARM_UP_STEPS:] for folder in folders]
+    speeds = [statistics.median(line["clips_per_second"] for line in lines) for lines in logs]
+    return settings.batch_size / min(speeds)
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, device: str, description: str, unit: str) -> None:
-    """Run the processes, at most `workers` at a time.
+def run_jobs(jobs: Sequence[Job], workers: int, settings: Settings, description: str) -> None:
+    """Run trainings, at most `workers` at a time.
 
-    When this process is to stop, they are told so once, by SIGTERM: a training then saves a checkpoint. They are in
-    sessions of their own, because a Ctrl-C that reaches them as well would be the second signal, which does not wait.
+    When this process is stopped, it sends each of them one SIGTERM, on which it saves a checkpoint. They run in
+    sessions of their own, because Ctrl-C would otherwise reach them as a second signal, which does not wait.
 
     Raises:
-        StudyError: a process failed; names its log and the log's last line.
+        StudyError: A training failed; the message names its log and the log's last line.
     """
     waiting, running = list(jobs), []
-    with tqdm(total=sum(job.total for job in jobs), desc=description, unit=unit, disable=not jobs) as bar:
+    with tqdm(total=len(jobs) * settings.steps, desc=description, unit="step", disable=not jobs) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
                     job = waiting.pop(0)
-                    running.append((job, _start(job, workers, device)))
+                    running.append((job, _start(job, workers, settings.device)))
                 for job, process in list(running):
                     if process.poll() is not None:
                         running.remove((job, process))
                         _check(job, process.returncode)
-                if (done := sum(job.progress() for job in jobs)) > bar.n:
-                    bar.update(done - bar.n)
+                bar.update(sum(last_step(job.folder / "log.jsonl") for job in jobs) - bar.n)
                 time.sleep(0.5)
         finally:
             for _, process in running:
@@ -192,6 +189,7 @@ def _start(job: Job, workers: int, device: str) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if device == "cpu":
         environment["ACCELERATE_USE_CPU"] = "true"
+    job.folder.mkdir(parents=True, exist_ok=True)
     with job.log.open("a") as log:
         return subprocess.Popen(
             job.command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -200,19 +198,20 @@ def _start(job: Job, workers: int, device: str) -> subprocess.Popen:
 
 def _check(job: Job, code: int) -> None:
     if code != 0:
-        lines = job.log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise StudyError(f"{job.name} ended with code {code}: {lines[-1].strip()} ({job.log})")
+        lines = job.log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        raise StudyError(f"{job.name} failed with exit code {code}: {lines[-1].strip()} ({job.log})")
 
 
 def usable_cores() -> int:
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_settings(path: Path, args: argparse.Namespace, made_of: dict[str, str]) -> Settings:
-    """The stored settings of the study, or new ones, for which the full model is timed.
+    """Read the settings of the study, or time the full model and make new ones.
 
     Raises:
-        StudyError: the study was begun with another base, or with flags that differ from those given now.
+        StudyError: The study was started with other models, latents or flags.
     """
     if not path.exists():
         minutes = args.minutes or MINUTES
@@ -225,10 +224,11 @@ def find_settings(path: Path, args: argparse.Namespace, made_of: dict[str, str])
     settings = Settings(**json.loads(path.read_text()))
     if settings.made_of != made_of:
         raise StudyError(
-            f"{path.parent} was begun with other models or latents than {args.run_dir} has now: name another --output."
+            f"{path.parent} was started with other models or latents than {args.run_dir} has now; choose another "
+            "--output."
         )
     for name in ("minutes", "batch_size", "mixed_precision", "device", "compile"):
         given, stored = getattr(args, name), getattr(settings, name)
         if given not in (None, stored):
-            raise StudyError(f"{path.parent} was begun with {name} {stored}, not {given}: name another --output.")
+            raise StudyError(f"{path.parent} was started with {name} {stored}, got {given}; choose another --output.")
     return settings

@@ -1,7 +1,7 @@
-"""RIFE 4 (IFNet), the learned interpolator that the benchmark compares with, for the weights in `assets.py`.
+"""RIFE 4 (IFNet), the learned interpolator that the SOFP benchmark compares with, for the weights of `assets.py`.
 
 Huang et al., "Real-Time Intermediate Flow Estimation for Video Frame Interpolation", 2022. Four blocks, coarse to
-fine, each refine the flows from the middle frame to both neighbours and the mask that blends them.
+fine, refine the flows from the middle frame to both neighbors and the mask that blends them.
 """
 
 import torch
@@ -50,7 +50,7 @@ class FlowBlock(nn.Module):
 
 
 class RIFE(nn.Module):
-    """The frame at `share` of the time between two; frames `(pairs, 3, height, width)` in [0, 1], any size."""
+    """Predicts the frame at time `t` in [0, 1] between two frames `(pairs, 3, height, width)` in [0, 1], any size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,11 +59,11 @@ class RIFE(nn.Module):
             self.add_module(f"block{level}", FlowBlock(in_channels, width))
 
     @torch.no_grad()
-    def forward(self, frames_a: Tensor, frames_b: Tensor, share: float = 0.5) -> Tensor:
+    def forward(self, frames_a: Tensor, frames_b: Tensor, t: float = 0.5) -> Tensor:
         height, width = frames_a.shape[-2:]
         padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
         frames_a, frames_b = (F.pad(frames, padding, mode="replicate") for frames in (frames_a, frames_b))
-        time = torch.full_like(frames_a[:, :1], share)
+        time = torch.full_like(frames_a[:, :1], t)
         flow, mask, warped_a, warped_b = None, None, frames_a, frames_b
         for level, scale in enumerate(SCALES):
             features = [warped_a, warped_b, time] + ([] if mask is None else [mask])

@@ -1,7 +1,7 @@
-"""Why SOFP's defaults are what they are: `python benchmarks/sofp_choices.py` writes `results/sofp_choices.md`.
+"""Choose SOFP's defaults: `python benchmarks/sofp_choices.py` writes `results/sofp_choices.md`.
 
-Quadratic SOFP with one default changed at a time (the window; how fine DIS searches), on rendered clips like those of
-`sofp.py`, but of another seed and of 256 x 256: defaults are chosen here, and judged there.
+Quadratic SOFP runs with one default changed at a time: the window, or the resolution of DIS. Clips are like those of
+`sofp.py`, but with another seed and 256 x 256 pixels: defaults are chosen here and judged there.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from interpolators import Remembered, sofp
+from interpolators import CachedFlow, sofp
 from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator
 from sofp import load_clip, rendered_clips, score
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "sofp_choices.md")
     args = parser.parse_args()
-    dis, coarse, sparse = Remembered(DISFlowEstimator()), DISFlowEstimator(1, 3), DISFlowEstimator(0, 3)
+    dis, coarse, sparse = CachedFlow(DISFlowEstimator()), DISFlowEstimator(1, 3), DISFlowEstimator(0, 3)
     choices = {
         "defaults": sofp(dis, "quadratic"),
         "window 6": sofp(dis, "quadratic", window=6),
@@ -37,7 +37,7 @@ def main() -> None:
         "DIS with stride 3": sofp(sparse, "quadratic"),
     }
     clips = rendered_clips(0)
-    # The speeds of a motif follow each other: every third clip and one more takes them in turn.
+    # The speeds of a motif follow each other: shifting by one after every motif takes them in turn.
     clips = [clip for i, clip in enumerate(clips) if i % EVERY == (i // EVERY) % EVERY]
     figures: dict[str, list[np.ndarray]] = {}
     for clip in tqdm(clips, unit="clip"):

@@ -1,8 +1,8 @@
-"""A training step of `train_motion.py` and of a straightforward loop with diffusers, at the size of Stable Diffusion
-1.5: FLOP and activations, counted on fake tensors (see `training/step_cost.py`), so no GPU is needed.
+"""Count the FLOP and activations of a training step at the size of Stable Diffusion 1.5, without a GPU.
 
-The straightforward loop decodes and encodes its clip in every step, keeps all weights in float32, puts autocast around
-the whole UNet, and calls diffusers' `enable_gradient_checkpointing`.
+A step of `train_motion.py` is compared with one of a straightforward loop with diffusers. That loop encodes its clip
+in every step, keeps all weights in float32, puts autocast around the whole UNet, and calls diffusers'
+`enable_gradient_checkpointing`. Both are counted on fake tensors, see `landscape_video/training/run/step_cost.py`.
 """
 
 from functools import partial
@@ -33,18 +33,19 @@ HALF = torch.bfloat16
 
 
 class Size(NamedTuple):
-    """One clip."""
+    """Size of one clip."""
 
     num_frames: int = 16
     pixels: int = 512
 
     @property
     def latents(self) -> tuple[int, int, int, int, int]:
+        """Shape of its latents."""
         return (1, 4, self.num_frames, self.pixels // 8, self.pixels // 8)
 
 
 class AutocastUNet(nn.Module):
-    """A UNet within one autocast, as accelerate prepares it."""
+    """A UNet inside autocast, as accelerate prepares it."""
 
     def __init__(self, unet: UNetMotionModel) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class AutocastUNet(nn.Module):
 
 
 def count_ours(size: Size, checkpointed: str | None, forward_only: bool = False) -> StepCost:
-    """A step on cached latents and text states."""
+    """Count a step on cached latents and prompt embeddings."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)  # the schedule is real
     with torch.device("meta"):
         image_unet = UNet2DConditionModel(**SD15)
@@ -70,7 +71,7 @@ def count_ours(size: Size, checkpointed: str | None, forward_only: bool = False)
 
 
 def count_straightforward(size: Size, checkpointed: bool) -> StepCost:
-    """A step of the straightforward loop."""
+    """Count a step of the straightforward loop."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)  # the schedule is real
     with torch.device("meta"):
         adapter = MotionAdapter(motion_max_seq_length=32, use_motion_mid_block=False)
@@ -86,7 +87,7 @@ def count_straightforward(size: Size, checkpointed: bool) -> StepCost:
 
 @torch.no_grad()
 def encode_clip(size: Size, mode: FakeTensorMode) -> None:
-    """What a cache saves each step: VAE and text encoder."""
+    """Encode a clip and its caption, which a cache saves in every step."""
     with torch.device("meta"):
         vae, text_encoder = AutoencoderKL(**SD15_VAE), CLIPTextModel(CLIPTextConfig(**CLIP_L))
     make_fake(vae, mode), make_fake(text_encoder, mode)
@@ -96,7 +97,7 @@ def encode_clip(size: Size, mode: FakeTensorMode) -> None:
 
 
 def count_encoding(size: Size) -> int:
-    """FLOP of encoding one clip and its caption."""
+    """Count the FLOP of encoding one clip and its caption."""
     with FlopCounterMode(display=False) as flop:
         encode_clip(size, FakeTensorMode(allow_non_fake_inputs=True))
     return flop.get_total_flops()

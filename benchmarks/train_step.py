@@ -1,17 +1,19 @@
-"""Steps of `train_motion.py` against a straightforward loop with diffusers, in one process and in turn.
+"""Time steps of `train_motion.py` against a straightforward loop with diffusers, alternately in one process.
 
     python benchmarks/train_step.py --mixed_precision bf16
 
 The straightforward loop encodes its clip and its caption in every step, keeps all weights in float32 under autocast,
-trains every weight of the motion modules, with stock attention, stock processors and an AdamW that is not fused. Both
-get clips that are in memory; decoding a video comes on top. `train_costs.py` counts the same at the size of SD 1.5.
-With --torch_compile a third loop takes its turn: ours, compiled. On a CPU, all run on one thread, and its time counts.
+and trains every weight of the motion modules, with diffusers' own attention, processors and an AdamW that is not
+fused. Both loops use clips in memory; decoding a video comes on top. `train_costs.py` counts the same at the size of
+Stable Diffusion 1.5. With --torch_compile, a third loop takes its turn: ours, compiled. On a CPU all loops run on one
+thread, and its CPU time counts.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,32 +33,32 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
 
 
 class Loops:
-    """The loops, with what all of them need. A clip is (num_frames, 3, pixels, pixels) in [-1, 1]."""
+    """The loops, and what all of them need. A clip is (num_frames, 3, pixels, pixels) in [-1, 1]."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-        self.device = torch.device(args.device)
-        self.dtype = DTYPES[args.mixed_precision]
+        self.args, self.device, self.dtype = args, torch.device(args.device), DTYPES[args.mixed_precision]
         self.scheduler = DDPMScheduler.from_pretrained(args.model, subfolder="scheduler")
         self.tokenizer = AutoTokenizer.from_pretrained(args.model, subfolder="tokenizer")
         self.vae = AutoencoderKL.from_pretrained(args.model, subfolder="vae").to(self.device).requires_grad_(False)
-        self.text_encoder = CLIPTextModel.from_pretrained(args.model, subfolder="text_encoder").to(self.device)
-        self.text_encoder.requires_grad_(False)
+        text_encoder = CLIPTextModel.from_pretrained(args.model, subfolder="text_encoder").to(self.device)
+        self.text_encoder = text_encoder.requires_grad_(False)
         self.clips = torch.rand(args.batch_size, args.num_frames, 3, args.pixels, args.pixels, device=self.device)
 
     @torch.no_grad()
     def encode(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents, (batch, channels, num_frames, height, width), and the caption's states, (batch, tokens, dim)."""
+        """Latents, (batch, channels, num_frames, height, width), and prompt embeddings, (batch, tokens, dim)."""
         latents = self.vae.encode(self.clips.flatten(0, 1) * 2 - 1).latent_dist.mode() * self.vae.config.scaling_factor
         tokens = self.tokenizer(["a boat"] * len(self.clips), padding="max_length", return_tensors="pt").input_ids
-        states = self.text_encoder(tokens.to(self.device))[0]
-        return latents.unflatten(0, self.clips.shape[:2]).transpose(1, 2).contiguous(), states
+        prompt_embeds = self.text_encoder(tokens.to(self.device))[0]
+        return latents.unflatten(0, self.clips.shape[:2]).transpose(1, 2).contiguous(), prompt_embeds
 
-    def loss(self, unet: torch.nn.Module, latents: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        timesteps = torch.full((len(latents),), 500, device=self.device)
-        return motion_losses(unet, None, self.scheduler, latents, text, torch.randn_like(latents), timesteps)["total"]
+    def loss(self, unet: torch.nn.Module, latents: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        """The diffusion loss at the middle of the schedule."""
+        timesteps, noise = torch.full((len(latents),), 500, device=self.device), torch.randn_like(latents)
+        return motion_losses(unet, None, self.scheduler, latents, prompt_embeds, noise, timesteps)["total"]
 
     def ours(self, compiled: bool = False) -> Callable[[], None]:
+        """A step of `train_motion.py` on cached latents and prompt embeddings."""
         unet = load_motion_unet(str(self.args.model)).to(self.device).train()
         parameters = [parameter for _, parameter in freeze_image_layers(unet)]
         lower_precision(unet, self.dtype, self.device)
@@ -65,19 +67,12 @@ class Loops:
             checkpoint_layers(unet, self.args.gradient_checkpointing)
         if compiled:
             compile_unet(unet)
+        latents, prompt_embeds = self.encode()
         optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
-        latents, text = self.encode()
-        text = text.to(self.dtype)
-
-        def step() -> None:
-            self.loss(unet, latents, text).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return step
+        return partial(update, optimizer, partial(self.loss, unet, latents, prompt_embeds.to(self.dtype)))
 
     def straightforward(self) -> Callable[[], None]:
+        """A step of the straightforward loop."""
         image_unet = UNet2DConditionModel.from_pretrained(self.args.model, subfolder="unet")
         config = image_unet.config
         adapter = MotionAdapter(
@@ -91,31 +86,35 @@ class Loops:
         if self.args.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
         parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=1e-5, foreach=False)
 
-        def step() -> None:
+        def loss() -> torch.Tensor:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                latents, text = self.encode()
-                loss = self.loss(unet, latents.float(), text)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+                latents, prompt_embeds = self.encode()
+                return self.loss(unet, latents.float(), prompt_embeds)
 
-        return step
+        return partial(update, torch.optim.AdamW(parameters, lr=1e-5, foreach=False), loss)
+
+
+def update(optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> None:
+    """One training step."""
+    loss().backward()
+    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def seconds_of(step: Callable[[], None], device: torch.device) -> float:
-    start = time.perf_counter() if device.type == "cuda" else time.process_time()  # a CPU may be shared
+    """Duration of a step."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time  # a CPU may be shared
+    start = clock()
     step()
     if device.type == "cuda":
         torch.cuda.synchronize()
-        return time.perf_counter() - start
-    return time.process_time() - start
+    return clock() - start
 
 
 def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
-    """The most that tensors made in the step take at once; with CUDA, all that is allocated, weights included."""
+    """Peak size of the tensors made in a step; with CUDA, of everything that is allocated, weights included."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step()
@@ -127,15 +126,24 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=SHANSHUI_TINY)
-    parser.add_argument("--batch_size", type=int, default=2)
-    parser.add_argument("--num_frames", type=int, default=12)
-    parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--mixed_precision", choices=tuple(DTYPES), default="bf16")
-    parser.add_argument("--gradient_checkpointing", choices=("attention", "all"))
-    parser.add_argument("--torch_compile", action="store_true")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    model_help = "folder of a pipeline (default: the bundled shanshui-tiny)"
+    parser.add_argument("--model", type=Path, default=SHANSHUI_TINY, help=model_help)
+    for name, default, text in (
+        ("batch_size", 2, "clips in a step"),
+        ("num_frames", 12, "frames of a clip"),
+        ("pixels", 128, "height and width of a frame"),
+        ("rounds", 8, "timed steps of each loop"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: {default})")
+    parser.add_argument(
+        "--mixed_precision", choices=tuple(DTYPES), default="bf16", help="precision of training (default: bf16)"
+    )
+    parser.add_argument(
+        "--gradient_checkpointing", choices=("attention", "all"), help="layers to recompute (default: none)"
+    )
+    parser.add_argument("--torch_compile", action="store_true", help="also time our loop compiled (default: no)")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help="where to compute (default: cuda if available, else cpu)")
     return parser.parse_args()
 
 
@@ -144,29 +152,26 @@ def main() -> None:
     torch.manual_seed(0)
     loops = Loops(args)
     if loops.device.type == "cpu":
-        torch.set_num_threads(1)  # the time of several would be added up
+        torch.set_num_threads(1)  # the CPU time of several threads would add up
     steps = {"straightforward": loops.straightforward(), "ours": loops.ours()}
     if args.torch_compile:
         steps["ours, compiled"] = loops.ours(compiled=True)
-    first: dict[str, float] = {}  # the first step allocates and compiles
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(args.rounds + 1):
+    for _ in range(args.rounds + 1):
         for name, step in steps.items():
-            seconds = seconds_of(step, loops.device)
-            if number == 0:
-                first[name] = seconds
-            else:
-                times[name].append(seconds)
+            times[name].append(seconds_of(step, loops.device))
+    # The first step allocates and compiles.
+    medians = {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
     kind = torch.cuda.get_device_name() if loops.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(
         f"{kind}, torch {torch.__version__}, {args.mixed_precision}, batches of {args.batch_size} clips of "
-        f"{args.num_frames} frames of {args.pixels} pixels, seed 0, median of {args.rounds} rounds in turn"
+        f"{args.num_frames} frames of {args.pixels} pixels, seed 0, median of {args.rounds} alternating rounds"
     )
     for name, step in steps.items():
-        rate = args.batch_size / statistics.median(times[name])
-        ratio = statistics.median(times["straightforward"]) / statistics.median(times[name])
         print(
-            f"{name:16} {rate:7.2f} clips a second, {ratio:.2f} times the first line; first step {first[name]:.0f} s, "
+            f"{name:16} {args.batch_size / medians[name]:7.2f} clips a second, "
+            f"{medians['straightforward'] / medians[name]:.2f} times the first line; "
+            f"first step {times[name][0]:.0f} s, "
             f"peak {peak_bytes(step, loops.device) / 2**30:.2f} GiB"
         )
 

@@ -137,6 +137,23 @@ def evaluate(
             rich_help_panel=MEASUREMENT,
         ),
     ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="Metrics to measure, by the beginnings of their names: fvd,camera for FVD and all of the camera. The "
+            "accuracy of camera, palette and motifs needs labels, which are columns of metadata.jsonl.",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = "default",
+    scene_classifier: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Scene classifier for the accuracy of palette and motifs; training/shanshui/measure.py writes one.",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None,
     seed: option_of(
         TextToVideoSettings, "seed", help="Seed of the noise and of the confidence intervals.", show_default=True
     ) = 0,
@@ -176,6 +193,10 @@ def evaluate(
         --baseline animatediff=stable-diffusion-v1-5,adapter=animatediff-motion-adapter-v1-5-2
         --reference paintings --i3d i3d_torchscript.pt --clip clip-vit-large-patch14
 
+    Where the camera of existing clips goes, and how often that is the camera of metadata.jsonl:
+
+        $ landscape-video evaluate --videos clips --metrics camera
+
     To use every GPU of a machine, write `accelerate launch -m landscape_video evaluate` instead of the first two
     words.
 
@@ -197,7 +218,7 @@ def evaluate(
 
     from landscape_video.evaluation.evaluate import Plan, start_processes
     from landscape_video.evaluation.evaluate import evaluate as run
-    from landscape_video.evaluation.metrics.registry import Measurers
+    from landscape_video.evaluation.metrics.metric_models import MetricModels
     from landscape_video.evaluation.report.table import markdown
     from landscape_video.evaluation.systems.text_to_video import SystemSpec, parse_system
     from pipeline_landscape_video.quiet_loading import less_chatter
@@ -210,15 +231,14 @@ def evaluate(
         name = Path(motion_adapter or model).name
         systems.append(SystemSpec(name, "landscape", model, motion_adapter, lora, settings, dtype))
     systems += [parse_system(text, settings, dtype) for text in baseline or []]
-    plan = Plan(
-        output, folders, systems, all_prompts, reference, images, num_frames, frame_stride, seed=seed, repeats=repeats
-    )
+    numbers = (num_frames, frame_stride, seed, repeats)
+    plan = Plan(output, folders, systems, all_prompts, reference, images, *numbers, metrics.split(","))
     plan.check()
 
     # 2. Load what measures, then generate, measure and report
     with less_chatter():
-        measurers = Measurers.load(clip, clip_sim, i3d, i3d_preset, video_classifier, target)
-    results = run(plan, measurers, target, state)
+        models = MetricModels.load(clip, clip_sim, i3d, i3d_preset, video_classifier, scene_classifier, target)
+    results = run(plan, models, target, state)
     if results is not None:
         typer.echo(markdown(results))
         typer.echo(f"{output / 'results.json'}, {output / 'results.md'}", err=True)

@@ -1,10 +1,10 @@
-"""Measure systems side by side: clips of folders and clips that pipelines make, against a reference.
+"""Measure systems side by side: folders of clips and clips that pipelines generate, against a reference.
 
-    evaluate(Plan(Path("result"), folders={"ours": Path("clips")}, reference=Path("truth")), Measurers.load())
+    evaluate(Plan(Path("result"), folders={"ours": Path("clips")}, reference=Path("truth")), MetricModels.load())
 
-writes `result/results.json` (see `results.py`) and `result/results.md`. What was painted and what was measured is kept
-there, so the same call goes on where it was stopped. On several GPUs (`accelerate launch`) each process paints and
-measures its share of the clips; the first one makes the tables.
+writes `result/results.json` (see `results.py`) and `result/results.md`. Generated clips and measurements are kept
+there, so the same call resumes after a stop. On several GPUs (`accelerate launch`), each process generates and
+measures its share of the clips, and the first one writes the tables.
 """
 
 import os
@@ -19,16 +19,18 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
+from landscape_video.evaluation.metrics.measurements import ClipMeasurements, measure_clip, spread_in_words, summarize
+from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
 from landscape_video.evaluation.metrics.registry import (
-    DEFINITIONS,
-    SPLITS,
-    ClipFigures,
-    Measurers,
-    spread_in_words,
-    summarize,
+    NEEDS,
+    REVISION,
+    Metric,
+    SetMetric,
+    find_metric,
+    select_metrics,
 )
 from landscape_video.evaluation.report.table import markdown
-from landscape_video.evaluation.results import FILE_NAME, ClipResult, Metric, Results, System, write_results
+from landscape_video.evaluation.results import FILE_NAME, ClipResult, MetricValue, Results, System, write_results
 from landscape_video.evaluation.systems.clips import ClipFile, list_clips
 from landscape_video.evaluation.systems.generated_clips import GeneratedClips, shown_file, still_clips
 from landscape_video.evaluation.systems.text_to_video import SystemSpec
@@ -42,18 +44,20 @@ REFERENCE, STILL = "reference", "still"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is evaluated, and how.
+    """What to evaluate, and how.
 
     Args:
-        output: folder for everything; made if it is not there.
-        folders: clips that are there, by name of the system.
-        systems: pipelines, each of which makes `repeats` clips of each prompt.
-        prompts: for the systems.
-        reference: folder of true clips, for FVD and KVD; it gets a row of its own as well.
-        images: folder of pictures that the clips of `folders` were made from.
-        num_frames, stride: of every clip, from its first frame on; all frames of painted ones.
-        seed: of noise, and of the spreads' draws.
-        repeats: clips of a prompt.
+        output: Folder for everything; created if it is missing.
+        folders: Folders of clips, by name of the system.
+        systems: Pipelines; each generates `repeats` clips of each prompt.
+        prompts: Prompts for the pipelines.
+        reference: Folder of true clips, for FVD and KVD. It also gets a row of its own.
+        images: Folder of the images that the clips of `folders` were made from.
+        num_frames: Frames of every clip, from its first frame on.
+        stride: Frame stride of clips in folders; every frame of generated clips counts.
+        seed: Seed of the noise and of the draws for intervals.
+        repeats: Clips of each prompt.
+        metrics: Names of the metrics, see `select_metrics`.
     """
 
     output: Path
@@ -66,23 +70,25 @@ class Plan:
     stride: int = 1
     seed: int = 0
     repeats: int = 1
+    metrics: Sequence[str] = ("default",)
 
     def check(self) -> None:
-        """Raise `ValueError` for what can be seen without looking at any clip."""
+        """Raise `ValueError` for what is wrong without looking at any clip."""
+        select_metrics(self.metrics)
         names = [*(spec.name for spec in self.systems), *self.folders, REFERENCE, STILL]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"two systems are called {twice[0]!r}; give one another name (NAME=..., name=...).")
+            raise ValueError(f"names of systems must differ, got {twice[0]!r} twice; rename one (NAME=..., name=...).")
         if not (self.systems or self.folders):
-            raise ValueError("there is nothing to evaluate: give a folder of videos, or a model and prompts.")
+            raise ValueError("nothing to evaluate: give a folder of videos, or a model and prompts.")
         if self.systems and not self.prompts:
-            raise ValueError("there are no prompts for the model to paint.")
+            raise ValueError("a model needs prompts to generate clips of.")
         if self.output.exists() and not self.output.is_dir():
-            raise ValueError(f"{self.output}: is no folder.")
+            raise ValueError(f"`output` must be a folder, got the file {self.output}.")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A row of the table before it is measured. Of painted clips, and of stills of them, every frame counts."""
+    """The clips of one row of the table, before they are measured."""
 
     name: str
     kind: str
@@ -92,71 +98,75 @@ class Source:
 
 
 def start_processes(device: str = "auto") -> PartialState:
-    """Meet the other processes of `accelerate launch`, if there are any; they may be a week apart."""
+    """Join the other processes of `accelerate launch`, if there are any. They may arrive up to a week apart."""
     return PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
 
 
 def evaluate(
-    plan: Plan, measurers: Measurers, device: str | torch.device = "cpu", state: PartialState | None = None
+    plan: Plan, models: MetricModels, device: str | torch.device = "cpu", state: PartialState | None = None
 ) -> Results | None:
-    """Paint what is missing, measure what is new, write the tables.
+    """Generate missing clips, measure new ones, and write the tables.
 
     Args:
-        plan: what and how.
-        measurers: on this process's device.
-        device: to paint on.
-        state: of `start_processes`; None for this process alone.
+        plan: What to evaluate, and how.
+        models: The models that metrics use, on the device of this process.
+        device: Where to generate clips.
+        state: Result of `start_processes`; None for this process alone.
 
     Returns:
-        the results, in the first process; None in the others.
+        The results in the first process, None in the others.
 
     Raises:
-        ValueError, FileNotFoundError, ConnectionError: what is wrong with the input, before anything is painted or
-            measured, except for what shows only when a system paints.
+        ValueError, FileNotFoundError, ConnectionError: The input is wrong. Nothing is generated or measured then,
+            unless the error shows only while a system generates.
     """
     state = state or PartialState(cpu=True)
     share = slice(state.process_index, None, state.num_processes)
+    metrics = select_metrics(plan.metrics)
     sources = find_sources(plan)
 
-    # 1. Paint
+    # 1. Generate
     for source in sources:
         if source.generated is not None:
             source.generated.make(device, share, state.is_main_process)
     state.wait_for_everyone()
-    with state.main_process_first():  # the files that it writes, the others find
+    with state.main_process_first():  # it writes the videos of the stills, and the others find them
         stills = still_clips(sources[0].clips, still_folder(plan), plan.num_frames)
     sources.insert(len(sources) - (plan.reference is not None), Source(STILL, "still", stills))
 
     # 2. Measure
-    fingerprint = repr([DEFINITIONS, *measurers.protocol().items()])
+    fingerprint = repr([REVISION, [metric.name for metric in metrics], *models.protocol().items()])
     tasks = [(source, clip) for source in sources for clip in source.clips][share]
     for source, clip in tqdm(tasks, unit="clip", desc="measuring", disable=not state.is_main_process):
         path = measured_file(plan, source, clip, fingerprint)
         if not path.exists():
-            measure(clip, measurers, plan.num_frames, source.stride, path)
+            measure(clip, models, metrics, plan.num_frames, source.stride, path)
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
 
-    # 3. Tell
-    figures = {
-        source.name: [ClipFigures.load(measured_file(plan, source, clip, fingerprint)) for clip in source.clips]
+    # 3. Summarize
+    found = {
+        source.name: [ClipMeasurements.load(measured_file(plan, source, clip, fingerprint)) for clip in source.clips]
         for source in sources
     }
     rows = []
-    for source in tqdm(sources, unit="system", desc="spreads"):
-        true = figures[REFERENCE] if plan.reference is not None and source.kind != "reference" else None
+    for source in tqdm(sources, unit="system", desc="intervals"):
+        true = found[REFERENCE] if plan.reference is not None and source.kind != "reference" else None
         groups = [clip.group for clip in source.clips]
-        metrics = summarize(figures[source.name], measurers, plan.num_frames, groups, true, plan.seed)
-        rows.append(make_row(plan, source, figures[source.name], metrics))
-    results = Results(protocol(plan, sources, measurers, device, state), tuple(rows))
+        values = summarize(found[source.name], models, plan.num_frames, groups, true, plan.seed, metrics)
+        rows.append(make_row(plan, source, found[source.name], values))
+    lines = protocol(plan, sources, models, device, state)
+    if missing := not_measured(rows, metrics):
+        lines["not measured"] = missing
+    results = Results(lines, tuple(rows))
     write_results(results, plan.output / FILE_NAME)
     write_text(plan.output / "results.md", markdown(results))
     return results
 
 
 def find_sources(plan: Plan) -> list[Source]:
-    """All rows but the still one, in order; raises for what is wrong with any, before the output folder is made."""
+    """All rows but the still baseline, in order. Everything is checked before the output folder is created."""
     plan.check()
     frames = plan.num_frames, plan.stride
     listed = [
@@ -174,73 +184,86 @@ def find_sources(plan: Plan) -> list[Source]:
 
 
 def still_folder(plan: Plan) -> Path:
-    """Where the videos of the still baseline are: the first system's first frames."""
+    """Folder of the videos that show the still baseline: the first system's first frames."""
     return plan.output / "clips" / f"still-{plan.num_frames}"
 
 
 def measured_file(plan: Plan, source: Source, clip: ClipFile, fingerprint: str) -> Path:
-    """Where the figures of a clip are: the same file measured alike is measured once."""
+    """File with the measurements of a clip, named after everything that they depend on."""
     return plan.output / "measured" / f"{clip.key(plan.num_frames, source.stride, fingerprint)}.npz"
 
 
-def measure(clip: ClipFile, measurers: Measurers, num_frames: int, stride: int, path: Path) -> None:
-    """Measure a clip into a file. Raises `ValueError` that begins with the clip's or the picture's name."""
+def measure(
+    clip: ClipFile, models: MetricModels, metrics: Sequence[Metric], num_frames: int, stride: int, path: Path
+) -> None:
+    """Measure a clip into a file. Raises `ValueError` that begins with the name of the clip or of its image."""
     try:
-        figures = measurers.measure(clip.frames(num_frames, stride), clip.prompt, clip.read_image())
+        frames = clip.frames(num_frames, stride)
+        found = measure_clip(MeasuredClip(frames, models, clip.prompt, clip.read_image(), clip.labels), metrics)
     except ValueError as error:
         named = str(error).startswith((str(clip.path), str(clip.image)))
         raise ValueError(str(error) if named else f"{clip.path}: {error}") from error
-    with write_file(path) as unfinished:
-        figures.save(unfinished)
+    with write_file(path) as temporary:
+        found.save(temporary)
 
 
-def make_row(plan: Plan, source: Source, figures: Sequence[ClipFigures], metrics: Mapping[str, Metric]) -> System:
-    """A row of the results; files are named from the output folder."""
+def make_row(
+    plan: Plan, source: Source, measurements: Sequence[ClipMeasurements], values: Mapping[str, MetricValue]
+) -> System:
+    """A row of the results. Files are named relative to the output folder."""
     clips = []
-    for clip, one in zip(source.clips, figures, strict=True):
+    for clip, one in zip(source.clips, measurements, strict=True):
         shown = os.path.relpath(shown_file(clip, still_folder(plan)), plan.output)
         clips.append(ClipResult(clip.prompt or "", Path(shown).as_posix(), clip.seed, dict(one.metrics)))
     seconds, memory = (None, None) if source.generated is None else source.generated.costs()
-    return System(source.name, source.kind, metrics, tuple(clips), seconds, memory)
+    return System(source.name, source.kind, values, tuple(clips), seconds, memory)
 
 
 def protocol(
-    plan: Plan, sources: Sequence[Source], measurers: Measurers, device: str | torch.device, state: PartialState
+    plan: Plan, sources: Sequence[Source], models: MetricModels, device: str | torch.device, state: PartialState
 ) -> dict[str, str]:
-    """Everything the figures depend on, one line of text each."""
-    lines = {"clips": "; ".join(f"{source.name} {len(source.clips)}" for source in sources)}
+    """Everything that the values depend on, one line of text each."""
     sizes = {source.name: probe_video(source.clips[0].path) for source in sources}
-    lines["size"] = "; ".join(f"{name} {info.width} x {info.height}" for name, info in sizes.items())
-    lines["frames"] = f"the first {plan.num_frames}, stride {plan.stride} (of painted clips every frame)"
+    lines = {
+        "clips": "; ".join(f"{source.name} {len(source.clips)}" for source in sources),
+        "size": "; ".join(f"{name} {info.width} x {info.height}" for name, info in sizes.items()),
+        "frames": f"the first {plan.num_frames}, stride {plan.stride} (generated clips: every frame)",
+    }
     for source in sources:
         if source.generated is not None:
-            lines[source.name] = _in_words(source.generated.record)
-    lines["seeds"] = f"draws of spreads from seed {plan.seed}"
+            lines[source.name] = _record_in_words(source.generated.record)
+    lines["seeds"] = f"draws for intervals from seed {plan.seed}"
     if plan.systems:
         lines["seeds"] += f"; noise from seed {plan.seed}, {plan.repeats} clip(s) of each prompt, each with its own"
     lines["spread"] = spread_in_words()
-    lines |= measurers.protocol()
-    if measurers.classifier is not None and (few := [one.name for one in sources if len(one.clips) < SPLITS]):
-        lines["IS"] += f"; not of {', '.join(few)}: fewer than {SPLITS} clips"
-    if plan.reference is None:
-        lines["FVD and KVD"] += "; not measured: no reference"
-    elif few := [one.name for one in sources if len(one.clips) < 2]:
-        lines["FVD and KVD"] += f"; only where there are two clips a side, not with {', '.join(few)}"
-    if silent := [one.name for one in sources if any(clip.prompt is None for clip in one.clips)]:
-        lines["CLIP-text"] = f"not of {', '.join(silent)}: not every clip comes with a prompt"
-    prompts = {clip.prompt for one in sources for clip in one.clips if clip.prompt is not None}
-    if cut := [prompt for prompt in prompts if measurers.clip.is_too_long(prompt)]:
-        lines["prompts"] = (
-            f"{len(cut)} longer than CLIP's {measurers.clip.tokenizer.model_max_length} tokens, cut there"
-        )
-    lines["seconds, memory"] = "median of the clips; peak beyond what the process held before loading the system"
+    lines |= models.protocol()
+    prompts = {clip.prompt for source in sources for clip in source.clips if clip.prompt is not None}
+    if cut := [prompt for prompt in prompts if models.clip.is_too_long(prompt)]:
+        limit = models.clip.tokenizer.model_max_length
+        lines["prompts"] = f"{len(cut)} longer than the {limit} tokens of CLIP, truncated"
+    lines["seconds, memory"] = "median of the clips; peak beyond what the process held before it loaded the system"
     name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else platform.machine()
     lines["device"] = f"{device} ({name}), {state.num_processes} process(es), {torch.get_num_threads()} thread(s)"
     lines["versions"] = ", ".join([f"python {platform.python_version()}", *_versions()])
     return lines
 
 
-def _in_words(record: Mapping[str, object]) -> str:
+def not_measured(rows: Sequence[System], metrics: Sequence[Metric]) -> str:
+    """Name the metrics that have no value, or none of some systems, and say what each needs."""
+    parts = []
+    for metric in metrics:
+        # The reference has no distance to itself.
+        judged = [row for row in rows if not (row.kind == "reference" and "reference" in metric.needs)]
+        missing = [row.name for row in judged if metric not in map(find_metric, row.metrics)]
+        if missing:
+            needed = [NEEDS[need] for need in metric.needs]
+            needed += [f"{metric.min_clips} clips"] if isinstance(metric, SetMetric) else []
+            of = "" if len(missing) == len(judged) else f" of {', '.join(missing)}"
+            parts.append(f"{metric.name}{of} (needs {', '.join(needed)})")
+    return "; ".join(parts)
+
+
+def _record_in_words(record: Mapping[str, object]) -> str:
     words = ", ".join(f"{name} {value}" for name, value in record.items() if value is not None)
     sampled = record["num_frames"] // 2 + 1
     if not record["interpolate"]:

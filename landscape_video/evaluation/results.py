@@ -1,4 +1,4 @@
-"""The file between measuring and showing: `evaluate` writes OUTPUT/results.json, reports and studies read it.
+"""Read and write results.json, which `evaluate` makes and which reports and user studies are made from.
 
 {"protocol": {"frames": "16 of 16, stride 1", "CLIP": "... sha256 ...", ...},
  "systems": [{"name": "ours", "kind": "generated",
@@ -20,14 +20,18 @@ from landscape_video.files import write_text
 FILE_NAME = "results.json"
 KINDS = ("generated", "folder", "still", "reference")
 DIRECTIONS = ("higher", "lower", None)
+NUMBER = int | float
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One cell of a table.
+class MetricValue:
+    """The value of a metric for one system: one cell of a table.
 
-    `low` and `high` bound its spread over repeats (95 %), None where there is none; `better` says which way is better,
-    None where neither is (how much moves); `unit` is for readers, "" where there is none.
+    Args:
+        value: The value, finite.
+        low, high: Ends of its 95 % interval; None without one.
+        better: "higher", "lower", or None where neither is better.
+        unit: Unit of the value, "" for none.
     """
 
     value: float
@@ -37,16 +41,23 @@ class Metric:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        numbers = [number for number in (self.value, self.low, self.high) if number is not None]
-        if not all(_is_number(number) and math.isfinite(number) for number in (self.value, *numbers)):
-            raise ValueError(f"a metric is {self.value} [{self.low}, {self.high}], but must be of finite numbers.")
+        _checked("value", self.value, NUMBER)
+        _checked("low", self.low, NUMBER | None)
+        _checked("high", self.high, NUMBER | None)
         if self.better not in DIRECTIONS:
-            raise ValueError(f"`better` is {self.better!r}, but must be one of {DIRECTIONS}.")
+            raise ValueError(f"`better` must be one of {DIRECTIONS}, got {self.better!r}.")
 
 
 @dataclass(frozen=True)
 class ClipResult:
-    """One clip: `file` is relative to the folder of the results file, with forward slashes; metrics by label."""
+    """One clip of a system.
+
+    Args:
+        prompt: Its prompt, "" without one.
+        file: Path relative to the folder of results.json, with forward slashes.
+        seed: Seed of its noise, if it is known.
+        metrics: Values by label.
+    """
 
     prompt: str
     file: str
@@ -56,23 +67,37 @@ class ClipResult:
 
 @dataclass(frozen=True)
 class System:
-    """What makes clips, or has made them; its clips stand in the order of the prompts."""
+    """A row of the table: a model or a folder of clips.
+
+    Args:
+        name: Unique name.
+        kind: One of `KINDS`.
+        metrics: Values by label.
+        clips: Clips in the order of the prompts.
+        seconds_per_clip: Median time to generate a clip.
+        peak_memory_gib: Peak memory while it was generated, in GiB.
+    """
 
     name: str
     kind: str
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, MetricValue]
     clips: tuple[ClipResult, ...]
     seconds_per_clip: float | None = None
     peak_memory_gib: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"system {self.name}: its kind is {self.kind!r}, but must be one of {', '.join(KINDS)}.")
+            raise ValueError(f"`kind` of {self.name} must be one of {', '.join(KINDS)}, got {self.kind!r}.")
+
+    @property
+    def competes(self) -> bool:
+        """Whether it may be the best; still baselines and references only serve for comparison."""
+        return self.kind in ("generated", "folder")
 
 
 @dataclass(frozen=True)
 class Results:
-    """All systems, measured alike; `protocol` says how, one line of text for each name."""
+    """All systems, measured in the same way; `protocol` says how, with one line of text for each name."""
 
     protocol: Mapping[str, str]
     systems: tuple[System, ...]
@@ -80,16 +105,16 @@ class Results:
     def __post_init__(self) -> None:
         names = [system.name for system in self.systems]
         if len(set(names)) < len(names):
-            raise ValueError(f"two systems have the same name: {', '.join(names)}.")
+            raise ValueError(f"names of systems must differ, got {', '.join(names)}.")
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """All metrics of any system, in the order in which they first appear."""
+        """Labels of all metrics of any system, in the order in which they first appear."""
         return tuple(dict.fromkeys(label for system in self.systems for label in system.metrics))
 
 
 def write_results(results: Results, path: str | Path) -> None:
-    """Write the file, whole or not at all. Raises `ValueError` for numbers that are not finite."""
+    """Write results.json. Raises `ValueError` for numbers that are not finite; nothing is written then."""
     write_text(path, json.dumps(asdict(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -97,53 +122,47 @@ def read_results(path: str | Path) -> Results:
     """Read a results file, or the one in a folder.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no such file; the message names it and what is wrong.
+        FileNotFoundError: The file is missing.
+        ValueError: It is not a results file; the message names the file and what is wrong.
     """
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; `landscape-video evaluate` writes it.")
+        raise FileNotFoundError(f"{path}: no such file; `landscape-video evaluate` writes it.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        protocol = {_text(name): _text(line) for name, line in content["protocol"].items()}
-        return Results(protocol, tuple(_system(entry) for entry in content["systems"]))
+        protocol = {name: _checked(name, line, str) for name, line in content["protocol"].items()}
+        return Results(protocol, tuple(map(_system, content["systems"])))
     except KeyError as error:
-        raise ValueError(f"{path}: no results of `landscape-video evaluate`: there is no {error}.") from error
+        raise ValueError(f"{path}: not a results file of `landscape-video evaluate`: {error} is missing.") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: no results of `landscape-video evaluate`: {error}") from error
+        raise ValueError(f"{path}: not a results file of `landscape-video evaluate`: {error}") from error
 
 
 def _system(entry: dict[str, Any]) -> System:
     return System(
-        name=_text(entry["name"]),
+        name=_checked("name", entry["name"], str),
         kind=entry["kind"],
-        metrics={_text(label): Metric(**metric) for label, metric in entry["metrics"].items()},
-        clips=tuple(_clip(clip) for clip in entry["clips"]),
-        seconds_per_clip=_number_or_none(entry["seconds_per_clip"]),
-        peak_memory_gib=_number_or_none(entry["peak_memory_gib"]),
+        metrics={label: MetricValue(**value) for label, value in entry["metrics"].items()},
+        clips=tuple(map(_clip, entry["clips"])),
+        seconds_per_clip=_checked("seconds_per_clip", entry["seconds_per_clip"], NUMBER | None),
+        peak_memory_gib=_checked("peak_memory_gib", entry["peak_memory_gib"], NUMBER | None),
     )
 
 
 def _clip(entry: dict[str, Any]) -> ClipResult:
-    metrics = {_text(label): _number_or_none(value) for label, value in entry["metrics"].items()}
-    seed = entry["seed"]
-    if not (seed is None or (isinstance(seed, int) and not isinstance(seed, bool))):
-        raise ValueError(f"the seed of a clip is {seed!r}, but must be an integer.")
-    return ClipResult(_text(entry["prompt"]), _text(entry["file"]), seed, metrics)
+    return ClipResult(
+        prompt=_checked("prompt", entry["prompt"], str),
+        file=_checked("file", entry["file"], str),
+        seed=_checked("seed", entry["seed"], int | None),
+        metrics={label: _checked(label, value, NUMBER | None) for label, value in entry["metrics"].items()},
+    )
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} stands where text belongs.")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _number_or_none(value: Any) -> float | None:
-    if not (value is None or (_is_number(value) and math.isfinite(value))):
-        raise ValueError(f"{value!r} stands where a finite number belongs.")
+def _checked(name: str, value: Any, kind: Any) -> Any:
+    """Return `value` if it is of that kind; True and False are no numbers, and numbers must be finite."""
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, kind) or not is_finite:
+        expected = {str: "a string", int | None: "an integer", NUMBER: "a finite number"}
+        raise ValueError(f"`{name}` must be {expected.get(kind, 'a finite number')}, got {value!r}.")
     return value

@@ -54,7 +54,7 @@ def test_students_quantiles():
 
 
 def test_rows_without_a_common_seed_are_refused():
-    with pytest.raises(ValueError, match=r"seeds \[1\] and \[0\]: there is nothing to pair"):
+    with pytest.raises(ValueError, match=r"rows must share a training seed, got \[1\] and \[0\]"):
         compare({1: CLIPS}, {0: CLIPS}, np.mean)
 
 
@@ -92,7 +92,7 @@ def test_sentence_of_a_claim():
         "The paper says that attention helps (Table II). At 350 steps this study agrees in FVD16[shanshui-clip]; "
         "disagrees in CLIP-text[shanshui-clip]; cannot tell the two apart in KVD16[shanshui-clip]."
     )
-    assert sentence(claim, {}, 350).endswith("At 350 steps this study has no figure of it.")
+    assert sentence(claim, {}, 350).endswith("At 350 steps this study measured none of the paper's metrics.")
 
 
 def test_sentence_of_a_difference():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape_video.evaluation.metrics.registry import Measurers
+from landscape_video.evaluation.metrics.metric_models import MetricModels
 from landscape_video.evaluation.metrics.weights import hash_weights
 from landscape_video.evaluation.results import read_results
 from landscape_video.training.data.latent_store import write_shard
@@ -46,14 +46,12 @@ def output(run_dir, tmp_path_factory) -> Path:
     settings = Settings(1, 8.0, 1.5, 2, "no", "cpu", False, made_of)
     (output / SETTINGS_FILE).write_text(json.dumps(asdict(settings)))
     held_out = make_held_out(base, output, CLIPS, "cpu", workers=0)
-    measurers = Measurers.load()
+    models = MetricModels.load()
     for run in RUNS:
         folder = trained_folder(output, run)
         flags = training_command(run, run_dir, folder, settings)[2:]
         assert run_trainer(base, run_dir / "latents", folder, *flags) == 0
-        measure_run(
-            folder / "motion_adapter", base, output, held_out, PROMPTS, measurers, "cpu", "float32", PROMPTS, steps=1
-        )
+        measure_run(folder / "motion_adapter", base, output, held_out, PROMPTS, models, "cpu", "float32", steps=1)
     return output
 
 
@@ -111,9 +109,9 @@ def test_a_folder_without_models_is_one_line(tmp_path, capsys):
     ("flags", "message"),
     [
         (["--rows", "fulll"], "invalid choice: 'fulll'"),
-        (["--minutes", "0"], "--minutes is 0.0, but has to be above 0."),
-        (["--seeds", "11"], "--seeds is 11, but the margins are known up to 10."),
-        (["--prompts", "60"], "--held_out_clips is 48, but has to be at least --prompts, 60."),
+        (["--minutes", "0"], "--minutes must be greater than 0, got 0.0."),
+        (["--seeds", "11"], "--seeds must be at most 10, for which margins are known, got 11."),
+        (["--prompts", "60"], "--held_out_clips must be at least --prompts, 60, got 48."),
     ],
 )
 def test_wrong_flags_are_refused(flags, message, capsys):

@@ -59,13 +59,13 @@ def test_rows_differ_from_the_full_model_in_one_flag(row):
 
 
 def test_what_is_missing_of_the_run_is_named_with_the_stages_that_make_it(tmp_path):
-    with pytest.raises(StudyError, match=r"has no latents/latents-00000.safetensors: .* --stages render clip vae lat"):
+    with pytest.raises(StudyError, match=r"has no latents/latents-00000.safetensors; .* --stages render clip vae lat"):
         check_run_dir(tmp_path)
     for name in NEEDED["latents"]:
         (tmp_path / "latents").mkdir(exist_ok=True)
         (tmp_path / "latents" / name).touch()
     stages = r"--run_dir \S+ --stages text unet motion`\.$"
-    with pytest.raises(StudyError, match=rf"has no base/unet: make it by .*{stages}"):
+    with pytest.raises(StudyError, match=rf"has no base/unet; make it with .*{stages}"):
         check_run_dir(tmp_path)
     for name in NEEDED["base"]:
         (tmp_path / "base" / name).mkdir(parents=True)
@@ -79,12 +79,12 @@ def test_a_study_keeps_its_settings(tmp_path):
     same = Namespace(**vars(GIVEN) | {"minutes": 8.0, "device": "cpu"})
     assert find_settings(path, same, SETTINGS.made_of) == SETTINGS
     other = Namespace(**vars(GIVEN) | {"compile": True})
-    with pytest.raises(StudyError, match=r"was begun with compile False, not True: name another --output"):
+    with pytest.raises(StudyError, match=r"was started with compile False, got True; choose another --output"):
         find_settings(path, other, SETTINGS.made_of)
     other = Namespace(**vars(GIVEN) | {"minutes": 3.0})
-    with pytest.raises(StudyError, match=r"was begun with minutes 8.0, not 3.0: name another --output"):
+    with pytest.raises(StudyError, match=r"was started with minutes 8.0, got 3.0; choose another --output"):
         find_settings(path, other, SETTINGS.made_of)
-    with pytest.raises(StudyError, match="was begun with other models or latents than run has now"):
+    with pytest.raises(StudyError, match="was started with other models or latents than run has now"):
         find_settings(path, GIVEN, {"unet": "another"})
 
 
@@ -105,8 +105,7 @@ def test_a_run_that_was_stopped_is_not_trained(tmp_path):
 
 
 def job(tmp_path: Path, name: str, code: str) -> Job:
-    done = tmp_path / name
-    return Job(name, [sys.executable, "-c", code, str(done)], tmp_path / f"{name}.log", lambda: int(done.exists()), 1)
+    return Job(name, [sys.executable, "-c", code, str(tmp_path / f"{name}-done")], tmp_path / name)
 
 
 def test_processes_run_side_by_side_with_their_share_of_threads(tmp_path):
@@ -116,22 +115,22 @@ import os, pathlib, sys, time
 done = pathlib.Path(sys.argv[1])
 done.write_text(os.environ["OMP_NUM_THREADS"] + os.environ["ACCELERATE_USE_CPU"])
 end = time.monotonic() + 60
-while len(list(done.parent.glob("worker?"))) < 2:
+while len(list(done.parent.glob("worker?-done"))) < 2:
     assert time.monotonic() < end
     time.sleep(0.05)
 """
-    run_jobs([job(tmp_path, name, code) for name in ("worker1", "worker2", "late")], 2, "cpu", "training", "step")
-    assert {(tmp_path / name).read_text().lstrip("0123456789") for name in ("worker1", "late")} == {"true"}
+    run_jobs([job(tmp_path, name, code) for name in ("worker1", "worker2", "late")], 2, SETTINGS, "training")
+    assert {(tmp_path / f"{name}-done").read_text().lstrip("0123456789") for name in ("worker1", "late")} == {"true"}
 
 
 def test_a_process_that_fails_is_one_line_and_ends_the_others(tmp_path):
     waits = job(tmp_path, "waits", "import time; time.sleep(600)")
     fails = job(tmp_path, "fails", "import sys; print('some line'); sys.exit('no memory is left')")
-    with pytest.raises(StudyError, match=r"fails ended with code 1: no memory is left \(.*fails\.log\)"):
-        run_jobs([waits, fails], 2, "cpu", "training", "step")
+    with pytest.raises(StudyError, match=r"fails failed with exit code 1: no memory is left \(.*fails\.log\)"):
+        run_jobs([waits, fails], 2, SETTINGS, "training")
 
 
-def test_processes_are_told_once_to_stop_and_waited_for(tmp_path):
+def test_processes_are_told_once_to_stop_and_waited_for(tmp_path, monkeypatch):
     code = """
 import pathlib, signal, sys, time
 def save(*_):
@@ -143,13 +142,13 @@ signal.signal(signal.SIGTERM, save)
 pathlib.Path(sys.argv[1]).touch()
 time.sleep(600)
 """
-    runs = job(tmp_path, "runs", code)
 
-    def interrupt() -> int:
-        if (tmp_path / "runs").exists():
+    def interrupt(log: Path) -> int:
+        if (tmp_path / "runs-done").exists():
             raise KeyboardInterrupt
         return 0
 
+    monkeypatch.setattr("miniature_training.last_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_jobs([Job("runs", runs.command, runs.log, interrupt, 1)], 1, "cpu", "training", "step")
-    assert (tmp_path / "runs-saved").exists()
+        run_jobs([job(tmp_path, "runs", code)], 1, SETTINGS, "training")
+    assert (tmp_path / "runs-done-saved").exists()

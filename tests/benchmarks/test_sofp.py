@@ -10,7 +10,7 @@ import torch
 import sofp
 import sofp_table
 from assets import ASSETS
-from interpolators import Remembered, average
+from interpolators import CachedFlow, average
 from rife import RIFE
 from shanshui.renderer.scene import CAMERAS
 
@@ -53,7 +53,7 @@ def test_flow_is_estimated_once_for_each_pair():
         return (frames_b - frames_a)[:, :2]
 
     frames = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8)
-    remembered = Remembered(flow)
+    remembered = CachedFlow(flow)
     for a, b in (([0, 1], [1, 2]), ([1, 2, 0], [2, 3, 1])):
         assert torch.equal(remembered(frames[a], frames[b]), (frames[b] - frames[a])[:, :2])
     assert asked == [(0, 1), (1, 2), (2, 3)]

@@ -39,6 +39,24 @@ def test_a_model_a_baseline_and_a_folder(evaluate, models):
     assert "out/results.json" in result.stderr
 
 
+def test_the_camera_of_clips_with_labels(evaluate):
+    rows = [
+        f'{{"file_name": "{number}.mp4", "text": "mist", "camera": "{way}"}}'
+        for number, way in ((1, "left"), (2, "away"))
+    ]
+    Path("clips/metadata.jsonl").write_text("\n".join(rows))
+    result = evaluate("--videos", "clips", "--num-frames", 4, "--metrics", "camera,dynamic-degree,motif")
+    assert result.exit_code == 0, result.stderr
+    clips, still = read_results("evaluation").systems
+    labels = ["dynamic degree", "camera accuracy", "camera pan", "camera zoom"]
+    assert list(clips.metrics) == labels == list(still.metrics)
+    assert clips.metrics["camera accuracy"].value == 0.5 and still.metrics["camera accuracy"].value == 0
+    pans = [clip.metrics["camera pan"] for clip in clips.clips]
+    assert pans == pytest.approx([100 / 64, 200 / 64], rel=0.15)  # 1 and 2 pixels of 64 a frame
+    assert "camera accuracy ↑ | camera pan, % of the width a frame |" in result.stdout
+    assert "motif accuracy (needs --scene-classifier, labels of all motifs, 2 clips)" in result.stdout
+
+
 def test_only_a_folder(evaluate):
     result = evaluate("--videos", "clips", "--num-frames", 4)
     assert result.exit_code == 0, result.stderr
@@ -48,21 +66,23 @@ def test_only_a_folder(evaluate):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--reference", "clips"], "there is nothing to evaluate"),
+        (["--reference", "clips"], "nothing to evaluate: give a folder"),
         (["--videos", "none"], "none: no such folder"),
         (["--videos", "a=clips", "--videos", "a=clips"], "--videos must have different names, got 'a' twice"),
         (["--videos", "clips"], "1.mp4: has 6 frames, but 16 at stride 1 need 16"),
         (["--videos", "clips", "--num-frames", "1"], "--num-frames"),
-        (["--model", "shanshui-tiny"], "there are no prompts"),
+        (["--model", "shanshui-tiny"], "a model needs prompts"),
         (["--prompts", "none.txt"], "--prompts none.txt: no such file"),
         (["--prompts", "prompts.txt", "--motion-adapter", "x"], "--motion-adapter and --lora need a --model"),
         (["--prompts", "prompts.txt", "--model", "./none"], "./none: no such file or folder"),
         (["--prompts", "prompts.txt", "--baseline", "zeroscope=x"], "got 'zeroscope'"),
         (["--prompts", "prompts.txt", "--height", "100"], "--height must be a multiple of 8, got 100."),
         (["--videos", "clips", "--num-frames", "4", "--clip", "./none"], "./none: no such file or folder"),
-        (["--videos", "clips", "--num-frames", "4", "--i3d", "prompts.txt"], "prompts.txt: is neither TorchScript"),
-        (["--videos", "clips", "--num-frames", "4", "--i3d", "none.pt"], "none.pt: there is no such file"),
-        (["--videos", "clips", "--num-frames", "4", "--video-classifier", "clips"], "does not load as a video"),
+        (["--videos", "clips", "--num-frames", "4", "--i3d", "prompts.txt"], "prompts.txt: neither TorchScript"),
+        (["--videos", "clips", "--num-frames", "4", "--i3d", "none.pt"], "none.pt: no such file"),
+        (["--videos", "clips", "--num-frames", "4", "--video-classifier", "clips"], "clips: not a video classifier"),
+        (["--videos", "clips", "--metrics", "charm"], "--metrics must be names of metrics, got 'charm'. Choose from"),
+        (["--videos", "clips", "--num-frames", "4", "--scene-classifier", "x.st"], "x.st: no such file"),
         (["--videos", "clips", "--seed", "-1"], "--seed must be from 0"),
         (["--videos", "clips", "--device", "abacus"], "--device must be available on this machine, got abacus"),
     ],

@@ -11,8 +11,9 @@ from PIL import Image
 from known_motion import moving_noise
 from landscape_video.evaluation.evaluate import Plan, evaluate, start_processes
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance
+from landscape_video.evaluation.metrics.measurements import measure_clip
+from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
 from landscape_video.evaluation.metrics.motion_metrics import measure_flow
-from landscape_video.evaluation.metrics.registry import Measurers
 from landscape_video.evaluation.results import read_results
 from landscape_video.evaluation.systems.clips import list_clips
 from landscape_video.evaluation.systems.generated_clips import clip_seed
@@ -26,8 +27,8 @@ FRAMES = 4
 
 
 @pytest.fixture(scope="module")
-def measurers() -> Measurers:
-    return Measurers.load()
+def metric_models() -> MetricModels:
+    return MetricModels.load()
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +62,16 @@ def plan_for(output: Path, clips: Path, models: Path | None = None, **changes) -
     return Plan(**(arguments | {"systems": systems, "prompts": PROMPTS} | changes))
 
 
+def features_of(frames: np.ndarray, metric_models: MetricModels) -> np.ndarray:
+    return measure_clip(MeasuredClip(frames, metric_models)).vectors["features"]
+
+
 def files_of(output: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.suffix in (".mp4", ".npz")}
 
 
-def test_folders_painted_clips_still_and_reference_side_by_side(measurers, clips, models, tmp_path):
-    results = evaluate(plan_for(tmp_path / "out", clips, models), measurers)
+def test_folders_painted_clips_still_and_reference_side_by_side(metric_models, clips, models, tmp_path):
+    results = evaluate(plan_for(tmp_path / "out", clips, models), metric_models)
     assert read_results(tmp_path / "out") == results
     rows = {system.name: system for system in results.systems}
     assert {name: row.kind for name, row in rows.items()} == {
@@ -99,7 +104,7 @@ def test_folders_painted_clips_still_and_reference_side_by_side(measurers, clips
     )
     # FVD is that of the features of the same frames.
     features = [
-        np.stack([measurers.measure(read_video(file).frames[:FRAMES]).vectors["features"] for file in sorted(folder)])
+        np.stack([features_of(read_video(file).frames[:FRAMES], metric_models) for file in sorted(folder)])
         for folder in ((clips / "moving").glob("*.mp4"), (clips / "truth").glob("*.mp4"))
     ]
     assert rows["moving"].metrics["FVD4[shanshui-clip]"].value == pytest.approx(frechet_distance(*features))
@@ -108,7 +113,7 @@ def test_folders_painted_clips_still_and_reference_side_by_side(measurers, clips
     protocol = results.protocol
     assert protocol["clips"] == "ours 2; moving 3; still 2; reference 4" and "64 x 64" in protocol["size"]
     for name, part in (
-        ("CLIP", measurers.clip.sha256),
+        ("CLIP", metric_models.clip.sha256),
         ("versions", "torch "),
         ("device", "cpu"),
         ("ours", "sha256"),
@@ -120,32 +125,32 @@ def test_folders_painted_clips_still_and_reference_side_by_side(measurers, clips
     assert "| moving (3) | " in table and "FVD4[shanshui-clip] ↓" in table and f"- CLIP: {protocol['CLIP']}" in table
 
 
-def test_nothing_is_done_twice(measurers, clips, models, tmp_path):
-    first = evaluate(plan_for(tmp_path, clips, models), measurers)
+def test_nothing_is_done_twice(metric_models, clips, models, tmp_path):
+    first = evaluate(plan_for(tmp_path, clips, models), metric_models)
     made = files_of(tmp_path)
     assert len(made) == 2 + 2 + 11  # painted, stills, measured
-    assert evaluate(plan_for(tmp_path, clips, models), measurers) == first and files_of(tmp_path) == made
+    assert evaluate(plan_for(tmp_path, clips, models), metric_models) == first and files_of(tmp_path) == made
     # One measurement is lost, then one clip: only that is made again.
     lost = next(path for path in made if path.suffix == ".npz")
     lost.unlink()
-    assert evaluate(plan_for(tmp_path, clips, models), measurers) == first
+    assert evaluate(plan_for(tmp_path, clips, models), metric_models) == first
     assert {path for path, time in files_of(tmp_path).items() if made.get(path) != time} == {lost}
     painted = sorted(path for path in made if path.parent.name.startswith("ours-"))
     painted[0].unlink()
-    again = evaluate(plan_for(tmp_path, clips, models), measurers)
+    again = evaluate(plan_for(tmp_path, clips, models), metric_models)
     assert [system.metrics for system in again.systems] == [system.metrics for system in first.systems]
     assert painted[0].stat().st_mtime_ns != made[painted[0]] and painted[1].stat().st_mtime_ns == made[painted[1]]
     # Other settings are other clips; more prompts and repeats add to those that are there.
-    more = evaluate(plan_for(tmp_path, clips, models, prompts=(*PROMPTS, "rain"), repeats=2), measurers)
+    more = evaluate(plan_for(tmp_path, clips, models, prompts=(*PROMPTS, "rain"), repeats=2), metric_models)
     assert len(more.systems[0].clips) == 6 and painted[1].stat().st_mtime_ns == made[painted[1]]
     other = SystemSpec(
         "ours", "landscape", str(models / "video"), settings=replace(DEFAULTS, num_frames=FRAMES, steps=2)
     )
-    evaluate(plan_for(tmp_path, clips, systems=(other,)), measurers)
+    evaluate(plan_for(tmp_path, clips, systems=(other,)), metric_models)
     assert len([path for path in (tmp_path / "clips").iterdir() if path.name.startswith("ours-")]) == 2
 
 
-def test_a_run_that_was_stopped_goes_on(measurers, clips, models, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_goes_on(metric_models, clips, models, tmp_path, monkeypatch):
     from landscape_video.evaluation.systems.text_to_video import Landscape
 
     generate, painted = Landscape.generate, []
@@ -158,40 +163,42 @@ def test_a_run_that_was_stopped_goes_on(measurers, clips, models, tmp_path, monk
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Landscape, "generate", stopped)
-        evaluate(plan_for(tmp_path, clips, models), measurers)
+        evaluate(plan_for(tmp_path, clips, models), metric_models)
     (first,) = files_of(tmp_path).items()
     assert not (tmp_path / "results.json").exists()
-    results = evaluate(plan_for(tmp_path, clips, models), measurers)
+    results = evaluate(plan_for(tmp_path, clips, models), metric_models)
     assert first[0].stat().st_mtime_ns == first[1] and len(results.systems[0].clips) == 2
 
 
-def test_pictures_that_clips_were_made_from(measurers, clips, tmp_path):
+def test_pictures_that_clips_were_made_from(metric_models, clips, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for speed in range(3):
         Image.fromarray(read_video(clips / "moving" / f"{speed}.mp4").frames[0]).save(images / f"{speed}.png")
-    results = evaluate(plan_for(tmp_path / "out", clips, images=images, reference=None), measurers)
+    results = evaluate(plan_for(tmp_path / "out", clips, images=images, reference=None), metric_models)
     assert results.systems[0].metrics["FFF-SSIM"].value == pytest.approx(1)
     assert results.systems[0].metrics["FFF-CLIP[shanshui-clip]"].value == pytest.approx(1)
-    assert results.protocol["FVD and KVD"].endswith("not measured: no reference")
+    assert "FVD (needs --reference, 2 clips)" in results.protocol["not measured"]
     Image.new("RGB", (64, 32)).save(images / "1.png")
-    with pytest.raises(ValueError, match=r"1\.mp4: the picture is 64 x 32, the clip 64 x 64"):
-        evaluate(plan_for(tmp_path / "out", clips, images=images), measurers)
+    with pytest.raises(
+        ValueError, match=r"1\.mp4: the image must have the aspect ratio of the clip, 64 x 64, got 64 x 32"
+    ):
+        evaluate(plan_for(tmp_path / "out", clips, images=images), metric_models)
     (images / "1.png").write_text("no picture")
     with pytest.raises(ValueError, match=r"1\.png: not a usable image"):
-        evaluate(plan_for(tmp_path / "out", clips, images=images), measurers)
+        evaluate(plan_for(tmp_path / "out", clips, images=images), metric_models)
     (images / "1.png").unlink()
     with pytest.raises(ValueError, match=r"contains no image 1\.png for 1\.mp4"):
-        evaluate(plan_for(tmp_path / "out", clips, images=images), measurers)
+        evaluate(plan_for(tmp_path / "out", clips, images=images), metric_models)
 
 
-def test_clips_without_prompts_are_measured_and_said(measurers, clips, tmp_path):
+def test_clips_without_prompts_are_measured_and_said(metric_models, clips, tmp_path):
     silent = tmp_path / "silent"
     silent.mkdir()
     write_video(silent / "a.mp4", moving_noise(1)[:, :64, :64], 8)
-    results = evaluate(plan_for(tmp_path / "out", clips, folders={"silent": silent}, reference=None), measurers)
+    results = evaluate(plan_for(tmp_path / "out", clips, folders={"silent": silent}, reference=None), metric_models)
     assert "CLIP-text[shanshui-clip]" not in results.systems[0].metrics
-    assert results.protocol["CLIP-text"] == "not of silent, still: not every clip comes with a prompt"
+    assert "CLIP-text (needs a prompt)" in results.protocol["not measured"]
 
 
 def test_a_caption_that_is_no_utf_8_is_named(tmp_path):
@@ -201,10 +208,10 @@ def test_a_caption_that_is_no_utf_8_is_named(tmp_path):
         list_clips(tmp_path, FRAMES, 1)
 
 
-def test_stride_takes_other_frames_of_folders(measurers, clips, tmp_path):
+def test_stride_takes_other_frames_of_folders(metric_models, clips, tmp_path):
     moving = {"moving": clips / "moving"}
-    one = evaluate(plan_for(tmp_path, clips, folders=moving, reference=None, num_frames=2), measurers)
-    two = evaluate(plan_for(tmp_path, clips, folders=moving, reference=None, num_frames=2, stride=2), measurers)
+    one = evaluate(plan_for(tmp_path, clips, folders=moving, reference=None, num_frames=2), metric_models)
+    two = evaluate(plan_for(tmp_path, clips, folders=moving, reference=None, num_frames=2, stride=2), metric_models)
     degrees = [results.systems[0].clips[1].metrics["dynamic degree"] for results in (one, two)]
     assert degrees[1] == pytest.approx(2 * degrees[0], rel=0.3)
 
@@ -212,8 +219,8 @@ def test_stride_takes_other_frames_of_folders(measurers, clips, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"folders": {}}, "there is nothing to evaluate"),
-        ({"folders": {"still": Path("moving")}}, "two systems are called 'still'"),
+        ({"folders": {}}, "nothing to evaluate"),
+        ({"folders": {"still": Path("moving")}}, "names of systems must differ, got 'still' twice"),
         ({"folders": {"none": Path("none")}}, "none: no such folder"),
         ({"folders": {"empty": Path("empty")}}, "empty: contains no videos"),
         ({"num_frames": 7}, "0.mp4: has 6 frames, but 7 at stride 1 need 7"),
@@ -221,12 +228,12 @@ def test_stride_takes_other_frames_of_folders(measurers, clips, tmp_path):
         ({"reference": Path("broken")}, "broken/x.mp4"),
         ({"reference": Path("tables")}, "metadata.jsonl, line 1: must be"),
         ({"images": Path("none")}, "none: no such folder"),
-        ({"output": Path("broken/x.mp4")}, "is no folder"),
-        ({"systems": (SystemSpec("ours", "landscape", "shanshui-tiny"),), "prompts": ()}, "no prompts"),
+        ({"output": Path("broken/x.mp4")}, "`output` must be a folder, got the file broken/x.mp4"),
+        ({"systems": (SystemSpec("ours", "landscape", "shanshui-tiny"),), "prompts": ()}, "a model needs prompts"),
         ({"systems": (SystemSpec("ours", "landscape", "./none"),)}, "ours: ./none: no such file or folder"),
     ],
 )
-def test_wrong_input_is_seen_before_anything_is_made(measurers, clips, tmp_path, monkeypatch, changes, problem):
+def test_wrong_input_is_seen_before_anything_is_made(metric_models, clips, tmp_path, monkeypatch, changes, problem):
     monkeypatch.chdir(tmp_path)
     for name in ("empty", "broken", "tables"):
         Path(name).mkdir()
@@ -234,13 +241,13 @@ def test_wrong_input_is_seen_before_anything_is_made(measurers, clips, tmp_path,
     write_video(Path("tables/a.mp4"), moving_noise(1)[:, :64, :64], 8)
     Path("tables/metadata.jsonl").write_text('{"file": "a.mp4"}')
     with pytest.raises((ValueError, FileNotFoundError), match=problem):
-        evaluate(plan_for(**({"output": Path("out"), "clips": clips} | changes)), measurers)
+        evaluate(plan_for(**({"output": Path("out"), "clips": clips} | changes)), metric_models)
     assert not Path("out").exists()
 
 
 def evaluate_as_launched(clips: Path, models: Path, output: Path) -> None:
     state = start_processes("cpu")
-    results = evaluate(plan_for(output, clips, models), Measurers.load(), state.device, state)
+    results = evaluate(plan_for(output, clips, models), MetricModels.load(), state.device, state)
     assert (results is not None) == state.is_main_process
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from landscape_video.evaluation.results import ClipResult, Metric, Results, System, read_results, write_results
+from landscape_video.evaluation.results import ClipResult, MetricValue, Results, System, read_results, write_results
 
 
 RESULTS = Results(
@@ -13,11 +13,14 @@ RESULTS = Results(
         System(
             "ours",
             "generated",
-            {"CLIP-temp": Metric(0.9, 0.8, 0.95, "higher"), "dynamic degree": Metric(2.0, unit="pixels a frame")},
+            {
+                "CLIP-temp": MetricValue(0.9, 0.8, 0.95, "higher"),
+                "dynamic degree": MetricValue(2.0, unit="pixels a frame"),
+            },
             (ClipResult("远山薄雾", "ours/0001.mp4", 7, {"CLIP-temp": 0.9}),),
             seconds_per_clip=1.5,
         ),
-        System("still", "still", {"FVD16": Metric(100.0, None, None, "lower")}, ()),
+        System("still", "still", {"FVD16": MetricValue(100.0, None, None, "lower")}, ()),
     ),
 )
 
@@ -47,16 +50,28 @@ def changed(path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda content: content.pop("protocol"), "there is no 'protocol'"),
-        (lambda content: content["systems"][0].pop("clips"), "there is no 'clips'"),
-        (lambda content: content["systems"][0].update(kind="film"), "its kind is 'film'"),
-        (lambda content: content["systems"][0].update(name="still"), "the same name"),
-        (lambda content: content["systems"][0].update(seconds_per_clip="fast"), "'fast' stands where a finite number"),
-        (lambda content: content["systems"][0]["clips"][0].update(seed=True), "seed of a clip is True"),
-        (lambda content: content["systems"][0]["clips"][0].update(file=3), "3 stands where text belongs"),
-        (lambda content: content["systems"][1]["metrics"]["FVD16"].update(better="up"), "`better` is 'up'"),
-        (lambda content: content["systems"][1]["metrics"]["FVD16"].update(value=float("nan")), "finite numbers"),
-        (lambda content: content["systems"][1]["metrics"]["FVD16"].update(value=None), "finite numbers"),
+        (lambda content: content.pop("protocol"), "'protocol' is missing"),
+        (lambda content: content["systems"][0].pop("clips"), "'clips' is missing"),
+        (lambda content: content["systems"][0].update(kind="film"), "`kind` of ours must be one of .*, got 'film'"),
+        (lambda content: content["systems"][0].update(name="still"), "names of systems must differ"),
+        (
+            lambda content: content["systems"][0].update(seconds_per_clip="fast"),
+            "`seconds_per_clip` must be a finite number, got 'fast'",
+        ),
+        (lambda content: content["systems"][0]["clips"][0].update(seed=True), "`seed` must be an integer, got True"),
+        (lambda content: content["systems"][0]["clips"][0].update(file=3), "`file` must be a string, got 3"),
+        (
+            lambda content: content["systems"][1]["metrics"]["FVD16"].update(better="up"),
+            "`better` must be one of .*, got 'up'",
+        ),
+        (
+            lambda content: content["systems"][1]["metrics"]["FVD16"].update(value=float("nan")),
+            "`value` must be a finite number, got nan",
+        ),
+        (
+            lambda content: content["systems"][1]["metrics"]["FVD16"].update(value=None),
+            "`value` must be a finite number, got None",
+        ),
         (lambda content: content["systems"][1]["metrics"]["FVD16"].update(colour="red"), "colour"),
         (lambda content: content.update(systems=3), "not iterable"),
     ],
@@ -70,17 +85,17 @@ def test_files_that_are_no_results_are_refused(tmp_path, change, problem):
 
 
 def test_text_and_nothing_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
+    with pytest.raises(FileNotFoundError, match="no such file"):
         read_results(tmp_path)
     for text in ("mist", "[1]", '{"protocol": 3, "systems": []}'):
         (tmp_path / "results.json").write_text(text)
-        with pytest.raises(ValueError, match="no results of"):
+        with pytest.raises(ValueError, match="not a results file of"):
             read_results(tmp_path)
 
 
 def test_a_number_that_is_not_finite_is_never_written(tmp_path):
     with pytest.raises(ValueError, match="finite"):
-        Metric(float("inf"))
+        MetricValue(float("inf"))
     clip = ClipResult("mist", "a.mp4", None, {"CLIP-temp": float("nan")})
     with pytest.raises(ValueError):
         write_results(Results({}, (System("a", "folder", {}, (clip,)),)), tmp_path / "results.json")

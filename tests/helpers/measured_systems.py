@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from landscape_video.evaluation.results import ClipResult, Metric, Results, System, write_results
+from landscape_video.evaluation.results import ClipResult, MetricValue, Results, System, write_results
 from pipeline_landscape_video.video_io import write_video
 from video_files import moving_frames
 
@@ -41,9 +41,9 @@ def write_measured(
             write_video(path, list(np.roll(frames, number, axis=2)), fps, {"prompt": prompt, "model": name})
             clips.append(ClipResult(prompt, f"{path.parent.name}/{path.name}", 7 + number, {"CLIP-temp": 0.9}))
         value = 0.9 + index / 100 + shift
-        metrics = {"CLIP-temp": Metric(value, value - 0.006, value + 0.006, "higher")}
+        metrics = {"CLIP-temp": MetricValue(value, value - 0.006, value + 0.006, "higher")}
         if kind != "reference":
-            metrics["FVD16[shanshui-clip]"] = Metric(10.0 * (index + 1) + shift, None, None, "lower")
+            metrics["FVD16[shanshui-clip]"] = MetricValue(10.0 * (index + 1) + shift, None, None, "lower")
         measured.append(System(name, kind, metrics, tuple(clips), 1.5, None))
     write_results(Results(protocol, tuple(measured)), folder / "results.json")
     return folder

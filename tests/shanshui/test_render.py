@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from caption_parser import parse_caption
+from landscape_video.evaluation.metrics.camera_motion import fit_camera
 from pipeline_landscape_video.video_io import read_video
-from shanshui.measuring.clip_motion import camera_direction
 from shanshui.render import main
 from shanshui.renderer.brushwork import Canvas, View
 from shanshui.renderer.composition import Layout
@@ -129,7 +129,7 @@ def test_a_clip_that_begins_like_another_goes_its_own_way(other: str) -> None:
         begins_like = dataclasses.replace(scene, camera=other, boat="right")
         clip = render_clip(scene, np.arange(8) / 4, begins_like=begins_like)
         assert np.array_equal(clip[0], render_clip(begins_like, [0.0])[0]), camera
-        assert camera_direction(clip) == camera
+        assert fit_camera(clip).direction == camera
 
 
 @pytest.mark.parametrize("other", ["left", "closer"])

@@ -1,7 +1,7 @@
 """I3D, the network behind FVD (Carreira and Zisserman, "Quo Vadis, Action Recognition?", 2017).
 
-Its state dict has the names and shapes of the files that go round (piergiaj's pytorch-i3d, with names such as
-`Mixed_3b.b1a.conv3d.weight`), so a plain state dict of Kinetics-400 weights loads as it is.
+Names and shapes of the state dict are those of piergiaj's pytorch-i3d (`Mixed_3b.b1a.conv3d.weight`), so published
+files of Kinetics-400 weights load unchanged.
 """
 
 import torch
@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-# Name, channels in, channels out of: 1x1x1; 1x1x1 before 3x3x3; 3x3x3; 1x1x1 before 3x3x3; 3x3x3; 1x1x1 after pooling
+# Name, input channels, and the output channels of the convolutions in a block: 1x1x1; 1x1x1 before 3x3x3; 3x3x3;
+# 1x1x1 before 3x3x3; 3x3x3; 1x1x1 after pooling.
 INCEPTION_BLOCKS = (
     ("Mixed_3b", 192, (64, 96, 128, 16, 32, 32)),
     ("Mixed_3c", 256, (128, 128, 192, 32, 96, 64)),
@@ -21,17 +22,17 @@ INCEPTION_BLOCKS = (
     ("Mixed_5b", 832, (256, 160, 320, 32, 128, 128)),
     ("Mixed_5c", 832, (384, 192, 384, 48, 128, 128)),
 )
-MIN_FRAMES = 9  # fewer leave less than the two steps in time that the last pooling takes in
+MIN_FRAMES = 9  # the last pooling covers two time steps, and fewer frames leave only one
 
 
 def missing_on_axis(size: int, kernel: int, stride: int) -> int:
-    """How much TensorFlow's SAME padding adds to one axis: what makes ceil(size / stride) outputs."""
+    """Amount of TensorFlow's SAME padding along one axis: it makes ceil(size / stride) outputs."""
     return max(((size + stride - 1) // stride - 1) * stride + kernel - size, 0)
 
 
 def pad_same(hidden: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
-    """TensorFlow's SAME padding with zeros, half of it before, the odd one after."""
-    # Written out, not as a loop: TorchScript of torch 2.15 loses the tensor on a loop's second round.
+    """TensorFlow's SAME padding with zeros: half of it before, an odd one after."""
+    # Not a loop: TorchScript of torch 2.15 loses the tensor in the second iteration.
     time = missing_on_axis(hidden.shape[2], kernel[0], stride[0])
     height = missing_on_axis(hidden.shape[3], kernel[1], stride[1])
     width = missing_on_axis(hidden.shape[4], kernel[2], stride[2])
@@ -41,7 +42,7 @@ def pad_same(hidden: Tensor, kernel: tuple[int, int, int], stride: tuple[int, in
 
 
 class Unit3D(nn.Module):
-    """Convolution, batch norm, ReLU; the last one of the network has a bias and neither norm nor ReLU."""
+    """Convolution, batch norm and ReLU; the last one of the network has a bias, and neither norm nor ReLU."""
 
     def __init__(self, channels: int, out_channels: int, kernel: int = 1, stride: int = 1, last: bool = False) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class Unit3D(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """Padding with zeros is padding with nothing here: what is pooled has been through a ReLU."""
+    """Max pooling with SAME padding. Zeros never win, because the input has passed through a ReLU."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
@@ -76,17 +77,17 @@ class InceptionBlock(nn.Module):
         self.b3a, self.b3b = MaxPool((3, 3, 3), (1, 1, 1)), Unit3D(channels, out[5])
 
     def forward(self, hidden: Tensor) -> Tensor:
-        branches = [
+        branches = (
             self.b0(hidden),
             self.b1b(self.b1a(hidden)),
             self.b2b(self.b2a(hidden)),
             self.b3b(self.b3a(hidden)),
-        ]
+        )
         return torch.cat(branches, dim=1)
 
 
 class I3D(nn.Module):
-    """The RGB stream, up to its logits."""
+    """The RGB stream of I3D, up to the logits."""
 
     def __init__(self, num_classes: int = 400) -> None:
         super().__init__()
@@ -108,8 +109,9 @@ class I3D(nn.Module):
 
         Args:
             video: (batch, 3, num_frames, 224, 224) in [-1, 1], at least `MIN_FRAMES` frames.
-            rescale, resize: take [0, 255] and any size, as the TorchScript file that goes round does.
-            return_features: whether to stop before the softmax.
+            rescale: Accept values in [0, 255], as the TorchScript file of StyleGAN-V does.
+            resize: Accept frames of any size, as that file does.
+            return_features: Whether to stop before the softmax.
         """
         if resize:
             video = F.interpolate(video, size=[video.shape[2], 224, 224], mode="trilinear", align_corners=False)

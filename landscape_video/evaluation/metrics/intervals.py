@@ -1,4 +1,4 @@
-"""Figures with 95 % bootstrap intervals."""
+"""Compute statistics with 95 % bootstrap intervals."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure, the 2.5 % and 97.5 % points of its bootstrap distribution, and the number of clips behind it."""
+    """A value, the 2.5 % and 97.5 % points of its bootstrap distribution, and the number of clips behind it."""
 
     value: float
     low: float
@@ -20,7 +20,7 @@ class Interval:
     count: int
 
     def text(self, digits: int = 2) -> str:
-        """As in "0.93 [0.89, 0.96]"."""
+        """Format as in "0.93 [0.89, 0.96]"; "-" where there is no value."""
         if math.isnan(self.value):
             return "-"
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
@@ -32,14 +32,15 @@ def bootstrap(
     """Percentile bootstrap (Efron, 1979) over clips.
 
     Args:
-        statistic: from columns (draws, clips, ...) to one number a draw, (draws,); those below are such functions.
-        columns: arrays (clips, ...) that belong together row by row: whole rows are drawn, with replacement.
-        resamples: number of draws.
-        seed: of the draws.
+        statistic: Computes one number for each draw, (draws,), from columns (draws, clips, ...); see the functions
+            below.
+        columns: Arrays (clips, ...) that belong together row by row. Whole rows are drawn, with replacement.
+        resamples: Number of draws.
+        seed: Of the draws.
 
     Returns:
-        The statistic of the columns as they are, with its interval. All is NaN without any clips; draws for which the
-        statistic is NaN (a ratio to nothing) are left out.
+        The statistic of all clips with its interval. It is NaN without clips. Draws whose statistic is NaN (a ratio
+        to nothing) are left out.
     """
     count = len(columns[0])
     if count == 0:
@@ -54,40 +55,40 @@ def bootstrap(
 
 
 def mean(values: np.ndarray) -> np.ndarray:
+    """Mean over clips, (draws,) from (draws, clips)."""
     return values.mean(axis=1)
 
 
 def median(values: np.ndarray) -> np.ndarray:
+    """Median over clips, (draws,) from (draws, clips)."""
     return np.median(values, axis=1)
 
 
 def ratio_of_means(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Ratio of two means over clips; NaN where the denominator is 0."""
     return _divide(mean(numerator), mean(denominator))
 
 
 def ratio_of_medians(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Ratio of two medians over clips; NaN where the denominator is 0."""
     return _divide(median(numerator), median(denominator))
 
 
-def balanced_accuracy(truth: np.ndarray, said: np.ndarray) -> np.ndarray:
-    """The mean of "said where it is" and "not said where it is not", in [0, 1]; 0.5 is what guessing reaches.
+def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Mean of the true positive and the true negative rate, in [0, 1]; guessing reaches 0.5.
 
-    It does not depend on how common a motif is: never painting a rare one is not rewarded. Where there is nothing to
-    say, or nothing else, the other half counts alone.
+    Unlike accuracy, it does not depend on how common a motif is, so never showing a rare one is not rewarded. Where
+    all clips are positive, or none is, the rate that is defined counts alone.
 
     Args:
         truth: bool (draws, clips), or (draws, clips, motifs) for the mean over motifs.
-        said: of the same shape.
+        predicted: bool, of the same shape.
     """
-    halves = np.stack(
-        [
-            _divide((truth & said).sum(axis=1), truth.sum(axis=1)),
-            _divide((~truth & ~said).sum(axis=1), (~truth).sum(axis=1)),
-        ]
-    )
-    return np.nanmean(halves, axis=0).reshape(len(truth), -1).mean(axis=1)
+    positive = _divide((truth & predicted).sum(axis=1), truth.sum(axis=1))
+    negative = _divide((~truth & ~predicted).sum(axis=1), (~truth).sum(axis=1))
+    return np.nanmean([positive, negative], axis=0).reshape(len(truth), -1).mean(axis=1)
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """NaN where there is nothing to divide by."""
+    """Divide; NaN where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator != 0)

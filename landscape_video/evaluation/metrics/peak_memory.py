@@ -1,4 +1,4 @@
-"""How much memory a system takes, at its peak."""
+"""Measure the peak memory of a system."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ GIB = 2**30
 
 
 class PeakMemory:
-    """The most memory held since the last `reset`, beyond what was held when this was made.
+    """Peak of the memory in use since the last `reset`, beyond what was in use when this object was created.
 
-    On a GPU it is what torch has allocated there, on a CPU with Linux the process's resident memory; elsewhere
-    nothing is known.
+    On a GPU it is the memory that torch allocated there, on a CPU with Linux the resident memory of the process.
+    Elsewhere it is not known.
     """
 
     def __init__(self, device: str | torch.device) -> None:
@@ -27,10 +27,10 @@ class PeakMemory:
         try:
             Path("/proc/self/clear_refs").write_text("5")  # see proc(5): resets VmHWM
         except OSError:
-            pass  # not Linux, or not allowed: `gib` then counts from the start of the process
+            pass  # not on Linux, or not allowed: `gib` then counts from the start of the process
 
     def gib(self) -> float | None:
-        """In GiB; None where it cannot be known."""
+        """The peak in GiB; None where it is not known."""
         peak = self._held("VmHWM")
         return None if peak is None or self.before is None else max(0.0, (peak - self.before) / GIB)
 

@@ -1,240 +1,340 @@
-"""All metrics of a set of clips: each clip is seen once, what is left of it is a few numbers and vectors.
+"""The list of metrics. To add one, add an entry to `METRICS`:
 
-`Measurers.measure` looks at one clip, `summarize` makes the figures of a system from what it found. The definitions
-stand in `clip_metrics.py`, `motion_metrics.py` and `distribution_metrics.py`; weights and preprocessing, which decide
-the numbers as much, are in `Measurers.protocol`, and the weights' name is in every label, as in
-`FVD16[shanshui-clip]`.
+    Metric(
+        "brightness", unit="of 255", note="Mean gray level of all frames.",
+        of_clip=lambda clip: clip.frames.mean(),
+    ),
+
+`landscape-video evaluate` then measures it on every clip and gives the mean with a 95 % interval. Tables and report
+pages show it with its direction, unit and note. `of_clip` receives a `MeasuredClip`, through which all metrics share
+CLIP embeddings, optical flow and the fitted camera. A number of a whole set of clips is a `SetMetric`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from math import inf
 
 import numpy as np
 
-from landscape_video.evaluation.metrics.clip_metrics import (
-    ClipScorer,
-    clip_temp,
-    clip_text,
-    fff_clip,
-    fff_ssim,
-    frame_consistency,
-)
+from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS
+from landscape_video.evaluation.metrics.clip_metrics import clip_temp, clip_text, fff_clip, fff_ssim, frame_consistency
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance, inception_score, polynomial_mmd
-from landscape_video.evaluation.metrics.intervals import RESAMPLES, bootstrap, mean
-from landscape_video.evaluation.metrics.motion_metrics import measure_flow
-from landscape_video.evaluation.metrics.video_features import (
-    ClipFeatures,
-    FeatureExtractor,
-    I3DFeatures,
-    VideoClassifier,
-)
-from landscape_video.evaluation.results import Metric
+from landscape_video.evaluation.metrics.intervals import balanced_accuracy
+from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
+from landscape_video.evaluation.results import MetricValue
 
 
-DEFINITIONS = 1  # goes up when a metric is defined anew, so that figures of before are measured again
-SPLITS = 10  # of the inception score
-DISTRIBUTION_RESAMPLES = 100  # a Frechet distance takes longer than a mean
-SPREAD = 1.96  # standard deviations that hold 95 % of a normal distribution
+REVISION = 1  # raise it when a metric is computed differently: stored measurements are then made again
+SPLITS = 10  # of the inception score, as in the literature
 
-# What a label begins with, whether higher or lower is better, and the unit.
-DIRECTIONS = {
-    "CLIP-temp": ("higher", ""),
-    "frame consistency": ("higher", ""),
-    "CLIP-text": ("higher", ""),
-    "CLIP-SIM": ("higher", ""),
-    "FFF-CLIP": ("higher", ""),
-    "FFF-SSIM": ("higher", ""),
-    "dynamic degree": (None, "pixels a frame"),
-    "flicker": ("lower", "of 255"),
-    "flicker beyond flow": ("lower", "of 255"),
-    "FVD": ("lower", ""),
-    "KVD": ("lower", ""),
-    "IS": ("higher", ""),
+# What a metric may need besides frames, as the protocol says it.
+NEEDS = {
+    "prompt": "a prompt",
+    "image": "the image that it was made from",
+    "camera label": "a camera label",
+    "palette label": "a palette label",
+    "motif labels": "labels of all motifs",
+    "reference": "--reference",
+    "clip_sim": "--clip-sim",
+    "classifier": "--video-classifier",
+    "scene_classifier": "--scene-classifier",
 }
 
 
 @dataclass(frozen=True)
-class ClipFigures:
-    """What is left of a clip: `metrics` by label, and the vectors `features` and, with a classifier, `logits`."""
+class Metric:
+    """A number of one clip: its name, how to read it, what it needs, and how it is computed.
 
-    metrics: Mapping[str, float]
-    vectors: Mapping[str, np.ndarray]
+    Args:
+        name: Name in tables; a label may continue it, as in "CLIP-temp[shanshui-clip]".
+        better: "higher", "lower", or None where neither is better in itself.
+        unit: Unit of the value, "" for none.
+        note: What it means, for readers who do not know it.
+        needs: Keys of `NEEDS`. A clip that lacks one of them is not measured.
+        weights: Attribute of `MetricModels` that the value depends on; its name follows in brackets.
+        of_clip: Computes the value; None for numbers that are measured elsewhere and only shown here.
+        is_default: False to measure it only if `--metrics` names it.
+    """
 
-    def save(self, path: Path) -> None:
-        """Write an .npz file."""
-        labels = np.array(list(self.metrics))
-        with path.open("wb") as file:
-            np.savez(file, labels=labels, values=np.array(list(self.metrics.values()), np.float64), **self.vectors)
+    name: str
+    better: str | None = None
+    unit: str = ""
+    note: str = ""
+    needs: tuple[str, ...] = ()
+    weights: str = ""
+    of_clip: Callable[[MeasuredClip], float | np.ndarray] | None = None
+    is_default: bool = True
 
-    @classmethod
-    def load(cls, path: Path) -> "ClipFigures":
-        """What `save` wrote."""
-        with np.load(path) as stored:
-            metrics = dict(zip(stored["labels"].tolist(), stored["values"].tolist(), strict=True))
-            return cls(metrics, {name: stored[name] for name in stored.files if name not in ("labels", "values")})
+    def label(self, models: MetricModels, num_frames: int = 0) -> str:
+        """The name in a table. A distance to a reference depends on the clips' length, so it carries `num_frames`."""
+        frames = num_frames if "reference" in self.needs else ""
+        return f"{self.name}{frames}" + (f"[{getattr(models, self.weights).name}]" if self.weights else "")
 
 
 @dataclass(frozen=True)
-class Measurers:
-    """The models that look.
-
-    `clip` gives CLIP-temp, frame consistency, CLIP-text and FFF-CLIP, `clip_sim` gives CLIP-SIM, `features` the
-    Frechet metrics, `classifier` the inception score. Without `features` those are made of `clip`.
-    """
-
-    clip: ClipScorer
-    features: FeatureExtractor | None = None
-    clip_sim: ClipScorer | None = None
-    classifier: VideoClassifier | None = None
-
-    @property
-    def extractor(self) -> FeatureExtractor:
-        """What gives the features of the Frechet metrics."""
-        return self.features or ClipFeatures(self.clip)
-
-    @classmethod
-    def load(
-        cls,
-        clip: str | Path | None = None,
-        clip_sim: str | Path | None = None,
-        i3d: str | Path | None = None,
-        i3d_preset: str = "stylegan-v",
-        classifier: str | Path | None = None,
-        device: str = "cpu",
-    ) -> "Measurers":
-        """From folders, files or names on the Hub; see the classes. What is None is left out, or shanshui-tiny's."""
-        return cls(
-            clip=ClipScorer(clip, device),
-            features=None if i3d is None else I3DFeatures(i3d, i3d_preset, device),
-            clip_sim=None if clip_sim is None else ClipScorer(clip_sim, device),
-            classifier=None if classifier is None else VideoClassifier(classifier, device),
-        )
-
-    def measure(self, clip: np.ndarray, prompt: str | None = None, image: np.ndarray | None = None) -> ClipFigures:
-        """Look at one clip.
-
-        Args:
-            clip: uint8 RGB (num_frames, height, width, 3), at least two frames, or as many as I3D needs.
-            prompt: for CLIP-text and CLIP-SIM; without it they are left out.
-            image: uint8 RGB (height, width, 3), what the clip was made from, for FFF-CLIP and FFF-SSIM.
-
-        Raises:
-            ValueError: too few frames, or an image of another aspect.
-        """
-        if len(clip) < self.extractor.min_frames:
-            raise ValueError(f"has {len(clip)} frames, but {self.extractor.name} needs {self.extractor.min_frames}.")
-        frames, motion, name = self.clip.frames(clip), measure_flow(clip), self.clip.name
-        metrics = {f"CLIP-temp[{name}]": clip_temp(frames), "dynamic degree": motion.dynamic_degree}
-        metrics[f"frame consistency[{name}]"] = frame_consistency(frames)
-        if prompt is not None:
-            metrics[f"CLIP-text[{name}]"] = clip_text(frames, self.clip.texts([prompt])[0])
-        if prompt is not None and self.clip_sim is not None:
-            text = self.clip_sim.texts([prompt])[0]
-            metrics[f"CLIP-SIM[{self.clip_sim.name}]"] = clip_text(self.clip_sim.frames(clip), text)
-        if image is not None:
-            metrics[f"FFF-CLIP[{name}]"] = fff_clip(frames, self.clip.frames([image])[0])
-            metrics["FFF-SSIM"] = fff_ssim(clip, image)
-        metrics |= {"flicker": motion.flicker, "flicker beyond flow": motion.unexplained_flicker}
-        extractor = self.extractor
-        shared = isinstance(extractor, ClipFeatures) and extractor.scorer is self.clip
-        vectors = {"features": extractor.of_embeddings(frames) if shared else extractor.features(clip)}
-        if self.classifier is not None:
-            vectors["logits"] = self.classifier.logits(clip)
-        return ClipFigures(metrics, vectors)
-
-    def protocol(self) -> dict[str, str]:
-        """What the figures depend on besides the clips, one line of text for each measurer."""
-        lines = {"CLIP": f"{self.clip.name}, sha256 {self.clip.sha256}, {self.clip.preprocessing}"}
-        if self.clip_sim is not None:
-            lines["CLIP-SIM"] = f"{self.clip_sim.name}, sha256 {self.clip_sim.sha256}, {self.clip_sim.preprocessing}"
-        lines["FVD and KVD"] = self.extractor.description
-        lines["IS"] = "not measured: needs a video classifier" if not self.classifier else self.classifier.description
-        lines["optical flow"] = "OpenCV DIS, preset medium, grey frames at the clips' own size"
-        return lines
-
-
-def summarize(
-    figures: Sequence[ClipFigures],
-    measurers: Measurers,
-    num_frames: int,
-    groups: Sequence[int] | None = None,
-    reference: Sequence[ClipFigures] | None = None,
-    seed: int = 0,
-) -> dict[str, Metric]:
-    """The figures of a system, with their 95 % spread.
-
-    Means of clips have a percentile bootstrap. Distances of distributions are biased by drawing with replacement, so
-    theirs is the value and 1.96 standard deviations of the draws on both sides; the reference is drawn, too.
+class SetMetric(Metric):
+    """A number of a whole set of clips. `of_clip` gives the vector that is kept of each clip.
 
     Args:
-        figures: of the system's clips, in order.
-        measurers: that found them.
-        num_frames: of a clip; stands in the names of FVD and KVD.
-        groups: the prompt (any number) of each clip: clips of one prompt are drawn together, because they are alike;
-            by default each clip stands for itself.
-        reference: of true clips, for FVD and KVD, which need two clips a side.
-        seed: of the draws.
-
-    Returns:
-        Metrics by label. Labels that some clips lack (no prompt, no picture) are left out, and so is the inception
-        score of fewer clips than `SPLITS`.
+        vector: Name of that vector in stored measurements. Metrics with the same name share it.
+        of_set: Computes the value from the vectors (clips, ...), those of the reference, and the models.
+        min_clips: Fewest clips that it is computed for, in the set and in the reference.
+        bounds: Smallest and largest possible value, where its interval ends.
     """
-    rows = _rows_of_groups(range(len(figures)) if groups is None else groups)
-    metrics = {}
-    for label in (label for label in figures[0].metrics if all(label in one.metrics for one in figures)):
-        values = np.array([one.metrics[label] for one in figures])
-        interval = bootstrap(mean, np.array([values[group].mean() for group in rows]), seed=seed)
-        low, high = (interval.low, interval.high) if len(rows) > 1 else (None, None)
-        metrics[label] = _metric(label, float(values.mean()), low, high)
-    features = np.stack([one.vectors["features"] for one in figures])
-    if reference is not None and min(len(reference), len(figures)) > 1:
-        name = measurers.extractor.name
-        true = np.stack([one.vectors["features"] for one in reference])
-        for label, distance, least in (
-            ("FVD", lambda one, other: frechet_distance(one, other, measurers.extractor.ddof), 0.0),
-            ("KVD", polynomial_mmd, None),
-        ):
-            value, spread = _spread(distance, rows, features, true, seed)
-            low = value - spread if least is None else max(least, value - spread)
-            metrics[f"{label}{num_frames}[{name}]"] = _metric(label, value, low, value + spread)
-    if measurers.classifier is not None and len(figures) >= SPLITS:
-        logits = np.stack([one.vectors["logits"] for one in figures])
-        value, spread = _spread(lambda one, _: inception_score(one, SPLITS), rows, logits, logits, seed)
-        label = f"IS[{measurers.classifier.name}]"
-        metrics[label] = _metric(label, value, max(1.0, value - spread), value + spread)
-    return metrics
+
+    vector: str = ""
+    of_set: Callable[[np.ndarray, np.ndarray, MetricModels], float] | None = None
+    min_clips: int = 2
+    bounds: tuple[float, float] = (-inf, inf)
 
 
-def _metric(label: str, value: float, low: float | None, high: float | None) -> Metric:
-    better, unit = DIRECTIONS[label.partition("[")[0].rstrip("0123456789")]
-    return Metric(value, low, high, better, unit)
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "CLIP-temp",
+        better="higher",
+        note="How similar neighboring frames are: the mean cosine of their CLIP image embeddings. A still image "
+        "scores 1, so read it together with the dynamic degree.",
+        weights="clip",
+        of_clip=lambda clip: clip_temp(clip.embeddings),
+    ),
+    Metric(
+        "dynamic degree",
+        unit="pixels a frame",
+        note="How much moves: the mean length of the longest 5 % of optical flow vectors between neighboring frames. "
+        "Neither more nor less is better in itself; a still image has 0.",
+        of_clip=lambda clip: clip.motion.dynamic_degree,
+    ),
+    Metric(
+        "frame consistency",
+        better="higher",
+        note="How similar all frames of a clip are, not only neighbors: the mean cosine of the CLIP image embeddings "
+        "over all pairs of frames.",
+        weights="clip",
+        of_clip=lambda clip: frame_consistency(clip.embeddings),
+    ),
+    Metric(
+        "CLIP-text",
+        better="higher",
+        note="How well the frames match the prompt: the mean of 100 times the cosine between the CLIP embeddings of "
+        "frame and prompt.",
+        needs=("prompt",),
+        weights="clip",
+        of_clip=lambda clip: clip_text(clip.embeddings, clip.models.clip.texts([clip.prompt])[0]),
+    ),
+    Metric(
+        "CLIP-SIM",
+        better="higher",
+        note="How well the frames match the prompt: CLIP-text under the name that DreamVideo gives it.",
+        needs=("prompt", "clip_sim"),
+        weights="clip_sim",
+        of_clip=lambda clip: clip_text(
+            clip.models.clip_sim.frames(clip.frames), clip.models.clip_sim.texts([clip.prompt])[0]
+        ),
+    ),
+    Metric(
+        "FFF-CLIP",
+        better="higher",
+        note="How faithful the first frame is to the input image: the cosine of their CLIP image embeddings.",
+        needs=("image",),
+        weights="clip",
+        of_clip=lambda clip: fff_clip(clip.embeddings, clip.models.clip.frames([clip.image])[0]),
+    ),
+    Metric(
+        "FFF-SSIM",
+        better="higher",
+        note="How faithful the first frame is to the input image: their structural similarity.",
+        needs=("image",),
+        of_clip=lambda clip: fff_ssim(clip.frames, clip.image),
+    ),
+    Metric(
+        "flicker",
+        better="lower",
+        unit="of 255",
+        note="How much pixels change from frame to frame: the mean absolute difference. Motion raises it as well.",
+        of_clip=lambda clip: clip.motion.flicker,
+    ),
+    Metric(
+        "flicker beyond flow",
+        better="lower",
+        unit="of 255",
+        note="How much pixels change from frame to frame where motion does not explain it: the mean absolute "
+        "difference after each frame was warped along the optical flow.",
+        of_clip=lambda clip: clip.motion.unexplained_flicker,
+    ),
+    SetMetric(
+        "FVD",
+        better="lower",
+        note="Fréchet distance between the generated and the reference clips: how far apart the means and spreads of "
+        "their features are. It falls with the number of clips, so compare equal numbers only.",
+        needs=("reference",),
+        weights="extractor",
+        of_clip=lambda clip: clip.features,
+        vector="features",
+        of_set=lambda ours, reference, models: frechet_distance(ours, reference, models.extractor.ddof),
+        bounds=(0, inf),
+    ),
+    SetMetric(
+        "KVD",
+        better="lower",
+        note="Distance between the generated and the reference clips: the maximum mean discrepancy of their features "
+        "under a polynomial kernel. Around 0, also slightly below, where the two cannot be told apart.",
+        needs=("reference",),
+        weights="extractor",
+        of_clip=lambda clip: clip.features,
+        vector="features",
+        of_set=lambda ours, reference, models: polynomial_mmd(ours, reference),
+    ),
+    SetMetric(
+        "IS",
+        better="higher",
+        note="Inception score of a video classifier: high where each clip clearly belongs to one class and the clips "
+        "together belong to many.",
+        needs=("classifier",),
+        weights="classifier",
+        of_clip=lambda clip: clip.models.classifier.logits(clip.frames),
+        vector="logits",
+        of_set=lambda ours, reference, models: inception_score(ours, SPLITS),
+        min_clips=SPLITS,
+        bounds=(1, inf),
+    ),
+    Metric(
+        "camera accuracy",
+        better="higher",
+        note="Share of clips whose camera, fitted to optical flow, goes where the prompt says.",
+        needs=("camera label",),
+        of_clip=lambda clip: CAMERA_DIRECTIONS.index(clip.camera.direction) == clip.label_index("camera"),
+        is_default=False,
+    ),
+    Metric(
+        "camera pan",
+        unit="% of the width a frame",
+        note="How far the camera, fitted to optical flow, makes the content move to the right. Negative to the left.",
+        of_clip=lambda clip: 100 * clip.camera.pan,
+        is_default=False,
+    ),
+    Metric(
+        "camera zoom",
+        unit="% a frame",
+        note="By how much the camera, fitted to optical flow, magnifies the content. Negative where it shrinks.",
+        of_clip=lambda clip: 100 * clip.camera.zoom,
+        is_default=False,
+    ),
+    Metric(
+        "palette accuracy",
+        better="higher",
+        note="Share of clips in which a scene classifier sees the palette that the prompt asks for.",
+        needs=("scene_classifier", "palette label"),
+        weights="scene_classifier",
+        of_clip=lambda clip: int(clip.scene["palette"].argmax()) == clip.label_index("palette"),
+        is_default=False,
+    ),
+    SetMetric(
+        "motif accuracy",
+        better="higher",
+        note="Mean over motifs of two shares: clips in which a scene classifier sees the motif where the prompt asks "
+        "for it, and clips in which it does not where the prompt does not. Guessing reaches 0.5.",
+        needs=("scene_classifier", "motif labels"),
+        weights="scene_classifier",
+        of_clip=lambda clip: np.array(
+            [(clip.label_index(name) > 0, clip.scene[name][0] < 0.5) for name in clip.models.scene_classifier.motifs]
+        ),
+        vector="motifs",
+        of_set=lambda ours, reference, models: float(balanced_accuracy(ours[None, ..., 0], ours[None, ..., 1])[0]),
+        bounds=(0, 1),
+        is_default=False,
+    ),
+    # Measured elsewhere: by the benchmarks and while clips are generated.
+    Metric(
+        "diffusion loss",
+        better="lower",
+        note="How far the predicted noise is from the true noise on held-out clips: the mean squared error. It needs "
+        "no sampling, and separates models long before their clips differ.",
+    ),
+    Metric("training time", unit="minutes", note="Duration of the training steps on the machine in the protocol."),
+    Metric(
+        "PSNR",
+        better="higher",
+        unit="dB",
+        note="How close interpolated frames are to the held-out true ones: peak signal-to-noise ratio.",
+    ),
+    Metric(
+        "SSIM",
+        better="higher",
+        note="How close interpolated frames are to the held-out true ones: structural similarity.",
+    ),
+    Metric(
+        "seconds per clip",
+        better="lower",
+        unit="s",
+        note="Wall-clock time for one clip on the machine in the protocol.",
+    ),
+    Metric(
+        "peak memory",
+        better="lower",
+        unit="GiB",
+        note="The most memory in use while a clip was made, in GiB (2^30 bytes).",
+    ),
+)
 
 
-def _rows_of_groups(groups: Sequence[int]) -> list[np.ndarray]:
-    groups = np.asarray(list(groups))
-    return [np.flatnonzero(groups == group) for group in dict.fromkeys(groups.tolist())]
+_BRACKETS = (
+    "Square brackets name the model or the weights that the number was computed with. Published values of FVD and KVD "
+    "use I3D; published values of CLIP metrics use OpenAI's ViT-L/14 or ViT-B/32. Compare only where the brackets "
+    "agree."
+)
+_SHANSHUI_CLIP = (
+    "The small CLIP bundled with this package, trained on rendered landscapes. It needs no download. Its numbers "
+    "compare the systems on this page with each other, and with nothing that was published."
+)
 
 
-def _spread(
-    statistic: Callable[[np.ndarray, np.ndarray], float],
-    rows: Sequence[np.ndarray],
-    columns: np.ndarray,
-    reference: np.ndarray,
-    seed: int,
-) -> tuple[float, float]:
-    """The statistic, and 1.96 standard deviations of it under resampling of groups and of the reference."""
-    random = np.random.default_rng(seed)
-    draws = []
-    for _ in range(DISTRIBUTION_RESAMPLES):
-        drawn = np.concatenate([rows[group] for group in random.integers(len(rows), size=len(rows))])
-        draws.append(statistic(columns[drawn], reference[random.integers(len(reference), size=len(reference))]))
-    return statistic(columns, reference), SPREAD * float(np.std(draws, ddof=1))
+def find_metric(label: str) -> Metric | None:
+    """The metric whose name a label begins with, the longest one where several do; None for an unknown label."""
+    names = [metric for metric in METRICS if label.lower().startswith(metric.name.lower())]
+    return max(names, key=lambda metric: len(metric.name), default=None)
 
 
-def spread_in_words() -> str:
-    """How `summarize` gets its spread, for the protocol."""
-    return (
-        f"95 %: percentile bootstrap over prompts ({RESAMPLES} draws) for means; the value and {SPREAD} standard "
-        f"deviations of {DISTRIBUTION_RESAMPLES} draws of clips and reference for FVD, KVD and IS"
-    )
+def metric_value(label: str, value: float, low: float | None = None, high: float | None = None) -> MetricValue:
+    """A value with its interval, and the direction and the unit of its metric."""
+    metric = find_metric(label) or Metric(label)
+    return MetricValue(value, low, high, metric.better, metric.unit)
+
+
+def select_metrics(names: Sequence[str] = ("default",)) -> tuple[Metric, ...]:
+    """The metrics of some names, in the order of `METRICS`.
+
+    Args:
+        names: Names or beginnings of names, such as "camera" for "camera accuracy", "camera pan" and "camera zoom";
+            case does not matter, and a hyphen may stand for a space. "default" stands for the default metrics.
+
+    Raises:
+        ValueError: No metric has that name.
+    """
+    chosen = set()
+    for name in names:
+        plain = name.strip().lower().replace("-", " ")
+        found = {
+            metric.name
+            for metric in METRICS
+            if metric.of_clip is not None
+            and (metric.is_default if plain == "default" else metric.name.lower().replace("-", " ").startswith(plain))
+        }
+        if not found or not plain:
+            known = ", ".join(metric.name for metric in METRICS if metric.of_clip is not None)
+            raise ValueError(f"`metrics` must be names of metrics, got {name!r}. Choose from default, {known}.")
+        chosen |= found
+    return tuple(metric for metric in METRICS if metric.name in chosen)
+
+
+def explain(labels: Sequence[str]) -> dict[str, str]:
+    """What labels mean: the note of every metric among them, and of the square brackets that occur."""
+    notes = {}
+    for label in labels:
+        if metric := find_metric(label):
+            notes[label.partition("[")[0].strip()] = metric.note
+    brackets = [label[label.index("[") :] for label in labels if "[" in label]
+    if brackets:
+        notes["[…]"] = _BRACKETS
+    if "[shanshui-clip]" in brackets:
+        notes["[shanshui-clip]"] = _SHANSHUI_CLIP
+    return notes

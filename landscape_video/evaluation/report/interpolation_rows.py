@@ -1,4 +1,4 @@
-"""The interpolation benchmark (`benchmarks/sofp.py`) in the shape of results, so that a report shows it alike."""
+"""Read the results of `benchmarks/sofp.py` as rows of a report's table."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from landscape_video.evaluation.metrics.intervals import RESAMPLES, bootstrap, mean
-from landscape_video.evaluation.results import Metric, Results, System
+from landscape_video.evaluation.metrics.registry import metric_value
+from landscape_video.evaluation.results import MetricValue, Results, System
 
 
 NAMES = {
@@ -20,22 +21,21 @@ NAMES = {
     "sofp_projection": "SOFP projection",
     "sofp_quadratic": "SOFP quadratic",
 }
-BASELINES = ("repeat", "average")  # what needs no idea of motion
+BASELINES = ("repeat", "average")  # they do not estimate motion
 
 
 def read_interpolation(path: str | Path) -> Results:
-    """Mean PSNR of every method, for each speed of the rendered clips and for the natural ones.
+    """Read the mean PSNR of every method, for each speed of the rendered clips and for the natural clips.
 
-    The spread is 95 % of a bootstrap over clips (seed 0); a group of fewer than three clips has none. Methods that
-    only a part of the clips was measured with are left out.
+    Intervals are 95 % of a bootstrap over clips (seed 0). Methods that were measured on some clips only are left out.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no result of the benchmark; the message names it.
+        FileNotFoundError: The file is missing.
+        ValueError: It is not a results file of the benchmark; the message names it.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; `python benchmarks/sofp.py` writes it.")
+        raise FileNotFoundError(f"{path}: no such file; `python benchmarks/sofp.py` writes it.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         groups: dict[str, list[Mapping[str, Any]]] = {}
@@ -44,35 +44,30 @@ def read_interpolation(path: str | Path) -> Results:
         methods = [name for name in NAMES if all(name in scores for group in groups.values() for scores in group)]
         if not groups or not methods:
             raise ValueError("no method was measured on every clip.")
-        systems = tuple(
-            System(
-                name=NAMES[method],
-                kind="still" if method in BASELINES else "generated",
-                metrics={
-                    label: _mean([float(scores[method]["psnr"]) for scores in group])
-                    for label, group in groups.items()
-                },
-                clips=(),
-            )
-            for method in methods
-        )
-        return Results(_protocol(content["settings"], groups), systems)
+        systems = []
+        for method in methods:
+            kind = "still" if method in BASELINES else "generated"
+            values = {
+                label: _mean(label, [float(scores[method]["psnr"]) for scores in group])
+                for label, group in groups.items()
+            }
+            systems.append(System(NAMES[method], kind, values, clips=()))
+        return Results(_protocol(content["settings"], groups), tuple(systems))
     except KeyError as error:
-        raise ValueError(f"{path}: no results of benchmarks/sofp.py: there is no {error}.") from error
+        raise ValueError(f"{path}: not a results file of benchmarks/sofp.py: {error} is missing.") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: no results of benchmarks/sofp.py: {error}") from error
+        raise ValueError(f"{path}: not a results file of benchmarks/sofp.py: {error}") from error
 
 
-def _mean(values: list[float]) -> Metric:
-    if len(values) < 3:
-        return Metric(float(np.mean(values)), better="higher", unit="dB")
+def _mean(label: str, values: list[float]) -> MetricValue:
     found = bootstrap(mean, np.array(values))
-    return Metric(found.value, found.low, found.high, "higher", "dB")
+    # The bootstrap of one or two clips says nothing.
+    return metric_value(label, found.value, *((found.low, found.high) if len(values) > 2 else ()))
 
 
 def _protocol(settings: Mapping[str, Any], groups: Mapping[str, list]) -> dict[str, str]:
     versions = ", ".join(f"{name} {version}" for name, version in settings["versions"].items())
-    protocol = {
+    return {
         "samples": ", ".join(f"{label.partition(', ')[2]}: {len(group)} clips" for label, group in groups.items()),
         "rendered clips": f"{settings['size']} x {settings['size']}, {settings['num_frames']} frames given at "
         f"{settings['frame_rate']} a second on average, the true half-time frames held out; seed {settings['seed']}",
@@ -80,7 +75,5 @@ def _protocol(settings: Mapping[str, Any], groups: Mapping[str, list]) -> dict[s
         "flow": "OpenCV DIS for SOFP, no weights; Farneback's flow goes through the same warping",
         "spread": f"95 %, bootstrap over clips, {RESAMPLES} resamples, seed 0",
         "machine": f"{settings['device']}; {versions}",
+        **{name: f"sha256 {digest}" for name, digest in settings.get("sha256", {}).items()},
     }
-    for name, digest in settings.get("sha256", {}).items():
-        protocol[name] = f"sha256 {digest}"
-    return protocol

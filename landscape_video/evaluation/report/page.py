@@ -1,20 +1,20 @@
-"""One HTML page that holds everything: the numbers, how they were measured, and the clips themselves.
+"""Write one HTML page with everything: the numbers, how they were measured, and the clips themselves.
 
-The page is data for a Jinja2 template in `pages/`: tables and bars from `page_tables.py`, clips from
-`report_gallery.py`, explanations from `metric_notes.py`.
+The page is a Jinja2 template in `pages/`. Tables and bars come from `page_tables.py`, clips from `report_gallery.py`,
+explanations from the notes of the metrics.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from landscape_video.evaluation.metrics.metric_notes import explain
+from landscape_video.evaluation.metrics.registry import explain, metric_value
 from landscape_video.evaluation.report.interpolation_rows import read_interpolation
 from landscape_video.evaluation.report.page_tables import Column, make_column
 from landscape_video.evaluation.report.report_gallery import Gallery, make_gallery, read_source, unique_systems
-from landscape_video.evaluation.results import Metric, System
+from landscape_video.evaluation.results import System
 from landscape_video.files import write_text
 
 
@@ -24,13 +24,20 @@ KIND_NOTES = {
     "still": "a baseline",
     "reference": "what the others are compared with",
 }
-COSTS = ("seconds per clip", "peak memory")  # stand last, and nobody wins them: they depend on the machine
-PER_SYSTEM = ("clips", "size")  # lines that go through the systems, and so differ wherever those do
+COSTS = {"seconds per clip": "seconds_per_clip", "peak memory": "peak_memory_gib"}
+PER_SYSTEM = ("clips", "size")  # protocol lines that list the systems, and so differ wherever those do
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table with its protocol: `protocol` is (name, one line for each source); lines that differ are marked."""
+    """A table with its protocol.
+
+    Args:
+        systems: Rows.
+        columns: Metrics.
+        sources: Names of the results files.
+        protocol: Name of each line, and its text in each of the sources, or one text if all agree.
+    """
 
     systems: Sequence[System]
     columns: Sequence[Column]
@@ -39,14 +46,17 @@ class Section:
 
     @property
     def differing(self) -> list[str]:
-        return [name for name, lines in self.protocol if len(set(lines)) > 1 and name not in PER_SYSTEM]
+        """Names of the lines in which the sources differ."""
+        return [name for name, lines in self.protocol if len(lines) > 1 and name not in PER_SYSTEM]
 
     @property
     def has_ties(self) -> bool:
+        """Whether any value cannot be told apart from the best one."""
         return any(cell.mark == "tied" for column in self.columns for cell in column.cells.values())
 
     @property
     def has_spreads(self) -> bool:
+        """Whether any value has an interval."""
         return any(cell.spread for column in self.columns for cell in column.cells.values())
 
 
@@ -63,88 +73,73 @@ def write_report(
     """Write the page.
 
     Args:
-        paths: results files, or the folders they are in.
-        output: an .html file; one that is there is replaced.
-        sofp: a results file of `benchmarks/sofp.py`, for a section on interpolation.
-        max_bytes: of the page. Prompts are shown with the clips of all systems while they fit.
-        clip_width: clips are shrunk to this width, in pixels.
-        clips_per_prompt: of each system, the first ones; 0 for a page without clips.
-        progress: wraps the list of prompts, for a progress bar.
+        paths: Results files, or the folders they are in.
+        output: An .html file; an existing one is replaced.
+        title: Heading of the page.
+        sofp: Results file of `benchmarks/sofp.py`, for a section on interpolation.
+        max_bytes: Largest size of the page. Prompts are shown, with the clips of all systems, while they fit.
+        clip_width: Width in pixels that wider clips are reduced to.
+        clips_per_prompt: Number of clips of each system, from the first one on; 0 for a page without clips.
+        progress: Wraps the list of prompts, for a progress bar.
 
     Returns:
-        What is not on the page, one sentence each; the page says the same.
+        What the page leaves out, one sentence each; the page says the same.
 
     Raises:
-        FileNotFoundError: a results file or a clip is not there.
-        ValueError: `output` cannot be written to, a file is no results file or no video, or the numbers alone are
-            larger than `max_bytes`.
+        FileNotFoundError: A results file or a clip is missing.
+        ValueError: `output` cannot be written to, a file is not a results file or not a video, or the numbers alone
+            are larger than `max_bytes`.
     """
     check_page(output)
     sources = [read_source(path) for path in paths]
     systems = unique_systems(sources)
-    content = {
-        "title": title,
-        "numbers": _section(
-            [source.results.protocol for source in sources],
-            [source.name for source in sources],
-            [system for system, _ in systems],
-        ),
-        "interpolation": None,
-        "kind_notes": KIND_NOTES,
-    }
+    numbers = _section([(source.name, source.results.protocol) for source in sources], [one for one, _ in systems])
+    content = {"title": title, "numbers": numbers, "interpolation": None, "kind_notes": KIND_NOTES}
+    columns = numbers.columns
     if sofp is not None:
         results = read_interpolation(sofp)
-        content["interpolation"] = _section([results.protocol], [Path(sofp).name], results.systems)
-    labels = [
-        column.label for name in ("numbers", "interpolation") if content[name] for column in content[name].columns
-    ]
-    content["notes"] = explain(labels)
+        content["interpolation"] = _section([(Path(sofp).name, results.protocol)], results.systems)
+        columns = [*columns, *content["interpolation"].columns]
+    content["notes"] = explain([column.label for column in columns])
     bare = len(_render(content, Gallery()).encode())
     if bare > max_bytes:
-        raise ValueError(
-            f"the numbers alone make a page of {megabytes(bare)}, but it may have {megabytes(max_bytes)}."
-        )
+        room = f"{megabytes(bare)}, the size without clips"
+        raise ValueError(f"`max_bytes` must be at least {room}, got {megabytes(max_bytes)}.")
     gallery = make_gallery(systems, max_bytes - bare, clip_width, clips_per_prompt, progress)
     write_text(output, _render(content, gallery))
     return gallery.left_out
 
 
 def check_page(path: str | Path) -> None:
-    """Raise `ValueError` in one line if no HTML page can be written there."""
+    """Raise `ValueError` if no HTML page can be written there."""
     path = Path(path)
     if path.suffix.lower() != ".html":
-        raise ValueError(f"{path}: the name of a page has to end in .html.")
+        raise ValueError(f"{path}: the name of a page must end in .html.")
     if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}.")
+        raise ValueError(f"{path}: no such folder {path.parent}.")
     if path.is_dir():
-        raise ValueError(f"{path}: is a folder.")
+        raise ValueError(f"{path}: must be a file, got a folder.")
 
 
-def _section(protocols: Sequence[dict[str, str]], names: Sequence[str], systems: Sequence[System]) -> Section:
+def _section(sources: Sequence[tuple[str, Mapping[str, str]]], systems: Sequence[System]) -> Section:
     systems = [replace(system, metrics={**system.metrics, **_costs(system)}) for system in systems]
-    competing = [system.name for system in systems if system.kind in ("generated", "folder")]
     labels = dict.fromkeys(label for system in systems for label in system.metrics)
-    columns = [
-        make_column(
-            label,
-            {system.name: system.metrics[label] for system in systems if label in system.metrics},
-            () if label in COSTS else competing,
-        )
-        for label in sorted(labels, key=lambda label: label in COSTS)
-    ]
-    lines = dict.fromkeys(name for protocol in protocols for name in protocol)
-    protocol = [(name, [protocol.get(name, "not said") for protocol in protocols]) for name in lines]
-    protocol = [(name, lines[:1] if len(set(lines)) == 1 else lines) for name, lines in protocol]
-    return Section(systems, columns, names, protocol)
+    columns = []
+    for label in sorted(labels, key=lambda label: label in COSTS):  # costs stand last
+        values = {system.name: system.metrics[label] for system in systems if label in system.metrics}
+        # Costs depend on the machine, so no system wins them.
+        competing = [system.name for system in systems if system.competes and label not in COSTS]
+        columns.append(make_column(label, values, competing))
+    protocol = []
+    for name in dict.fromkeys(name for _, lines in sources for name in lines):
+        texts = [lines.get(name, "not said") for _, lines in sources]
+        protocol.append((name, texts if len(set(texts)) > 1 else texts[:1]))
+    return Section(systems, columns, [name for name, _ in sources], protocol)
 
 
-def _costs(system: System) -> dict[str, Metric]:
-    costs = {}
-    if system.seconds_per_clip is not None:
-        costs["seconds per clip"] = Metric(system.seconds_per_clip, better="lower", unit="s")
-    if system.peak_memory_gib is not None:
-        costs["peak memory"] = Metric(system.peak_memory_gib, better="lower", unit="GiB")
-    return costs
+def _costs(system: System) -> dict:
+    costs = {label: getattr(system, attribute) for label, attribute in COSTS.items()}
+    return {label: metric_value(label, cost) for label, cost in costs.items() if cost is not None}
 
 
 def _render(content: dict, gallery: Gallery) -> str:
@@ -159,4 +154,5 @@ def _render(content: dict, gallery: Gallery) -> str:
 
 
 def megabytes(size: int) -> str:
+    """Format a number of bytes."""
     return f"{size / 1e6:.1f} MB"

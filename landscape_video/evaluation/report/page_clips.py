@@ -1,4 +1,4 @@
-"""A clip as it goes into an HTML page: a small video and a contact sheet, both as data in the page itself."""
+"""Embed clips into an HTML page: a small video and a contact sheet, both as data URIs."""
 
 import base64
 import io
@@ -13,14 +13,24 @@ from PIL import Image
 from pipeline_landscape_video.video_io import VideoFrame, iterate_video, open_mp4
 
 
-MAX_SECONDS = 8  # of a clip in a page; what is longer is cut, and the page says so
-SHEET_COLUMNS = 6
-CRF = 26  # of x264; at 128 x 128 about 10 KB a second, and ink washes still look like themselves
+MAX_SECONDS = 8  # longer clips are cut, and the page says so
+SHEET_FRAMES = 6
+CRF = 26  # of x264: about 10 KB a second at 128 x 128, without visible damage to ink washes
 
 
 @dataclass(frozen=True)
 class PageClip:
-    """`video` and `sheet` are data URIs (H.264, WebP); sizes in pixels; `seconds` is how long it plays."""
+    """An embedded clip.
+
+    Args:
+        video: Data URI of an H.264 video.
+        sheet: Data URI of a WebP contact sheet.
+        width, height: Size of the video in pixels.
+        num_frames: Frames of the video.
+        fps: Mean frame rate.
+        seconds: Duration.
+        is_cut: Whether only its beginning is shown.
+    """
 
     video: str
     sheet: str
@@ -33,12 +43,12 @@ class PageClip:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in the page."""
+        """Number of bytes that it takes in the page."""
         return len(self.video) + len(self.sheet)
 
 
 def embed_clip(path: Path, width: int) -> PageClip:
-    """Read a clip and make it at most `width` pixels wide. Raises `VideoError` or `FileNotFoundError` by its name."""
+    """Read a clip and reduce it to at most `width` pixels. Raises `VideoError` or `FileNotFoundError`."""
     kept: list[VideoFrame] = []
     is_cut = False
     for frame in iterate_video(path):
@@ -51,8 +61,8 @@ def embed_clip(path: Path, width: int) -> PageClip:
     frames = [frame.pixels for frame in kept]
     height, shown_width, _ = frames[0].shape
     return PageClip(
-        video="data:video/mp4;base64," + _base64(_mp4(frames, fps)),
-        sheet="data:image/webp;base64," + _base64(_contact_sheet(frames)),
+        video=_data_uri("video/mp4", _mp4(frames, fps)),
+        sheet=_data_uri("image/webp", _contact_sheet(frames)),
         width=shown_width,
         height=height,
         num_frames=len(frames),
@@ -79,15 +89,14 @@ def _mp4(frames: list[np.ndarray], fps: float) -> bytes:
 
 
 def _contact_sheet(frames: list[np.ndarray]) -> bytes:
-    """Frames from the first to the last, in one row, two rows of three for the shape of a card."""
-    chosen = np.linspace(0, len(frames) - 1, SHEET_COLUMNS).round().astype(int)
+    """Six frames from first to last, in two rows of three, which have the shape of a card."""
+    chosen = np.linspace(0, len(frames) - 1, SHEET_FRAMES).round().astype(int)
     small = [_shrink(frames[index], max(64, frames[index].shape[1] // 2)) for index in chosen]
-    half = SHEET_COLUMNS // 2
-    sheet = np.concatenate([np.concatenate(small[:half], axis=1), np.concatenate(small[half:], axis=1)])
+    rows = [np.concatenate(row, axis=1) for row in (small[: SHEET_FRAMES // 2], small[SHEET_FRAMES // 2 :])]
     buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "WEBP", quality=70, method=6)
+    Image.fromarray(np.concatenate(rows)).save(buffer, "WEBP", quality=70, method=6)
     return buffer.getvalue()
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

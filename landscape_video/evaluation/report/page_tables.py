@@ -1,23 +1,33 @@
-"""Numbers as a page shows them: rounded alike in a column, the best marked, and placed on an axis."""
+"""Prepare the numbers of a report page: round them per column, mark the best, and place them on an axis."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from landscape_video.evaluation.results import Metric
+from landscape_video.evaluation.results import MetricValue
 
 
 CUT_BELOW = 0.25  # values that differ by less than this share of the largest are dots on a cut axis, not bars
 MAX_DECIMALS = 4
+STEPS = (1, 2, 2.5, 5, 10)  # round distances between ticks, times a power of ten
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of the table; lengths on the axis in per cent of its width, None where there is no spread."""
+    """A number of the table and its place on the axis.
+
+    Args:
+        text: The rounded value.
+        spread: Its interval in words, "" for none.
+        mark: "best", "tied" (its interval overlaps that of the best) or "".
+        value: The value itself, for sorting.
+        start, end: Ends of its bar, in percent of the axis.
+        low, high: Ends of its interval, in percent of the axis; None for none.
+    """
 
     text: str
     spread: str
-    mark: str  # "best", "tied" (its spread overlaps that of the best) or ""
+    mark: str
     value: float
     start: float
     end: float
@@ -27,7 +37,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One metric of several systems. `cells` by system, if it has the metric; `ticks` are (per cent, text or "")."""
+    """One metric of several systems.
+
+    Args:
+        label: Title of the column.
+        unit: Unit of the values, "" for none.
+        better: "higher", "lower" or None.
+        is_cut: Whether the axis does not begin at 0.
+        cells: Cells by the name of the system; systems without the metric are missing.
+        ticks: Position in percent and text of each tick; the text may be "".
+    """
 
     label: str
     unit: str
@@ -37,51 +56,35 @@ class Column:
     ticks: Sequence[tuple[float, str]]
 
 
-def make_column(label: str, metrics: Mapping[str, Metric], competing: Sequence[str]) -> Column:
-    """Lay out one metric, given by the names of its systems. Only the `competing` may be marked as best."""
-    digits = decimals(list(metrics.values()))
-    bounds = [bound for metric in metrics.values() for bound in (metric.value, metric.low, metric.high)]
-    known = [bound for bound in bounds if bound is not None]
-    is_cut = min(known) > 0 and max(known) - min(known) < CUT_BELOW * max(known) and max(known) > min(known)
-    ticks = _ticks(min(known) if is_cut else min(0.0, *known), max(known) if is_cut else max(0.0, *known))
-    first, last = ticks[0], ticks[-1]
+def make_column(label: str, metrics: Mapping[str, MetricValue], competing: Sequence[str]) -> Column:
+    """Lay out one metric, given by the names of its systems. Only the `competing` ones may be marked as best."""
+    values = list(metrics.values())
+    digits = decimals(values)
+    known = [bound for one in values for bound in (one.value, one.low, one.high) if bound is not None]
+    is_cut = min(known) > 0 and 0 < max(known) - min(known) < CUT_BELOW * max(known)
+    ticks = _ticks(*(known if is_cut else [0.0, *known]))
+    marks = _marks({name: metrics[name] for name in competing if name in metrics})
 
     def place(value: float | None) -> float | None:
-        return None if value is None else round(100 * (value - first) / (last - first), 3)
+        return None if value is None else round(100 * (value - ticks[0]) / (ticks[-1] - ticks[0]), 3)
 
-    marks = _marks({name: metrics[name] for name in competing if name in metrics})
     cells = {}
-    for name, metric in metrics.items():
-        ends = sorted((place(metric.value), place(first if is_cut else 0.0)))
-        spread = "" if metric.low is None or metric.high is None else _range(metric.low, metric.high, digits)
-        cells[name] = Cell(
-            text=number(metric.value, digits),
-            spread=spread,
-            mark=marks.get(name, ""),
-            value=metric.value,
-            start=ends[0],
-            end=ends[1],
-            low=place(metric.low) if spread else None,
-            high=place(metric.high) if spread else None,
-        )
+    for name, one in metrics.items():
+        ends = sorted((place(one.value), place(ticks[0] if is_cut else 0.0)))
+        has_spread = one.low is not None and one.high is not None
+        spread = f"{number(one.low, digits)} to {number(one.high, digits)}" if has_spread else ""
+        low, high = (place(one.low), place(one.high)) if has_spread else (None, None)
+        cells[name] = Cell(number(one.value, digits), spread, marks.get(name, ""), one.value, *ends, low, high)
     tick_digits = _digits_of_step(ticks[1] - ticks[0])
-    any_metric = next(iter(metrics.values()))
+    # Every second tick has a number where all of them would overlap on a phone.
+    texts = [number(tick, tick_digits) if len(ticks) < 5 or i % 2 == 0 else "" for i, tick in enumerate(ticks)]
     return Column(
-        label=label,
-        unit=any_metric.unit,
-        better=any_metric.better,
-        is_cut=is_cut,
-        cells=cells,
-        # Every second one bears its number where all would run into each other on a phone.
-        ticks=[
-            (place(tick), number(tick, tick_digits) if len(ticks) < 5 or index % 2 == 0 else "")
-            for index, tick in enumerate(ticks)
-        ],
+        label, values[0].unit, values[0].better, is_cut, cells, list(zip(map(place, ticks), texts, strict=True))
     )
 
 
-def decimals(metrics: Sequence[Metric]) -> int:
-    """Decimals that show two digits of the typical spread, or of the differences where there is no spread."""
+def decimals(metrics: Sequence[MetricValue]) -> int:
+    """Decimals that show two digits of the median interval, or of the differences where there are no intervals."""
     widths = sorted(
         metric.high - metric.low
         for metric in metrics
@@ -93,23 +96,17 @@ def decimals(metrics: Sequence[Metric]) -> int:
 
 
 def number(value: float, digits: int) -> str:
-    """With a proper minus sign, and without one on zero."""
+    """Format with a typographic minus sign, and without one on zero."""
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def _range(low: float, high: float, digits: int) -> str:
-    return f"{number(low, digits)} to {number(high, digits)}"
-
-
-def _marks(metrics: Mapping[str, Metric]) -> dict[str, str]:
-    """Which system is best, and whose spreads overlap with its own; none where there is nothing to win."""
+def _marks(metrics: Mapping[str, MetricValue]) -> dict[str, str]:
+    """The best system, and those whose intervals overlap with its own; none where neither direction is better."""
     better = next((metric.better for metric in metrics.values()), None)
     if better is None or len(metrics) < 2:
         return {}
-    choose = max if better == "higher" else min
-    winner = choose(metrics, key=lambda name: metrics[name].value)
-    best = metrics[winner]
+    best = (max if better == "higher" else min)(metrics.values(), key=lambda metric: metric.value)
     marks = {}
     for name, metric in metrics.items():
         if metric.value == best.value:
@@ -120,13 +117,13 @@ def _marks(metrics: Mapping[str, Metric]) -> dict[str, str]:
     return marks
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers, three to six, from at most `low` to at least `high`."""
-    if high == low:
-        high = low + 1
+def _ticks(*values: float) -> list[float]:
+    """Three to six round numbers that enclose all values."""
+    low, high = min(values), max(values)
+    high = low + 1 if high == low else high
     raw = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(multiple * power for multiple in (1, 2, 2.5, 5, 10) if multiple * power >= raw * (1 - 1e-9))
+    step = next(multiple * power for multiple in STEPS if multiple * power >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [index * step for index in range(first, last + 1)]
 

@@ -1,4 +1,4 @@
-"""Which clips a report shows, and one sentence for everything that it does not."""
+"""Choose and embed the clips that a report shows, and say what it leaves out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,15 +10,15 @@ from landscape_video.evaluation.report.page_tables import number
 from landscape_video.evaluation.results import ClipResult, Results, System, read_results
 
 
-MAX_LONE = 8  # of clips that nothing is compared with, such as those of a reference folder, per system
+MAX_LONE = 8  # clips per system that nothing is compared with, such as those of a reference folder
 WITHOUT_PROMPT = "Clips without a prompt"
-_AROUND_A_CLIP = 1200  # bytes of HTML, names and prompts not counted
-_NAMINGS = 8  # how often a card holds its names, at most
+_CARD_BYTES = 1200  # HTML around a clip, names and prompt not counted
+_NAMES_PER_CARD = 8  # times that a card repeats its names, at most
 
 
 @dataclass(frozen=True)
 class Source:
-    """Results with the folder that the paths of their clips start from, and the name of the file."""
+    """Results, the folder that the paths of their clips are relative to, and the name of the file."""
 
     results: Results
     folder: Path
@@ -26,8 +26,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A clip on the page: of which system, with which seed and numbers, and the embedded clip itself."""
+class GalleryClip:
+    """A clip on the page: its system, seed and numbers, and the embedded clip itself."""
 
     system: str
     seed: int | None
@@ -37,24 +37,27 @@ class Figure:
 
 @dataclass
 class Gallery:
-    """What is shown by prompt, and one sentence for everything that is not."""
+    """The clips by prompt, and one sentence for everything that is left out."""
 
-    prompts: list[tuple[str, list[Figure]]] = field(default_factory=list)
+    prompts: list[tuple[str, list[GalleryClip]]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
+# A clip before it is embedded.
+Member = tuple[System, Source, ClipResult]
+
+
 def read_source(path: str | Path) -> Source:
-    """A results file, or the one in a folder. Raises as `read_results`."""
+    """Read a results file, or the one in a folder. Raises as `read_results`."""
     path = Path(path)
     results = read_results(path)
     folder = path if path.is_dir() else path.parent
-    return Source(
-        results, folder, folder.absolute().name if path.is_dir() else f"{folder.absolute().name}/{path.name}"
-    )
+    name = folder.absolute().name
+    return Source(results, folder, name if path.is_dir() else f"{name}/{path.name}")
 
 
 def unique_systems(sources: Sequence[Source]) -> list[tuple[System, Source]]:
-    """All systems under names of their own; one that stands in several files with the same numbers counts once."""
+    """All systems under unique names. A system that several files list with the same numbers counts once."""
     found: dict[str, tuple[System, Source]] = {}
     seen: list[tuple] = []
     for source in sources:
@@ -78,9 +81,42 @@ def make_gallery(
     clips_per_prompt: int,
     progress: Callable[[Sequence], Iterator] = iter,
 ) -> Gallery:
-    """Embed clips prompt by prompt, always those of all systems, while they fit."""
+    """Embed clips prompt by prompt, each with the clips of all systems, while they fit into `max_bytes`."""
+    if not any(system.clips for system, _ in systems):
+        return Gallery()
+    if not clips_per_prompt:
+        return Gallery(left_out=["The clips were left out."])
     gallery = Gallery()
-    prompts: dict[str, list[tuple[System, Source, ClipResult]]] = {}
+    prompts = _clips_by_prompt(systems, clips_per_prompt, gallery)
+    if len(systems) > 1:
+        prompts = _without_most_lone(prompts, gallery)
+    for system, source, clip in (member for members in prompts.values() for member in members):
+        if not (source.folder / clip.file).is_file():
+            raise FileNotFoundError(
+                f"{source.folder / clip.file}: no such file, but {source.name} lists it as a clip of {system.name}; "
+                "restore it, or make a page without clips."
+            )
+
+    def rank(prompt: str) -> tuple[bool, int]:
+        """Prompts that most systems have come first, because there is something to compare."""
+        return prompt == WITHOUT_PROMPT, -len({system.name for system, _, _ in prompts[prompt]})
+
+    used = 0
+    for prompt in progress(sorted(prompts, key=rank)):
+        clips = [_gallery_clip(*member, clip_width) for member in prompts[prompt]]
+        names = sum(len(escape(f"{prompt}{one.system}{one.numbers}").encode()) for one in clips)
+        used += sum(one.clip.size + _CARD_BYTES for one in clips) + _NAMES_PER_CARD * names
+        if used > max_bytes:
+            break
+        gallery.prompts.append((prompt, clips))
+    _say_what_is_left_out(gallery, len(prompts), systems, clips_per_prompt)
+    return gallery
+
+
+def _clips_by_prompt(
+    systems: Sequence[tuple[System, Source]], clips_per_prompt: int, gallery: Gallery
+) -> dict[str, list[Member]]:
+    prompts: dict[str, list[Member]] = {}
     for system, source in systems:
         taken: dict[str, int] = {}
         for clip in system.clips:
@@ -90,45 +126,20 @@ def make_gallery(
                 prompts.setdefault(prompt, []).append((system, source, clip))
         if taken.get(WITHOUT_PROMPT, 0) > MAX_LONE:
             gallery.left_out.append(
-                f"{MAX_LONE} of the {taken[WITHOUT_PROMPT]} clips of {system.name} that have no prompt are shown."
+                f"{MAX_LONE} of the {taken[WITHOUT_PROMPT]} clips of {system.name} without a prompt are shown."
             )
-    if not any(system.clips for system, _ in systems):
-        return gallery
-    if not clips_per_prompt:
-        return Gallery(left_out=["The clips were left out."])
-    prompts = _without_most_lone(prompts, gallery) if len(systems) > 1 else prompts
-    for members in prompts.values():  # all of them, before minutes of encoding
-        for system, source, clip in members:
-            if not (source.folder / clip.file).is_file():
-                raise FileNotFoundError(
-                    f"{source.folder / clip.file}: there is no such file, but {source.name} names it as a clip of "
-                    f"{system.name}; a page without clips needs none."
-                )
-    # What most systems have comes first: there is something to compare. The order is kept otherwise.
-    order = sorted(
-        prompts, key=lambda prompt: (prompt == WITHOUT_PROMPT, -len({system.name for system, _, _ in prompts[prompt]}))
-    )
-    used = 0
-    for prompt in progress(order):
-        figures = [_figure(system, source, clip, clip_width) for system, source, clip in prompts[prompt]]
-        names = sum(len(escape(f"{prompt}{figure.system}{figure.numbers}").encode()) for figure in figures)
-        used += sum(figure.clip.size + _AROUND_A_CLIP for figure in figures) + _NAMINGS * names
-        if used > max_bytes:
-            break
-        gallery.prompts.append((prompt, figures))
-    _say_what_is_left_out(gallery, len(prompts), systems, clips_per_prompt)
-    return gallery
+    return prompts
 
 
-def _without_most_lone(prompts: dict[str, list], gallery: Gallery) -> dict[str, list]:
-    """Nothing stands beside the clips of a prompt that only one system has: a few of them are enough."""
+def _without_most_lone(prompts: dict[str, list[Member]], gallery: Gallery) -> dict[str, list[Member]]:
+    """Keep a few of the prompts that only one system has: nothing is compared with their clips."""
     lone: dict[str, list[str]] = {}
     for prompt, members in prompts.items():
         if len({system.name for system, _, _ in members}) == 1:
             lone.setdefault(members[0][0].name, []).append(prompt)
     for name, its_prompts in lone.items():
         if len(its_prompts) > MAX_LONE:
-            gallery.left_out.append(f"{MAX_LONE} of the {len(its_prompts)} clips that {name} alone has are shown.")
+            gallery.left_out.append(f"{MAX_LONE} of the {len(its_prompts)} clips that only {name} has are shown.")
             prompts = {prompt: members for prompt, members in prompts.items() if prompt not in its_prompts[MAX_LONE:]}
     return prompts
 
@@ -138,20 +149,20 @@ def _say_what_is_left_out(
 ) -> None:
     if len(gallery.prompts) < num_prompts:
         gallery.left_out.append(
-            f"{len(gallery.prompts)} of {num_prompts} prompts are shown: with the clips of the next one the page "
-            "would have grown beyond its limit."
+            f"{len(gallery.prompts)} of {num_prompts} prompts are shown; the clips of the next one would exceed the "
+            "size limit of the page."
         )
     made = [[clip.prompt for clip in system.clips if clip.prompt] for system, _ in systems]
     if any(len(prompts) > clips_per_prompt * len(set(prompts)) for prompts in made):
         first = "the first clip is" if clips_per_prompt == 1 else f"the first {clips_per_prompt} clips are"
-        gallery.left_out.append(f"Of several clips that a system made of one prompt, {first} shown, not the best.")
-    if any(figure.clip.is_cut for _, figures in gallery.prompts for figure in figures):
+        gallery.left_out.append(f"Where a system made several clips of one prompt, {first} shown, not the best.")
+    if any(one.clip.is_cut for _, clips in gallery.prompts for one in clips):
         gallery.left_out.append("Long clips are cut to their beginning; their captions say so.")
 
 
-def _figure(system: System, source: Source, clip: ClipResult, width: int) -> Figure:
-    # Whose weights a number is of stands in the table; under a clip there is little room.
+def _gallery_clip(system: System, source: Source, clip: ClipResult, width: int) -> GalleryClip:
+    # The table names the weights. Under a clip there is little room: drop the brackets, if labels still differ.
     short = {label: label.partition("[")[0].strip() for label in clip.metrics}
     names = short if len(set(short.values())) == len(short) else {label: label for label in short}
     numbers = [f"{names[label]} {number(value, 2)}" for label, value in clip.metrics.items() if value is not None]
-    return Figure(system.name, clip.seed, " · ".join(numbers), embed_clip(source.folder / clip.file, width))
+    return GalleryClip(system.name, clip.seed, " · ".join(numbers), embed_clip(source.folder / clip.file, width))

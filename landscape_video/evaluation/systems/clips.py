@@ -1,9 +1,11 @@
 """List the clips of a folder with their prompts, and read the frames that are measured."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,7 @@ class ClipFile:
         image: Image that it begins with, if it was made from one.
         still: Whether to measure its first frame, repeated, instead.
         group: Number of its prompt: the same for clips of one prompt.
+        labels: What it should show, by attribute: camera, palette, ...
     """
 
     path: Path
@@ -36,11 +39,12 @@ class ClipFile:
     image: Path | None = None
     still: bool = False
     group: int = 0
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self, num_frames: int, stride: int, measurers: str) -> str:
         """A hash of everything that determines the measurements; `measurers` stands for the models that measure."""
         files = [hash_file(file) for file in (self.path, self.image) if file is not None]
-        return hash_json([files, num_frames, stride, self.prompt, self.still, measurers])[:32]
+        return hash_json([files, num_frames, stride, self.prompt, self.still, dict(self.labels), measurers])[:32]
 
     def frames(self, num_frames: int, stride: int) -> np.ndarray:
         """Every `stride`-th frame from the first on, uint8 RGB `(num_frames, height, width, 3)`.
@@ -64,7 +68,7 @@ def list_clips(folder: str | Path, num_frames: int, stride: int, images: str | P
     """All videos of a folder, without its subfolders, sorted by name. Each is opened.
 
     The prompt of a clip is found in its metadata (clips of ours), in NAME.txt beside it, or in the folder's
-    `metadata.jsonl` (`file_name`, `text`), whichever comes first.
+    `metadata.jsonl` (`file_name`, `text`), whichever comes first. Other columns of that file are labels.
 
     Args:
         folder: Folder of videos.
@@ -80,7 +84,7 @@ def list_clips(folder: str | Path, num_frames: int, stride: int, images: str | P
     paths = _files_in(folder, VIDEOS)
     if not paths:
         raise ValueError(f"{folder}: contains no videos ({', '.join(VIDEOS)}).")
-    texts = _read_table(folder / TABLE)
+    rows = _read_table(folder / TABLE)
     image_of = {} if images is None else {path.stem: path for path in _files_in(Path(images), IMAGES)}
     clips = []
     for group, path in enumerate(paths):
@@ -90,12 +94,12 @@ def list_clips(folder: str | Path, num_frames: int, stride: int, images: str | P
         if images is not None and path.stem not in image_of:
             raise ValueError(f"{images}: contains no image {path.stem}.png for {path.name}.")
         metadata = read_metadata(path)
-        prompt, seed = metadata.get("prompt"), metadata.get("seed")
+        prompt, seed, row = metadata.get("prompt"), metadata.get("seed"), rows.get(path.name, {})
         if not isinstance(prompt, str):
             beside = path.with_suffix(".txt")
-            prompt = (_read_text(beside).strip() if beside.is_file() else "") or texts.get(path.name)
-        image = image_of.get(path.stem)
-        clips.append(ClipFile(path, prompt, seed if isinstance(seed, int) else None, image, group=group))
+            prompt = (_read_text(beside).strip() if beside.is_file() else "") or row.get("text")
+        seed = seed if isinstance(seed, int) else None
+        clips.append(ClipFile(path, prompt, seed, image_of.get(path.stem), group=group, labels=row))
     return clips
 
 
@@ -105,17 +109,17 @@ def _files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
 
 
-def _read_table(table: Path) -> dict[str, str]:
-    """The prompts of a `metadata.jsonl` by file name, none if there is no such file."""
-    texts = {}
+def _read_table(table: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a `metadata.jsonl` by file name, none if there is no such file."""
+    rows = {}
     lines = _read_text(table).splitlines() if table.is_file() else []
     for number, line in ((number, line) for number, line in enumerate(lines, start=1) if line.strip()):
         try:
             row = json.loads(line)
-            texts[row["file_name"]] = str(row["text"])
+            rows[row["file_name"]] = row | {"text": str(row["text"])}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{table}, line {number}: must be {{"file_name": ..., "text": ...}}.') from error
-    return texts
+    return rows
 
 
 def _read_text(path: Path) -> str:

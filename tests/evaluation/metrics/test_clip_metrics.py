@@ -110,13 +110,14 @@ def test_first_frame_similarity_agrees_with_torchmetrics(clip):
 def test_pictures_of_another_size_are_resized_and_of_another_aspect_refused(clip):
     large = clip[0].repeat(2, axis=0).repeat(2, axis=1)
     assert fff_ssim(clip, large) > 0.9
-    with pytest.raises(ValueError, match="the picture is 100 x 128, the clip 128 x 128"):
+    with pytest.raises(ValueError, match="must have the aspect ratio of the clip, 128 x 128, got 100 x 128"):
         fff_ssim(clip, clip[0][:, :100])
 
 
 def test_protocol_of_a_clip(scorer):
     assert scorer.name == "shanshui-clip" and len(scorer.sha256) == 64
-    assert scorer.preprocessing.startswith("resized to {'shortest_edge': 128} (PIL filter 3), centre crop 128 x 128")
+    assert scorer.description.startswith(f"shanshui-clip, sha256 {scorer.sha256}, resized to {{'shortest_edge': 128}}")
+    assert " (PIL filter 3), center crop 128 x 128, mean [0.5, 0.5, 0.5]" in scorer.description
     assert not scorer.is_too_long("mist") and scorer.is_too_long("mist " * 80)
     torch.testing.assert_close(scorer.texts(["mist " * 75]), scorer.texts(["mist " * 90]))
 
@@ -124,10 +125,10 @@ def test_protocol_of_a_clip(scorer):
 def test_sources_that_are_no_clip(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="none: no such file or folder"):
         ClipScorer("./none")
-    with pytest.raises(ValueError, match="does not load as a CLIP"):
+    with pytest.raises(ValueError, match="not a CLIP model"):
         ClipScorer(tmp_path)
-    with pytest.raises(ValueError, match="does not load as a CLIP"):
+    with pytest.raises(ValueError, match="not a CLIP model"):
         ClipScorer(SHANSHUI_TINY / "vae")
     (tmp_path / "clip.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(ValueError, match="must be a folder or a name on the Hub, got a file"):
         ClipScorer(tmp_path / "clip.safetensors")

@@ -142,16 +142,16 @@ def test_polynomial_mmd_of_pairs_is_unbiased_where_they_are_alike():
         )
         assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(300) + 1e-9
         assert np.mean(unpaired) < -0.5
-    with pytest.raises(ValueError, match="as many clips on both sides, not 3 and 2"):
+    with pytest.raises(ValueError, match="equal numbers of clips, got 3 and 2"):
         polynomial_mmd(np.ones((3, 2)), np.ones((2, 2)), paired=True)
 
 
 @pytest.mark.parametrize("metric", [frechet_distance, polynomial_mmd])
 def test_one_clip_has_no_spread(metric):
-    with pytest.raises(ValueError, match="needs two clips a side, but there are 1 and 60"):
+    with pytest.raises(ValueError, match="needs two clips on each side, got 1 and 60"):
         metric(np.ones((1, 4)), np.ones((60, 4)))
 
 
 def test_fewer_clips_than_splits():
-    with pytest.raises(ValueError, match="there are 9 clips, but 10 splits"):
+    with pytest.raises(ValueError, match="must have a clip for each of 10 splits, got 9"):
         inception_score(np.ones((9, 4)))

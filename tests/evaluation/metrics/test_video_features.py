@@ -156,7 +156,7 @@ def test_torchscript_equals_the_state_dict(weights, tmp_path):
 
 def test_presets_see_different_parts_of_a_wide_frame():
     wide = np.zeros((9, 40, 80, 3), np.uint8)
-    wide[:, :, 20:60] = 255  # exactly what the centre crop keeps
+    wide[:, :, 20:60] = 255  # exactly what the center crop keeps
     cropped = prepare_i3d(wide, I3D_PRESETS["center-crop"])
     assert cropped.shape == (3, 9, 224, 224) and cropped[:, :, :, 8:-8].min() > 0.9999
     stretched = prepare_i3d(wide, I3D_PRESETS["stylegan-v"])
@@ -167,15 +167,18 @@ def test_presets_see_different_parts_of_a_wide_frame():
 
 def test_files_that_are_no_i3d(weights, tmp_path):
     file = tmp_path / "i3d.pt"
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
+    with pytest.raises(FileNotFoundError, match="no such file"):
         I3DFeatures(file)
-    with pytest.raises(ValueError, match="no preset 'vqgan'; there are stylegan-v, center-crop"):
+    with pytest.raises(ValueError, match="`preset` must be one of stylegan-v, center-crop, got 'vqgan'"):
         I3DFeatures(file, "vqgan")
     for content, problem in (
-        ({name: tensor for name, tensor in weights.items() if name != "logits.conv3d.bias"}, "there is none"),
-        ({**weights, "logits.conv3d.bias": torch.zeros(600)}, r"has to be \(400,\), but there it is \(600,\)"),
-        ({**weights, "Mixed_6a.b0.conv3d.weight": torch.zeros(1)}, "what is Mixed_6a.b0.conv3d.weight"),
-        ({"epoch": 3}, "Conv3d_1a_7x7.conv3d.weight has to be"),
+        (
+            {name: tensor for name, tensor in weights.items() if name != "logits.conv3d.bias"},
+            "logits.conv3d.bias must be of shape .*, but is missing",
+        ),
+        ({**weights, "logits.conv3d.bias": torch.zeros(600)}, r"must be of shape \(400,\), but is of shape \(600,\)"),
+        ({**weights, "Mixed_6a.b0.conv3d.weight": torch.zeros(1)}, "unexpected key Mixed_6a.b0.conv3d.weight"),
+        ({"epoch": 3}, "Conv3d_1a_7x7.conv3d.weight must be"),
         (I3D, "neither TorchScript nor a state dict"),
     ):
         torch.save(content, file)
@@ -192,7 +195,7 @@ def test_torchscript_of_something_else(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "linear.pt"))
-    with pytest.raises(ValueError, match="is not the TorchScript file of StyleGAN-V"):
+    with pytest.raises(ValueError, match="not the TorchScript file of StyleGAN-V"):
         I3DFeatures(tmp_path / "linear.pt").features(CLIP)
 
 
@@ -202,7 +205,7 @@ def test_features_of_clip_tell_motion():
     content, change = np.split(features.features(still), 2)
     assert np.sqrt((content**2).mean()) == pytest.approx(1) and change == pytest.approx(0, abs=1e-5)
     assert np.split(features.features(CLIP[:4]), 2)[1].mean() > 0.01
-    assert "compares with no published FVD" in features.description
+    assert "not comparable with any published FVD" in features.description
 
 
 def test_classifier_gets_frames_evenly_spaced(tiny_classifier):
@@ -221,5 +224,5 @@ def test_classifier_gets_frames_evenly_spaced(tiny_classifier):
 def test_sources_that_are_no_classifier(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         VideoClassifier("./none")
-    with pytest.raises(ValueError, match="does not load as a video classifier"):
+    with pytest.raises(ValueError, match="not a video classifier"):
         VideoClassifier(tmp_path)

@@ -44,11 +44,14 @@ def test_few_clips_have_no_spread_and_methods_of_a_part_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "no results of benchmarks/sofp.py"),
-        ("[]", "no results of benchmarks/sofp.py"),
+        ("{", "not a results file of benchmarks/sofp.py"),
+        ("[]", "not a results file of benchmarks/sofp.py"),
         ('{"clips": []}', "no method was measured on every clip"),
-        ('{"systems": []}', "there is no 'clips'"),
-        ('{"clips": [{"speed": "even", "scores": {"repeat": {"psnr": "high"}}}]}', "no results of benchmarks/sofp.py"),
+        ('{"systems": []}', "'clips' is missing"),
+        (
+            '{"clips": [{"speed": "even", "scores": {"repeat": {"psnr": "high"}}}]}',
+            "not a results file of benchmarks/sofp.py",
+        ),
         ('{"clips": [{"speed": "even", "scores": {"repeat": {"psnr": NaN}}}], "settings": {}}', "finite"),
     ],
 )

@@ -3,12 +3,12 @@
 import pytest
 
 from landscape_video.evaluation.report.page_tables import decimals, make_column, number
-from landscape_video.evaluation.results import Metric
+from landscape_video.evaluation.results import MetricValue
 
 
 def column(*values, better="higher", width=None, competing=None):
     metrics = {
-        str(index): Metric(
+        str(index): MetricValue(
             value, None if width is None else value - width, None if width is None else value + width, better
         )
         for index, value in enumerate(values)
@@ -37,14 +37,14 @@ def test_what_overlaps_the_best_is_tied():
 @pytest.mark.parametrize(
     ("metrics", "digits"),
     [
-        ([Metric(53.7, 52.9, 54.5), Metric(97.1, 93.9, 100.3)], 1),
-        ([Metric(0.981, 0.978, 0.984)], 4),
-        ([Metric(30.526, 30.2, 30.8)], 2),
-        ([Metric(1234.0, 1100.0, 1300.0)], 0),
-        ([Metric(1.4), Metric(1.6)], 2),
-        ([Metric(0.0), Metric(0.0)], 0),
-        ([Metric(0.5)], 2),
-        ([Metric(1e-9)], 4),
+        ([MetricValue(53.7, 52.9, 54.5), MetricValue(97.1, 93.9, 100.3)], 1),
+        ([MetricValue(0.981, 0.978, 0.984)], 4),
+        ([MetricValue(30.526, 30.2, 30.8)], 2),
+        ([MetricValue(1234.0, 1100.0, 1300.0)], 0),
+        ([MetricValue(1.4), MetricValue(1.6)], 2),
+        ([MetricValue(0.0), MetricValue(0.0)], 0),
+        ([MetricValue(0.5)], 2),
+        ([MetricValue(1e-9)], 4),
     ],
 )
 def test_decimals_show_two_digits_of_the_spread(metrics, digits):

@@ -1,10 +1,10 @@
 """The table of an evaluation: arrows, spreads, the best in bold, and how it was measured."""
 
 from landscape_video.evaluation.report.table import markdown
-from landscape_video.evaluation.results import ClipResult, Metric, Results, System
+from landscape_video.evaluation.results import ClipResult, MetricValue, Results, System
 
 
-def system(name: str, kind: str, metrics: dict[str, Metric], **costs: float) -> System:
+def system(name: str, kind: str, metrics: dict[str, MetricValue], **costs: float) -> System:
     return System(name, kind, metrics, (ClipResult("mist", "a.mp4"),), **costs)
 
 
@@ -14,11 +14,22 @@ RESULTS = Results(
         system(
             "ours",
             "generated",
-            {"CLIP-temp": Metric(0.98765, 0.9, 1.0, "higher"), "FVD16[x]": Metric(1234.5, None, None, "lower")},
+            {
+                "CLIP-temp": MetricValue(0.98765, 0.9, 1.0, "higher"),
+                "FVD16[x]": MetricValue(1234.5, None, None, "lower"),
+            },
             seconds_per_clip=12.345,
         ),
-        system("a|b", "folder", {"CLIP-temp": Metric(0.9, better="higher"), "FVD16[x]": Metric(99.5, better="lower")}),
-        system("still", "still", {"CLIP-temp": Metric(1.0, better="higher"), "speed": Metric(0.0, unit="pixels")}),
+        system(
+            "a|b",
+            "folder",
+            {"CLIP-temp": MetricValue(0.9, better="higher"), "FVD16[x]": MetricValue(99.5, better="lower")},
+        ),
+        system(
+            "still",
+            "still",
+            {"CLIP-temp": MetricValue(1.0, better="higher"), "speed": MetricValue(0.0, unit="pixels")},
+        ),
     ),
 )
 
@@ -26,14 +37,14 @@ RESULTS = Results(
 def test_the_table():
     header, line, ours, other, still, *protocol = markdown(RESULTS).splitlines()
     assert header == (
-        "| system (clips) | CLIP-temp ↑ | FVD16[x] ↓ | speed, pixels | seconds a clip | peak memory, GiB |"
+        "| system (clips) | CLIP-temp ↑ | FVD16[x] ↓ | speed, pixels | seconds per clip | peak memory, GiB |"
     )
     assert line == "|---|---|---|---|---|---|"
     # A still frame is ahead in CLIP-temp, and takes no part.
     assert ours == "| ours (1) | **0.9877** [0.9000, 1.000] | 1234 | - | 12.35 | - |"
     assert other == "| a\\|b (1) | 0.9000 | **99.50** | - | - | - |"
     assert still == "| still (1) | 1.000 | - | 0.000 | - | - |"
-    assert protocol == ["", "Measured so:", "", "- CLIP: a\\|b c"]
+    assert protocol == ["", "Measured as follows:", "", "- CLIP: a\\|b c"]
 
 
 def test_one_system_alone_is_no_winner():

@@ -1,23 +1,27 @@
-"""Prompts of held-out scenes, and the clips that a pipeline makes of them, stored so that none is made twice."""
+"""Generate the clips that are measured, from captions of held-out scenes, and store them for later runs."""
 
 import platform
 import time
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from tqdm import tqdm, trange
 
-from landscape_video.files import hash_chunks, hash_text, write_file
+from landscape_video.evaluation.systems.generated_clips import clip_seed
+from landscape_video.files import hash_chunks, hash_json, hash_text, write_file
+from landscape_video.generation.generate_clip import Pipeline, run_pipeline
+from landscape_video.generation.settings import TextToVideoSettings
+from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from shanshui.renderer.captions import caption
 from shanshui.renderer.constants import LANGUAGES
+from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import Scene
 
 
@@ -26,7 +30,7 @@ MODEL_PARTS = ("model_index.json", "tokenizer", "text_encoder", "unet", "motion_
 
 @dataclass(frozen=True)
 class Request:
-    """One clip: the number of its scene and what the pipeline is asked for."""
+    """One clip: the number of its scene, and what the pipeline is asked for."""
 
     index: int
     prompt: str
@@ -34,27 +38,39 @@ class Request:
 
     @property
     def file_name(self) -> str:
-        key = hash_text(f"{self.prompt}\n{self.negative_prompt}")[:8]
-        return f"{self.index:04d}-{key}.npy"
+        """Name of the stored clip."""
+        digest = hash_text(f"{self.prompt}\n{self.negative_prompt}")
+        return f"{self.index:04d}-{digest[:8]}.npy"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The settings of a call; `noise` chooses among starting noises of a scene."""
+    """How clips are sampled.
 
-    guidance_scale: float = 8.0
-    num_frames: int = 16
+    Args:
+        settings: Settings of sampling; their seed is not used.
+        noise: Chooses among the starting noises of a scene.
+        stages: Stages of an animated clip.
+    """
+
+    settings: TextToVideoSettings
     noise: int = 0
-    eta: float = 0.0
+    stages: int = 1
+
+    def changed(self, **settings: Any) -> Self:
+        """The same with other settings."""
+        return replace(self, settings=replace(self.settings, **settings))
 
     @property
     def name(self) -> str:
-        name = f"guidance{self.guidance_scale:g}-frames{self.num_frames}-noise{self.noise}"
-        return f"{name}-eta{self.eta:g}" if self.eta else name
+        """Name of the folder of such clips. All settings are part of it."""
+        digest = hash_json([self.settings.as_metadata(), self.stages])[:8]
+        guidance = f"guidance{self.settings.guidance_scale:g}"
+        return f"{guidance}-frames{self.settings.num_frames}-noise{self.noise}-{digest}"
 
 
 def prompts_of(scenes: Sequence[Scene], seed: int, language: str) -> list[str]:
-    """A whole caption for each scene."""
+    """A complete caption for each scene."""
     number = LANGUAGES.index(language)
     return [
         caption(scene, np.random.default_rng((seed, index, 2 + number)), language)
@@ -62,59 +78,46 @@ def prompts_of(scenes: Sequence[Scene], seed: int, language: str) -> list[str]:
     ]
 
 
+@dataclass
 class ClipMaker:
-    """Makes clips with a pipeline and keeps them as uint8 `.npy` files (num_frames, height, width, 3).
+    """Generates clips and stores them as uint8 `.npy` files (num_frames, height, width, 3).
 
-    They lie in a folder named after the weights and the settings, so that clips of different models never mix; a run
-    that was stopped goes on where it was, and one with more prompts makes only the new ones.
+    The files are in a folder named after the weights and the settings, so clips of different models never mix. A run
+    that was stopped resumes, and one with more prompts makes only the new clips.
 
     Args:
-        model: folder of the pipeline.
-        folder: where the clips are kept.
-        steps: denoising steps.
-        batch: prompts in one call.
-        seed: of all starting noises.
-        device: to generate on.
-        dtype: "float32", or "bfloat16": the weights and the latents between steps are float32 all the same, what
-            autocast computes in bfloat16 is each step and the decoding.
-        workers: processes of one thread each that make clips side by side; 1 makes them in this process.
+        model: Folder of the pipeline.
+        folder: Folder of all stored clips.
+        batch: Prompts in one call.
+        seed: Seed of all starting noises.
+        device: Where to generate.
+        dtype: "float32" or "bfloat16". Weights and the latents between steps are float32 in both cases; autocast
+            computes each step and the decoding in bfloat16.
+        workers: Processes of one thread each that generate side by side on a CPU; 1 generates in this process.
     """
 
-    pipeline_class = "LandscapeVideoPipeline"
-    model_parts: tuple[str, ...] = MODEL_PARTS
+    model: Path
+    folder: Path
+    batch: int
+    seed: int
+    device: str
+    dtype: str = "float32"
+    workers: int = 1
+    seconds: float = field(default=0.0, init=False)
+    made: int = field(default=0, init=False)
+    pool: ProcessPoolExecutor | None = field(default=None, init=False)
 
-    def __init__(
-        self,
-        model: Path,
-        folder: Path,
-        steps: int,
-        batch: int,
-        seed: int,
-        device: str,
-        dtype: str = "float32",
-        workers: int = 1,
-    ) -> None:
-        import pipeline_landscape_video
+    pipeline_class: ClassVar[type[Pipeline]] = LandscapeVideoPipeline
+    model_parts: ClassVar[tuple[str, ...]] = MODEL_PARTS
 
-        pipeline_class = getattr(pipeline_landscape_video, self.pipeline_class)
-        self.pipe = pipeline_class.from_pretrained(model, dtype=torch.float32).to(device)
+    def __post_init__(self) -> None:
+        self.pipe = self.pipeline_class.from_pretrained(self.model, dtype=torch.float32).to(self.device)
         self.pipe.set_progress_bar_config(disable=True)
-        self.folder = folder / f"{model_hash(model, self.model_parts)}-steps{steps}-seed{seed}-{dtype}"
-        self.steps, self.batch, self.seed, self.device, self.dtype = steps, batch, seed, device, dtype
-        self.workers, self.pool = workers, None
-        self.worker_arguments = (model, folder, steps, batch, seed, device, dtype)
-        self.seconds, self.made = 0.0, 0
-
-    @classmethod
-    def from_args(cls, args: Namespace, *arguments: Any) -> Self:
-        """As the command line of a measuring script says; `arguments` come before those of this class."""
-        workers = args.workers if args.device == "cpu" else 1
-        folder = args.output / "generated"
-        return cls(*arguments, args.model, folder, args.steps, args.batch, args.seed, args.device, args.dtype, workers)
+        self.store = self.folder / f"{model_hash(self.model, self.model_parts)}-seed{self.seed}-{self.dtype}"
 
     @property
     def device_name(self) -> str:
-        """For tables: what the clips are made on."""
+        """What the clips are generated on, for tables."""
         on_gpu = self.device.startswith("cuda")
         name = torch.cuda.get_device_name(self.device) if on_gpu else platform.processor() or platform.machine()
         return f"{name}, {self.workers} processes" if self.workers > 1 else name
@@ -125,8 +128,8 @@ class ClipMaker:
         return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
 
     def clips(self, requests: Sequence[Request], variant: Variant) -> list[np.ndarray]:
-        """The clips of the requests, read where they are there, else made."""
-        (self.folder / variant.name).mkdir(parents=True, exist_ok=True)
+        """The clips of the requests: stored ones are read, the others are made."""
+        (self.store / variant.name).mkdir(parents=True, exist_ok=True)
         paths = [self.path(request, variant) for request in requests]
         missing = [request for request, path in zip(requests, paths, strict=True) if not path.exists()]
         batches = [missing[start : start + self.batch] for start in range(0, len(missing), self.batch)]
@@ -138,59 +141,79 @@ class ClipMaker:
         return [np.load(path) for path in paths]
 
     def path(self, request: Request, variant: Variant) -> Path:
-        return self.folder / variant.name / request.file_name
+        """File of a stored clip."""
+        return self.store / variant.name / request.file_name
 
     def make_all(self, batches: Sequence[Sequence[Request]], variant: Variant) -> Iterator[float]:
-        """Make and store the batches; the seconds that each took, in order."""
+        """Make and store the batches; give the seconds that each took, in order."""
         if min(self.workers, len(batches)) <= 1:
             return (self.make_and_store(variant, batch) for batch in batches)
         if self.pool is None:
+            arguments = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
             # Fresh processes: a fork of one that has threads (torch, OpenCV) can hang.
             self.pool = ProcessPoolExecutor(
-                self.workers,
-                get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(type(self), *self.worker_arguments),
+                self.workers, get_context("spawn"), initializer=_start_worker, initargs=(type(self), arguments)
             )
         return self.pool.map(partial(_make_in_worker, variant), batches)
 
     def make_and_store(self, variant: Variant, requests: Sequence[Request]) -> float:
-        """Seconds that it took to make the clips, in one call of the pipeline."""
+        """Make clips in one call of the pipeline and store them; return the seconds that it took to make them."""
         start = time.perf_counter()
         clips = self.make(requests, variant)
         seconds = time.perf_counter() - start
         for clip, request in zip(clips, requests, strict=True):
-            path = self.path(request, variant)
-            with write_file(path) as unfinished:
+            with write_file(self.path(request, variant)) as unfinished:
                 np.save(unfinished, clip)
         return seconds
 
     def make(self, requests: Sequence[Request], variant: Variant) -> np.ndarray:
         """Run the pipeline: uint8 (requests, num_frames, height, width, 3)."""
+        seeds = [clip_seed(self.seed, variant.noise, request.index) for request in requests]
+        negative = [request.negative_prompt for request in requests]
+        content = self.content(requests, variant) | {"negative_prompt": negative}
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-            frames = self.pipe(
-                prompt=[request.prompt for request in requests],
-                negative_prompt=[request.negative_prompt for request in requests],
-                num_frames=variant.num_frames,
-                num_inference_steps=self.steps,
-                guidance_scale=variant.guidance_scale,
-                eta=variant.eta,
-                generator=self.generators(requests, variant),
-                output_type="np",
-                interpolate=False,
-            ).frames
+            frames = run_pipeline(self.pipe, variant.settings, seeds, **content)
         return (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
 
-    def generators(self, requests: Sequence[Request], variant: Variant) -> list[torch.Generator]:
-        """Noise is drawn on the CPU, and for each clip by itself: it depends on neither device nor batch."""
-        states = [np.random.SeedSequence((self.seed, variant.noise, request.index)) for request in requests]
-        return [torch.Generator().manual_seed(int(state.generate_state(1)[0])) for state in states]
+    def content(self, requests: Sequence[Request], variant: Variant) -> dict[str, Any]:
+        """What to generate, as arguments of the pipeline's call."""
+        return {"prompt": [request.prompt for request in requests]}
 
 
-def _start_worker(maker: type[ClipMaker], *arguments) -> None:
+@dataclass
+class AnimationMaker(ClipMaker):
+    """Animates the first frames of rendered scenes; `Request.index` is the number of the scene.
+
+    A retention scale of 0 gives the text-to-video model, which sees no image.
+    """
+
+    scenes: Sequence[Scene] = ()
+
+    pipeline_class = LandscapeImageToVideoPipeline
+    model_parts = (*MODEL_PARTS, "image_retention")
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """The first frames, uint8 (scenes, height, width, 3)."""
+        return np.stack([self.image(index) for index in trange(len(self.scenes), desc="images")])
+
+    def image(self, index: int) -> np.ndarray:
+        """The first frame of a scene, uint8 (height, width, 3)."""
+        return render_clip(self.scenes[index], [0.0], self.size, self.size)[0]
+
+    def content(self, requests: Sequence[Request], variant: Variant) -> dict[str, Any]:
+        """See `ClipMaker.content`."""
+        images = np.stack([self.image(request.index) for request in requests]).astype(np.float32) / 255
+        return {
+            "prompts": [[request.prompt for request in requests]] * variant.stages,
+            "image": None if variant.settings.retention_scale == 0 else images,
+        }
+
+
+def _start_worker(maker: type[ClipMaker], arguments: dict[str, Any]) -> None:
     global _worker
     torch.set_num_threads(1)
-    _worker = maker(*arguments)
+    _worker = maker(**arguments | {"workers": 1})
 
 
 def _make_in_worker(variant: Variant, requests: Sequence[Request]) -> float:
@@ -198,7 +221,7 @@ def _make_in_worker(variant: Variant, requests: Sequence[Request]) -> float:
 
 
 def model_hash(model: Path, parts: Sequence[str] = MODEL_PARTS) -> str:
-    """Twelve digits that stand for the files of a pipeline folder; by default for all that have a say in its clips."""
+    """Twelve digits that stand for the files of a pipeline folder; by default for all that its clips depend on."""
     paths = [model / part for part in parts]
     files = [file for path in paths for file in (path, *sorted(path.rglob("*"))) if file.is_file()]
     return hash_chunks(str(file.relative_to(model)).encode() + file.read_bytes() for file in files)[:12]
