@@ -140,7 +140,7 @@ def test_a_boat_begins_where_it_does_in_another_scene_and_goes_its_own_way(water
         """Where it is, as what differs from the same frame without it."""
         renderer = SceneRenderer(scene, 128, 128, begins_like)
         with_boat = renderer.frame(time)
-        renderer.elements = [element for element in renderer.elements if element[0] != "boat"]
+        renderer.elements = [element for element in renderer.elements if element.name != "boat"]
         return center_x(changed(with_boat, renderer.frame(time)))
 
     anchored = {"right": -1, "still": 0, "away": None}[camera]  # it goes with the ground

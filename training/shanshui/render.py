@@ -1,14 +1,16 @@
 """Render ink-landscape clips with captions: `python training/shanshui/render.py --output clips --clips 100`.
 
 The folder receives `clip_000000.mp4`, ... and `metadata.jsonl` (VideoFolder layout). The same command resumes a run
-that was stopped. The same seed gives the same clips, whatever the number of workers.
+that was stopped. The same seed gives the same clips, whatever the number of workers. With --flow, --masks and --depth,
+what the renderer knows of a clip is written to `clip_000000.npz`, ... in folders of these names; the arrays are those
+of `shanshui.renderer.ground_truth.GroundTruth`.
 """
 
 import argparse
 import sys
 
 from shanshui.renderer.constants import FPS, LANGUAGES, SIZE
-from shanshui.renderer.dataset import write_video_folder
+from shanshui.renderer.dataset import GROUND_TRUTH, write_video_folder
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -33,6 +35,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "--begin-anywhere", action="store_true",
         help="let no first frame reveal where camera and boat go, to train models that animate images (default: off)",
     )  # fmt: skip
+    add("--flow", action="store_true", help="also write exact optical flow between frames to flow/ (default: off)")
+    add("--masks", action="store_true", help="also write masks of everything in the scene to masks/ (default: off)")
+    add("--depth", action="store_true", help="also write exact depth maps to depth/ (default: off)")
     return parser.parse_args(arguments)
 
 
@@ -54,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
             language=args.language,
             workers=args.workers,
             begin_anywhere=args.begin_anywhere,
+            ground_truth=[kind for kind in GROUND_TRUTH if getattr(args, kind)],
         )
     except ValueError as error:
         sys.exit(str(error))

@@ -221,12 +221,16 @@ class Sprite:
     anchor: tuple[float, float]
     scale: float
 
-    def draw(self, image: np.ndarray, x: float, y: float, size=1.0, shear=0.0, angle=0.0) -> None:
-        """Blend it over `image`: its anchor at (x, y), scaled by `size`, sheared, and turned by `angle` radians."""
+    def pose(self, x: float, y: float, size=1.0, shear=0.0, angle=0.0) -> np.ndarray:
+        """Return the (2, 3) affine map to the image: anchor to (x, y), scaled, sheared, turned by `angle` radians."""
         factor = size / self.scale
         cosine, sine = factor * math.cos(angle), factor * math.sin(angle)
         forward = np.array([[cosine, -sine - factor * shear], [sine, cosine]])
-        offset = np.array([x, y]) - forward @ self.anchor
+        return np.column_stack([forward, np.array([x, y]) - forward @ self.anchor])
+
+    def draw(self, image: np.ndarray, pose: np.ndarray) -> None:
+        """Blend it over `image` (h, w, 3), in place, where `pose` maps it."""
+        forward, offset = np.ascontiguousarray(pose[:, :2]), pose[:, 2]
         rows, columns = self.pixels.shape[:2]
         corners = np.array([[0, 0], [columns, 0], [0, rows], [columns, rows]]) @ forward.T + offset
         left, top = np.maximum(np.floor(corners.min(0)).astype(int) - 1, 0)

@@ -87,7 +87,7 @@ class Layout:
         return pan * self.view.unit, math.exp(zoom)
 
     def ground_depth(self, y: float) -> float:
-        """Return the depth of ground or water at the height `y`, as `inverse(0.55, time, foot=1.0)` moves it."""
+        """Return the depth of ground or water at the height `y`, as `ground` moves it."""
         return 0.55 + 0.45 * (y - self.horizon) / (self.view.height - self.horizon)
 
     def seen(self, x: float, y: float, depth: float, time: float) -> tuple[float, float, float]:
@@ -136,3 +136,7 @@ class Layout:
         shear = 0.0 if foot is None else pan * (foot - depth) / (self.view.height - horizon)
         x = [1, -shear, (size - 1) * center - pan * depth + shear * horizon]
         return np.array([x, [0, 1, (size - 1) * horizon]]) * (scale / size)
+
+    def ground(self, time: float) -> np.ndarray:
+        """Return the map from image to canvas pixels for ground and water."""
+        return self.inverse(0.55, time, foot=1.0)

@@ -22,10 +22,12 @@ from tqdm import tqdm
 from pipeline_landscape_video.video_io import write_video
 from shanshui.renderer.captions import caption
 from shanshui.renderer.constants import FPS, LANGUAGES, SIZE
+from shanshui.renderer.ground_truth import render_ground_truth
 from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import WAYS, Scene, sample_beginning, sample_scene
 
 
+GROUND_TRUTH = ("flow", "masks", "depth")
 BEGINNING = 9  # stream of random numbers for the beginning of a clip; its captions draw from lower ones
 
 
@@ -98,22 +100,31 @@ def write_video_folder(
     language: str = "both",
     workers: int | None = None,
     begin_anywhere: bool = False,
+    ground_truth: Sequence[str] = (),
 ) -> None:
     """Write clips as `clip_000000.mp4`, ... with a `metadata.jsonl` (the VideoFolder layout of Hugging Face datasets).
 
     Each line of it holds `file_name`, `text` (a caption), `texts` (other captions of the same clip) and every
     attribute of the scene. Arguments as in `render_dataset`; `language` is "en", "zh" or "both", with an English
-    `text`.
+    `text`. `ground_truth` names any of `GROUND_TRUTH`: what a clip shows is then written to a folder of that name, as
+    arrays of `GroundTruth` in `clip_000000.npz`, ... ("masks" as one array for each element).
 
     Raises:
-        ValueError: The language is unknown, or the folder's `metadata.jsonl` has other settings.
+        ValueError: The language or a kind of ground truth is unknown, or the folder's `metadata.jsonl` has other
+            settings.
     """
+    if unknown := [kind for kind in ground_truth if kind not in GROUND_TRUTH]:
+        raise ValueError(f"`ground_truth` must hold names among {GROUND_TRUTH}, got {unknown}.")
     if language not in (*LANGUAGES, "both"):
         raise ValueError(f"`language` must be one of {LANGUAGES} or 'both', got {language!r}.")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     languages = LANGUAGES if language == "both" else (language,)
     settings = {"num_frames": frames, "fps": fps, "height": height, "width": width}
+    if ground_truth:
+        settings["ground_truth"] = sorted(ground_truth)
+    for kind in ground_truth:
+        (directory / kind).mkdir(exist_ok=True)
     rows, clips = [], []
     for index in range(count):
         scene = scene_of(index, seed, fine_motifs)
@@ -141,7 +152,16 @@ def _render_into(path: Path, times: Sequence[float], clip: tuple[int, Scene, Sce
 def _write_clip(directory: Path, clip: tuple[dict[str, Any], Scene, Scene | None]) -> None:
     row, scene, beginning = clip
     times = [step / row["fps"] for step in range(row["num_frames"])]
-    frames = render_clip(scene, times, row["height"], row["width"], beginning)
+    settings = scene, times, row["height"], row["width"], beginning
+    if kinds := row.get("ground_truth"):
+        truth = render_ground_truth(*settings)
+        frames = truth.frames
+        flow = {name: array for name, array in truth._asdict().items() if name.startswith(("forward", "backward"))}
+        arrays = {"flow": flow, "masks": truth.masks, "depth": {"depth": truth.depth}}
+        for kind in kinds:
+            np.savez_compressed(directory / kind / Path(row["file_name"]).with_suffix(".npz"), **arrays[kind])
+    else:
+        frames = render_clip(*settings)
     metadata = {"scene": asdict(scene), "text": row["text"]}
     write_video(directory / row["file_name"], frames, fps=row["fps"], metadata=metadata)
 

@@ -32,6 +32,10 @@ class Birds:
         edges = [np.stack([share * span, spine + side * thick], 1) for side in (-1, 1)]
         return np.concatenate([edges[0], edges[1][::-1]])
 
+    def inverse(self, time: float) -> np.ndarray:
+        """Map from the image to coordinates that fly with the skein."""
+        return np.array([[1, 0, -self.layout.drifting(self.layout.birds[0], "birds", time)], [0, 1, 0]])
+
     def draw(self, image: np.ndarray, time: float) -> None:
         view, layout = self.layout.view, self.layout
         x, y = layout.drifting(layout.birds[0], "birds", time), layout.birds[1]

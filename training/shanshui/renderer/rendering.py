@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import cv2
@@ -35,25 +36,57 @@ BAMBOO = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Element:
+    """Something in a scene that is drawn, and moves, by itself.
+
+    Attributes:
+        name: Attribute of `Scene` that shows it, or "mountains", "land" or "paper".
+        draw: Draws it into an image, (h, w, 3) float32 from 0 to 1, at a time in seconds.
+        inverse: (2, 3) affine map from image pixels at a time to coordinates that move with it.
+        depth: 0 (infinitely far) to 1 (nearest); None for what has no place in the landscape. The ground has a depth
+            in each row of the image, (h, 1), at a time.
+        rigid: Whether `inverse` describes its motion completely: it does not flow, flap or fall.
+        opacity: Its opacity, (h, w), for elements that show what is behind them mirrored or moved.
+    """
+
+    name: str
+    draw: Callable[[np.ndarray, float], None]
+    inverse: Callable[[float], np.ndarray]
+    depth: float | Callable[[float], np.ndarray] | None
+    rigid: bool = True
+    opacity: Callable[[], np.ndarray] | None = None
+
+
+def resting(time: float) -> np.ndarray:
+    """Map of elements that stay where they are in the image."""
+    return np.eye(2, 3)
+
+
 class SceneRenderer:
     """Prepares everything in a scene once; `frame` shows it at an instant.
 
     Attributes:
-        elements: What the scene shows, from back to front: names, and functions that draw an element into an image,
-            (h, w, 3) float32 from 0 to 1, at a time in seconds.
+        elements: What is in the scene, from back to front.
+        seal: Element that is drawn over everything.
     """
 
     def __init__(self, scene: Scene, height: int, width: int, begins_like: Scene | None = None) -> None:
         self.scene, self.view = scene, View(height, width)
         self.layout = Layout(self.view, scene, begins_like)
         self.colors = COLORS[scene.palette]
-        self.elements: list[tuple[str, Callable[[np.ndarray, float], None]]] = []
+        self.elements: list[Element] = []
         self.prepare_paper()
         self.add_landscape()
         self.add_motifs()
+        if self.bare_edges is not None:
+            self.elements.append(Element("paper", lambda image, time: blend(image, self.bare_edges), resting, None))
+        seal = seal_sprite(self.view)
+        seal_pose = seal.pose(self.layout.seal[0], self.view.height - 0.085 * self.view.unit)
+        self.seal = Element("paper", lambda image, time: seal.draw(image, seal_pose), resting, None)
 
     def prepare_paper(self) -> None:
-        """Draw what stays in the frame: the tone of the paper, (h, w, 3) about 1, the sky, the edges and the seal."""
+        """Draw the tone of the paper, (h, w, 3) about 1, the sky, and the bare paper at the borders."""
         view, colors = self.view, self.colors
         shape, down, across = (view.height, view.width), view.height / view.unit, view.width / view.unit
         rng = generator(self.scene.seed, "paper")
@@ -64,7 +97,6 @@ class SceneRenderer:
         wash = noise(rng, shape, (1.5 * down, 1.2 * across), octaves=3, periodic=False)
         self.bare_edges = self.draw_bare_edges(rng) if view.detail else None  # small images have no room for them
         self.sky = cv2.merge(list(mix(colors.sky, colors.paper, smoothstep(0.0, 0.55, y + 0.10 * wash))))
-        self.seal = seal_sprite(view)
 
     def draw_bare_edges(self, rng: np.random.Generator) -> np.ndarray:
         """Draw the bare paper at the borders, where brush strokes begin and end: (h, w, 4)."""
@@ -76,39 +108,51 @@ class SceneRenderer:
         alpha = 1 - smoothstep(0.004, 0.011, inward + 0.006 * ragged)
         return premultiplied(self.colors.paper * 0.6 + 0.4, 0.85 * alpha)
 
-    def add_canvas(self, name: str, pixels: np.ndarray, inverse: Callable[[float], np.ndarray]) -> None:
-        """Add a canvas that the map `inverse(time)` moves."""
+    def add_canvas(self, name: str, pixels: np.ndarray, inverse: Callable[[float], np.ndarray], depth) -> None:
+        """Add a canvas that the map `inverse(time)` moves; depth as in `Element`."""
         canvas = Canvas(pixels, self.view)
-        self.elements.append((name, lambda image, time: canvas.draw(image, inverse(time))))
+        self.elements.append(Element(name, lambda image, time: canvas.draw(image, inverse(time)), inverse, depth))
 
-    def add_sprite(self, name: str, sprite: Sprite, place: Callable[[float], tuple[float, ...]]) -> None:
+    def add_sprite(self, name: str, sprite: Sprite, place: Callable[[float], tuple[float, ...]], depth: float) -> None:
         """Add a sprite; `place(time)` gives x, y and, where they change, size, shear and angle."""
-        self.elements.append((name, lambda image, time: sprite.draw(image, *place(time))))
+
+        def pose(time: float) -> np.ndarray:
+            return sprite.pose(*place(time))
+
+        def inverse(time: float) -> np.ndarray:
+            return cv2.invertAffineTransform(pose(time))
+
+        self.elements.append(Element(name, lambda image, time: sprite.draw(image, pose(time)), inverse, depth))
 
     def add_landscape(self) -> None:
         """Add light, mountains with mist and waterfall between them, and water."""
         scene, view, layout, colors = self.scene, self.view, self.layout, self.colors
         if scene.light != "none":
             # Nearly at infinity: it moves little and keeps its size.
-            self.add_sprite(
-                "light", light_sprite(view, scene, colors), lambda time: layout.seen(*layout.light, 0.02, time)[:2]
-            )
+            place = lambda time: layout.seen(*layout.light, 0.02, time)[:2]  # noqa: E731
+            self.add_sprite("light", light_sprite(view, scene, colors), place, 0.02)
         for layer, depth in enumerate(depths(scene.layers)):
             line = ridge(layout, layer)
-            self.add_canvas("mountains", draw_mountain(layout, colors, layer, line), partial(layout.inverse, depth))
+            self.add_canvas(
+                "mountains", draw_mountain(layout, colors, layer, line), partial(layout.inverse, depth), depth
+            )
             if scene.mist != "none" and layer in (int(0.5 * (scene.layers - 1)), scene.layers - 1):
                 k = int(layer == scene.layers - 1)
                 # Without water the feet of the mountains are pale themselves; mist shows before their shoulders.
                 above = (0.21, 0.05) if scene.water != "none" else (0.36, 0.10 if scene.waterfall else 0.19)
                 y, rng = layout.horizon - above[k] * view.height, generator(scene.seed, "mist", k)
-                self.add_canvas("mist", draw_mist(view, rng, colors, y, 0.075 * view.height), self.mist_inverse)
+                self.add_canvas("mist", draw_mist(view, rng, colors, y, 0.075 * view.height), self.mist_inverse, depth)
             if scene.waterfall and layer == fall_layer(scene.layers):
-                self.elements.append(("waterfall", Waterfall(layout, colors, depth).draw))
+                fall = Waterfall(layout, colors, depth)
+                self.elements.append(Element("waterfall", fall.draw, fall.inverse, depth, rigid=False))
         self.skyline = line
         self.water = {"none": None, "lake": Lake, "river": River}[scene.water]
         if self.water:
-            self.water = self.water(layout, colors)
-            self.elements.append(("water", self.water.draw))
+            water = self.water = self.water(layout, colors)
+            if scene.water == "river":
+                self.add_canvas("land", water.land, layout.ground, self.ground_depth)
+            opacity = water.opacity if scene.water == "lake" else None
+            self.elements.append(Element("water", water.draw, layout.ground, self.ground_depth, False, opacity))
 
     def add_motifs(self) -> None:
         """Add pavilion, boat, trees, birds and weather."""
@@ -119,21 +163,28 @@ class SceneRenderer:
             if scene.water == "none":
                 skyline = float(np.interp(layout.pavilion[0], view.x[0], self.skyline))
                 place = (layout.pavilion[0], skyline + 0.085 * view.unit, depths(scene.layers)[-1])
-            self.add_sprite("pavilion", pavilion_sprite(view, colors), partial(layout.seen, *place))
+            self.add_sprite("pavilion", pavilion_sprite(view, colors), partial(layout.seen, *place), place[2])
         if scene.boat != "none":
-            self.add_sprite("boat", boat_sprite(view, colors), self.boat_place)
+            self.add_sprite("boat", boat_sprite(view, colors), self.boat_place, layout.ground_depth(layout.boat[1]))
         if scene.trees != "none":
             rng, side = generator(scene.seed, "trees"), -1 if layout.mirrored else 1
             rock = rock_sprite(view, colors, rng, side)
             for x, tall, lean, sprite in PINES if scene.trees == "pines" else BAMBOO:
                 tree = sprite(view, colors, rng, tall * rng.uniform(0.95, 1.05), lean * side)
                 offset, phase = x * side * view.unit, rng.uniform(0, 2 * np.pi)
-                self.add_sprite("trees", tree, partial(self.tree_place, offset, phase))
-            self.add_sprite("trees", rock, partial(layout.seen, *layout.trees, 1.0))
+                self.add_sprite("trees", tree, partial(self.tree_place, offset, phase), 1.0)
+            self.add_sprite("trees", rock, partial(layout.seen, *layout.trees, 1.0), 1.0)
         if scene.birds != "none":
-            self.elements.append(("birds", Birds(layout, colors).draw))
+            birds = Birds(layout, colors)
+            self.elements.append(Element("birds", birds.draw, birds.inverse, FOLLOWED, rigid=False))
         if scene.weather != "none":
-            self.elements.append(("weather", Weather(layout, colors).draw))
+            self.elements.append(Element("weather", Weather(layout, colors).draw, resting, None, rigid=False))
+
+    def ground_depth(self, time: float) -> np.ndarray:
+        """Return the depth of ground or water in each row of the image, (h, 1)."""
+        inverse = self.layout.ground(time) / self.view.oversample
+        y = inverse[1, 1] * (np.arange(self.view.height)[:, None] + 0.5) + inverse[1, 2]
+        return self.layout.ground_depth(np.maximum(y, self.layout.horizon)).astype(np.float32)
 
     def mist_inverse(self, time: float) -> np.ndarray:
         """Map from the image to the canvases of mist, which drift to the right by `wind` pixels."""
@@ -162,12 +213,10 @@ class SceneRenderer:
     def frame(self, time: float) -> np.ndarray:
         """Return the frame at `time` seconds, (height, width, 3) uint8 RGB."""
         image = self.sky.copy()
-        for _, draw in self.elements:
-            draw(image, time)
-        if self.bare_edges is not None:
-            blend(image, self.bare_edges)
+        for element in self.elements:
+            element.draw(image, time)
         image *= self.paper
-        self.seal.draw(image, self.layout.seal[0], self.view.height - 0.085 * self.view.unit)
+        self.seal.draw(image, time)
         return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 

@@ -41,17 +41,22 @@ class Lake:
         mirror = cv2.remap(image[: int(horizon)], *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return cv2.GaussianBlur(mirror, (0, 0), 0.012 * view.unit, sigmaY=0.02 * view.unit)
 
+    def opacity(self) -> np.ndarray:
+        """Return the opacity of the water in each row of the image, (h, 1)."""
+        y = np.arange(self.layout.view.height, dtype=np.float32)[:, None] + 0.5
+        return np.clip(y - np.float32(self.layout.horizon) + 0.5, 0, 1)
+
     def draw(self, image: np.ndarray, time: float) -> None:
         view, horizon, colors = self.layout.view, self.layout.horizon, self.colors
         top = int(horizon)
         y = np.arange(view.height, dtype=np.float32)[:, None] + 0.5
         below = (y - np.float32(horizon)) / np.float32(view.unit)
-        edge = np.clip(y - np.float32(horizon) + 0.5, 0, 1)
+        edge = self.opacity()
         away = smoothstep(0.0, 0.34, below[top:])
         base = mix(colors.mist, colors.water, 0.45 + 0.45 * away)
         mirror = np.stack(cv2.split(self.mirror(image, below[top:], time)))
         tint(image[top:], mix(base, mirror, 0.62 * (1 - 0.75 * away)), edge[top:] + 0 * mirror[0])
-        inverse = self.layout.inverse(0.55, time, foot=1.0)
+        inverse = self.layout.ground(time)
         inverse[0, 2] += 0.02 * view.unit * view.oversample * time  # ripples drift by 0.02 units a second
         self.ripples.draw(image, inverse, (edge * (0.35 + 0.65 * smoothstep(0.0, 0.2, below)))[:, 0])
 
@@ -83,9 +88,10 @@ class River:
         swing = self.course(y)[0] - layout.river[0]
         self.bend = 1 if swing * (x - layout.river[0]) > 0 else -1
         self.stream = Stream(rng, 5, 8)
-        self.land = Canvas(self.draw_land(rng), layout.view)
+        self.land = self.draw_land(rng)
 
     def draw_land(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw the ground on both sides of the river: canvas pixels."""
         view, horizon, colors = self.layout.view, self.layout.horizon, self.colors
         field = view.canvas_noise(rng, 9, 1.5, octaves=3 + view.detail)
         below = (view.y - horizon) / view.unit
@@ -108,11 +114,8 @@ class River:
 
     def draw(self, image: np.ndarray, time: float) -> None:
         view, layout, colors = self.layout.view, self.layout, self.colors
-        inverse = layout.inverse(0.55, time, foot=1.0)
-        self.land.draw(image, inverse)
         top = int(layout.horizon)
-        # From the image to the composition.
-        inverse = inverse / view.oversample
+        inverse = layout.ground(time) / view.oversample  # from the image to the composition
         x = np.arange(view.width, dtype=np.float32)[None] + 0.5
         y = np.arange(top, view.height, dtype=np.float32)[:, None] + 0.5
         x = (inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]).astype(np.float32)
@@ -140,6 +143,11 @@ class Waterfall:
         rng = generator(layout.scene.seed, "waterfall")
         self.stream = Stream(rng, 4, 4)
         self.cliffs = [noise(rng, (1, 64), (1, 7), octaves=2, periodic=False)[0] for _ in range(2)]
+
+    def inverse(self, time: float) -> np.ndarray:
+        """Map from the image to coordinates that move with the cliff: units of the upper end."""
+        x, y, size = self.layout.seen(self.layout.waterfall[0], self.layout.fall()[0], self.depth, time)
+        return np.array([[1, 0, -x], [0, 1, -y]]) / size
 
     def rocks(self, outside: np.ndarray, share: np.ndarray, left: np.ndarray) -> np.ndarray:
         """Return the ink of the cleft, (h, w), `outside` units from the water, at `share` of its height."""
