@@ -8,11 +8,9 @@ measures its share of the clips, and the first one writes the tables.
 """
 
 import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -35,10 +33,10 @@ from landscape_video.evaluation.systems.clips import ClipFile, list_clips
 from landscape_video.evaluation.systems.generated_clips import GeneratedClips, shown_file, still_clips
 from landscape_video.evaluation.systems.text_to_video import SystemSpec
 from landscape_video.files import write_file, write_text
+from landscape_video.generation.generate_clip import describe_environment
 from pipeline_landscape_video.video_io import probe_video
 
 
-PACKAGES = ("landscape-video", "torch", "diffusers", "transformers", "opencv-python", "av", "numpy")
 REFERENCE, STILL = "reference", "still"
 
 
@@ -242,9 +240,10 @@ def protocol(
         limit = models.clip.tokenizer.model_max_length
         lines["prompts"] = f"{len(cut)} longer than the {limit} tokens of CLIP, truncated"
     lines["seconds, memory"] = "median of the clips; peak beyond what the process held before it loaded the system"
-    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else platform.machine()
-    lines["device"] = f"{device} ({name}), {state.num_processes} process(es), {torch.get_num_threads()} thread(s)"
-    lines["versions"] = ", ".join([f"python {platform.python_version()}", *_versions()])
+    at = describe_environment(torch.device(device))
+    processes = f"{state.num_processes} process(es), {at['threads']} thread(s)"
+    lines["device"] = f"{at['device']} ({at['device_name']}), {processes}"
+    lines["versions"] = ", ".join(f"{name} {number}" for name, number in at["versions"].items())
     return lines
 
 
@@ -269,11 +268,3 @@ def _record_in_words(record: Mapping[str, object]) -> str:
     if not record["interpolate"]:
         return f"{words}; {record['num_frames']} frames sampled"
     return f"{words}; {sampled} frames sampled, interpolated to {2 * sampled - 1}, cut to {record['num_frames']}"
-
-
-def _versions() -> Iterator[str]:
-    for package in PACKAGES:
-        try:
-            yield f"{package} {version(package)}"
-        except PackageNotFoundError:  # run from a checkout
-            continue

@@ -30,7 +30,7 @@ from pipeline_landscape_video.landscape_optical_flow import RAFTFlowEstimator
 
 
 # The packages that decide which frames come out; av brings the encoder of .mp4.
-VERSIONED = ("landscape-video", "torch", "torchvision", "diffusers", "transformers", "peft", "opencv-python", "av")
+PACKAGES = "landscape-video torch torchvision diffusers transformers peft numpy opencv-python av".split()
 
 TEXT_DEFAULTS, IMAGE_DEFAULTS = TextToVideoSettings(), ImageToVideoSettings()
 
@@ -187,7 +187,7 @@ def flow_estimator_name(flow_estimator: FlowEstimator) -> str:
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """What decides the frames besides prompt, seed and settings: device, threads and versions."""
     versions = {"python": platform.python_version()}
-    for package in VERSIONED:
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:  # run from a checkout
