@@ -1,7 +1,7 @@
 "use strict";
-// Without this script the page is whole: videos have their own controls, clips are grouped by prompt.
+// The page works without this script: videos have their own controls, and clips are grouped by prompt.
 
-// Tables sort by a click on the head of a column; a third click restores the order of the file.
+// Sort a table by a click on a column's head; a third click restores the order of the file.
 for (const table of document.querySelectorAll(".numbers")) {
   const body = table.tBodies[0], original = [...body.rows];
   [...table.tHead.rows[0].cells].forEach((head, index) => {
@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll(".numbers")) {
         order.sort((a, b) => {
           const [x, y] = [value(a), value(b)];
           if (index === 0) return sign * x.localeCompare(y);
-          if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y); // what was not measured stays below
+          if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y); // values that were not measured stay at the bottom
           return sign * (x - y);
         });
       }
@@ -70,7 +70,7 @@ if (gallery) {
     label();
     for (const card of cards) {
       const video = card.querySelector("video");
-      if (playing) video.currentTime = 0; // all in step again
+      if (playing) video.currentTime = 0; // restart all together
       update(video);
     }
   });

@@ -1,7 +1,7 @@
 "use strict";
-// What a session is, without a page: no element, no clock, no storage is touched here. `study` is the data of the page.
+// The logic of a session, without page elements, clock or storage. `study` is the data of the page.
 const StudyLogic = {
-  // The state to go on with: the stored one if it belongs to this study and session, else a new one.
+  // The state to continue with: the stored one if it belongs to this study and session, else a new one.
   // `wanted` is the number of the session that the address asks for (from 1), or null for any.
   start(study, stored, wanted, random) {
     const total = study.sessions.length;
@@ -9,7 +9,7 @@ const StudyLogic = {
     let state = null;
     try {
       state = JSON.parse(stored);
-    } catch {} // somebody else's text
+    } catch {} // damaged text
     const fits = state && state.study === study.study && (wanted === null || state.rater === wanted);
     if (fits && Array.isArray(state.answers) && study.sessions[state.rater - 1]) return state;
     const rater = wanted ?? 1 + Math.floor(random() * total);
@@ -21,7 +21,7 @@ const StudyLogic = {
     return study.sessions[state.rater - 1];
   },
 
-  // The pair that is to be answered now, or null at the end.
+  // The pair to answer now, or null at the end.
   current(study, state) {
     const session = StudyLogic.session(study, state);
     if (state.position >= session.length) return null;
@@ -50,7 +50,7 @@ const StudyLogic = {
     return { ...state, answers };
   },
 
-  // Go on; only from a pair whose questions are all answered. `seconds` were spent on it since it came up.
+  // Go to the next pair, if all questions are answered. `seconds` were spent on this pair since it was shown.
   next(study, state, seconds) {
     if (!StudyLogic.current(study, state) || StudyLogic.open(study, state).length) return state;
     const answers = [...state.answers];
@@ -63,7 +63,7 @@ const StudyLogic = {
     return { ...state, position: Math.max(0, state.position - 1) };
   },
 
-  // What is saved: complete pairs only.
+  // The file to save. It has complete pairs only.
   answersFile(study, state, language) {
     const answers = state.answers.filter((answer) => answer && study.questions.every((name) => name in answer.choices));
     const { rater, person } = state;

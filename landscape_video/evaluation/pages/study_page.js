@@ -1,4 +1,4 @@
-// The page around `StudyLogic`: draws its state, and gives it what people press.
+// Draws the state of `StudyLogic` on the page, and passes user input to it.
 (() => {
   const study = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
@@ -137,7 +137,7 @@
     $("progress").focus();
   }
 
-  // Both from the beginning, once both can play: neither has a head start.
+  // Start both clips together, once both can play.
   function startTogether() {
     for (const video of videos) {
       video.pause();

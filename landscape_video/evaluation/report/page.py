@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from landscape_video.evaluation.metrics.registry import explain, metric_value
+from landscape_video.evaluation.pages import render_page
 from landscape_video.evaluation.report.interpolation_rows import read_interpolation
 from landscape_video.evaluation.report.page_tables import Column, make_column
 from landscape_video.evaluation.report.report_gallery import Gallery, make_gallery, read_source, unique_systems
@@ -101,12 +100,12 @@ def write_report(
         content["interpolation"] = _section([(Path(sofp).name, results.protocol)], results.systems)
         columns = [*columns, *content["interpolation"].columns]
     content["notes"] = explain([column.label for column in columns])
-    bare = len(_render(content, Gallery()).encode())
+    bare = len(render_page("report.html", **content, gallery=Gallery()).encode())
     if bare > max_bytes:
         room = f"{megabytes(bare)}, the size without clips"
         raise ValueError(f"`max_bytes` must be at least {room}, got {megabytes(max_bytes)}.")
     gallery = make_gallery(systems, max_bytes - bare, clip_width, clips_per_prompt, progress)
-    write_text(output, _render(content, gallery))
+    write_text(output, render_page("report.html", **content, gallery=gallery))
     return gallery.left_out
 
 
@@ -140,17 +139,6 @@ def _section(sources: Sequence[tuple[str, Mapping[str, str]]], systems: Sequence
 def _costs(system: System) -> dict:
     costs = {label: getattr(system, attribute) for label, attribute in COSTS.items()}
     return {label: metric_value(label, cost) for label, cost in costs.items() if cost is not None}
-
-
-def _render(content: dict, gallery: Gallery) -> str:
-    environment = Environment(
-        loader=PackageLoader("landscape_video.evaluation", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(**content, gallery=gallery)
 
 
 def megabytes(size: int) -> str:

@@ -1,7 +1,7 @@
-"""The user study of NADM (Liu et al., appendix) as static files: pairs of clips, four questions, no server.
+"""Build the user study of NADM (Liu et al., appendix) as static files: pairs of clips and four questions.
 
-The page knows clips by random names only; the key, which says whose they are, is a file of its own and stays at home.
-`study_count.py` brings answers and key together.
+The page knows clips by random names only. The key, which says whose clips they are, is a separate file that raters do
+not get. `study_count.py` combines answers and key.
 """
 
 import json
@@ -11,15 +11,14 @@ from itertools import combinations
 from pathlib import Path
 from random import Random
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from landscape_video.evaluation.pages import PAGES, render_page
 from landscape_video.evaluation.report.report_gallery import read_source, unique_systems
 from landscape_video.evaluation.study.study_clips import ClipForm, common_form, measure, write_alike
 from landscape_video.evaluation.study.study_design import design_sessions
 from landscape_video.files import check_replaceable, hash_chunks, hash_file, write_directory, write_json
 
 
-# The four questions of the paper, by short names; their words in both languages are in `pages/study_words.json`.
+# The four questions of the paper by short names; `pages/study_words.json` has their words in both languages.
 QUESTIONS = ("text", "consistency", "style", "overall")
 KEY_FORMAT = "landscape-video study key 1"
 PAGE = "index.html"
@@ -27,7 +26,7 @@ PAGE = "index.html"
 
 @dataclass(frozen=True)
 class StudyClip:
-    """A clip of a system: the `number`-th that it made for a prompt."""
+    """A clip of a system: the `number`-th of a prompt, from 0 on."""
 
     system: str
     prompt: str
@@ -37,13 +36,21 @@ class StudyClip:
 
 @dataclass(frozen=True)
 class Study:
-    """What was made: how many pairs, raters and pairs for each rater, and the form of all clips."""
+    """The study that was built.
+
+    Args:
+        num_pairs: Number of pairs.
+        num_raters: Number of sessions.
+        pairs_per_rater: Pairs in a session.
+        form: Form of all clips.
+        differed: In what the clips differed before: "size", "frame rate", "length".
+    """
 
     num_pairs: int
     num_raters: int
     pairs_per_rater: int
     form: ClipForm
-    differed: tuple[str, ...]  # in what the clips were not alike before: "size", "frame rate", "length"
+    differed: tuple[str, ...]
 
 
 def build_study(
@@ -61,46 +68,52 @@ def build_study(
     """Write the page with its clips to `output`, a new folder, and the key to `key`, a new file outside of it.
 
     Args:
-        paths: results files of `landscape-video evaluate`, or the folders they are in.
-        systems: which ones to compare; all but still baselines and references by default.
-        ours: compare this system with each of the others, as the paper does, and not each with each.
-        num_raters: how many different sessions to draw; raters beyond this share one with somebody.
-        seed: draws sessions, sides and names; the same input and seed give the same study.
-        contact: where answers go, for the last page ("mail them to ...").
+        paths: Results files of `landscape-video evaluate`, or the folders they are in.
+        output: New folder for raters.
+        key: New file that says whose clips are whose.
+        systems: Systems to compare; all but still baselines and references by default.
+        ours: Compare this system with each of the others, as the paper does, instead of each with each.
+        num_raters: Number of different sessions; further raters share one.
+        pairs_per_rater: Pairs in a session.
+        seed: Of sessions, sides and names; the same input and seed give the same study.
+        contact: Where to send the answers, for the last page ("mail them to ...").
+        progress: Wraps the list of clips, for a progress bar.
 
     Raises:
-        FileNotFoundError: a results file or a clip is not there.
-        FileExistsError: `output` has files in it, or `key` exists: it may belong to a study that is under way.
-        ValueError: an unknown system, fewer than two, no prompt in common, a broken clip, or a key inside `output`.
+        FileNotFoundError: A results file or a clip is missing.
+        FileExistsError: `output` contains files, or `key` exists and may belong to a study in progress.
+        ValueError: An unknown system, fewer than two, no common prompt, a broken clip, or a key inside `output`.
     """
+    # 1. Choose the pairs, and draw sides, names and sessions
     output, key = Path(output), Path(key)
     _check_targets(output, key)
     clips = comparable_clips(paths, systems, ours)
     names = list(dict.fromkeys(clip.system for clip in clips))
     pairs = _pairs(clips, names, ours)
     used = list(dict.fromkeys(clip for pair in pairs for clip in pair))
-    random = Random(f"{seed} {_digest(used)}")  # nobody can draw it again who does not have the clips
+    random = Random(f"{seed} {_digest(used)}")  # only those who have the clips can repeat the draws
     random.shuffle(pairs)
     pairs = [pair if random.random() < 0.5 else pair[::-1] for pair in pairs]
     random.shuffle(used)
     tokens = dict(zip(used, _tokens(len(used), random), strict=True))
-    forms = [measure(clip.path) for clip in used]
-    form = common_form(forms)
     study_id = f"{random.getrandbits(48):012x}"
     about = [(" ".join(sorted((first.system, second.system))), first.prompt) for first, second in pairs]
     sessions = design_sessions(about, num_raters, pairs_per_rater, random)
-    words = json.loads(_read_page_file("study_words.json"))
+
+    # 2. Describe the study to the page and to the key
+    forms = [measure(clip.path) for clip in used]
+    form = common_form(forms)
+    words = json.loads((PAGES / "study_words.json").read_text(encoding="utf-8"))
+    ids = [f"pair-{index:04d}" for index in range(len(pairs))]
+    shown = [[tokens[first], tokens[second]] for first, second in pairs]
     page_data = {
         "study": study_id,
         "questions": QUESTIONS,
         "contact": contact,
         "words": words,
         "size": [form.width, form.height],
-        "pairs": [
-            {"id": f"pair-{index:04d}", "prompt": first.prompt, "clips": [tokens[first], tokens[second]]}
-            for index, (first, second) in enumerate(pairs)
-        ],
-        "sessions": [[[shown.pair, int(shown.is_swapped)] for shown in session] for session in sessions],
+        "pairs": [{"id": ids[i], "prompt": pairs[i][0].prompt, "clips": shown[i]} for i in range(len(pairs))],
+        "sessions": [[[place.pair, int(place.is_swapped)] for place in session] for session in sessions],
     }
     key_data = {
         "format": KEY_FORMAT,
@@ -111,13 +124,17 @@ def build_study(
         "clips": {
             tokens[clip]: {"system": clip.system, "prompt": clip.prompt, "file": str(clip.path)} for clip in used
         },
-        "pairs": {pair["id"]: pair["clips"] for pair in page_data["pairs"]},
+        "pairs": dict(zip(ids, shown, strict=True)),
     }
+
+    # 3. Write the clips, the page and the key
     with write_directory(output) as folder:
         (folder / "clips").mkdir()
         for clip in progress(used):
             write_alike(clip.path, folder / "clips" / f"{tokens[clip]}.mp4", form)
-        (folder / PAGE).write_text(_render(page_data), encoding="utf-8")
+        # "</script>" in a prompt must not end the <script> that holds the data.
+        data = json.dumps(page_data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+        (folder / PAGE).write_text(render_page("study.html", data=data), encoding="utf-8")
         write_json(key, key_data)  # inside the block: without its key the folder is worthless
     sizes = {"size": lambda f: (f.width, f.height), "frame rate": lambda f: f.fps, "length": lambda f: f.seconds}
     differed = tuple(name for name, of in sizes.items() if len(set(map(of, forms))) > 1)
@@ -127,26 +144,24 @@ def build_study(
 def comparable_clips(
     paths: Sequence[str | Path], chosen: Sequence[str] = (), ours: str | None = None
 ) -> list[StudyClip]:
-    """All clips of the systems that are compared. Raises as `build_study`."""
+    """All clips with a prompt of the systems to compare. Raises as `build_study`."""
     systems = unique_systems([read_source(path) for path in paths])
     known = [system.name for system, _ in systems if system.clips]
     for name in (*chosen, *([ours] if ours else [])):
         if name not in known:
-            raise ValueError(
-                f"there are no clips of a system {name!r}; there are those of {', '.join(known) or 'none'}."
-            )
-    wanted = set(chosen) | {ours} if chosen else None
+            raise ValueError(f"a system must be one of {', '.join(known) or '(none with clips)'}, got {name!r}.")
     clips = []
     for system, source in systems:
-        competes = system.kind in ("generated", "folder") or system.name == ours
-        if system.name in wanted if wanted else competes:
-            numbers: dict[str, int] = {}
-            for clip in (clip for clip in system.clips if clip.prompt):  # without one there is no first question
-                numbers[clip.prompt] = number = numbers.get(clip.prompt, -1) + 1
-                clips.append(StudyClip(system.name, clip.prompt, number, source.folder / clip.file))
+        is_ours = system.name == ours
+        if not (is_ours or (system.name in chosen if chosen else system.competes)):
+            continue
+        numbers: dict[str, int] = {}
+        for clip in (clip for clip in system.clips if clip.prompt):  # the first question is about the prompt
+            numbers[clip.prompt] = number = numbers.get(clip.prompt, -1) + 1
+            clips.append(StudyClip(system.name, clip.prompt, number, source.folder / clip.file))
     for clip in clips:
         if not clip.path.is_file():
-            raise FileNotFoundError(f"{clip.path}: there is no such file, but it is to be a clip of {clip.system}.")
+            raise FileNotFoundError(f"{clip.path}: no such file, but the results list it as a clip of {clip.system}.")
     return clips
 
 
@@ -154,55 +169,37 @@ def _check_targets(output: Path, key: Path) -> None:
     check_replaceable(output)
     for path in (output, key):
         if not path.absolute().parent.is_dir():
-            raise ValueError(f"{path}: there is no folder {path.parent}.")
+            raise ValueError(f"{path}: no such folder {path.parent}.")
     if key.exists():
-        raise FileExistsError(f"{key} exists already, and may be the key of a study under way; choose another name.")
+        raise FileExistsError(f"{key} already exists and may be the key of a study in progress; choose another name.")
     if output.resolve() in key.resolve().parents:
-        raise ValueError(f"{key}: the key has to stay outside of {output}, which raters are given.")
+        raise ValueError(f"`key` must be outside of {output}, which raters get, got {key}.")
 
 
 def _pairs(clips: Sequence[StudyClip], names: Sequence[str], ours: str | None) -> list[tuple[StudyClip, StudyClip]]:
-    """Clips of two systems for the same prompt, the first with the first, the second with the second, ..."""
+    """Pair the clips of two systems for the same prompt: the first with the first, the second with the second, ..."""
     if len(names) < 2:
-        raise ValueError(
-            f"a study needs at least two systems with clips of prompts, but there is {', '.join(names) or 'none'}."
-        )
+        raise ValueError(f"a study needs two systems with clips of prompts, got {', '.join(names) or 'none'}.")
     by_place = {(clip.system, clip.prompt, clip.number): clip for clip in clips}
     pairs = []
     for one, other in combinations(names, 2):
         if ours in (None, one, other):
-            for clip in (clip for clip in clips if clip.system == one):
-                partner = by_place.get((other, clip.prompt, clip.number))
-                if partner is not None:
-                    pairs.append((clip, partner))
+            own = [clip for clip in clips if clip.system == one]
+            partners = [by_place.get((other, clip.prompt, clip.number)) for clip in own]
+            pairs += [pair for pair in zip(own, partners, strict=True) if pair[1]]
     if not pairs:
-        raise ValueError(f"{', '.join(names)}: no two of these systems have clips of the same prompt.")
+        raise ValueError(f"systems must have clips of the same prompt; {', '.join(names)} have none in common.")
     return pairs
 
 
 def _digest(clips: Sequence[StudyClip]) -> str:
-    chunks: list[bytes] = []
-    for clip in clips:
-        names = json.dumps([clip.system, clip.prompt, clip.number])
-        chunks += [names.encode(), bytes.fromhex(hash_file(clip.path))]
-    return hash_chunks(chunks)
+    names = (json.dumps([clip.system, clip.prompt, clip.number]).encode() for clip in clips)
+    contents = (bytes.fromhex(hash_file(clip.path)) for clip in clips)
+    return hash_chunks(chunk for pair in zip(names, contents, strict=True) for chunk in pair)
 
 
 def _tokens(number: int, random: Random) -> list[str]:
     tokens: set[str] = set()
     while len(tokens) < number:
         tokens.add(f"{random.getrandbits(64):016x}")
-    return sorted(tokens)  # the clips are shuffled, and a set has no order that can be relied on
-
-
-def _read_page_file(name: str) -> str:
-    return (Path(__file__).parents[1] / "pages" / name).read_text(encoding="utf-8")
-
-
-def _render(page_data: dict) -> str:
-    environment = Environment(
-        loader=PackageLoader("landscape_video.evaluation", "pages"), autoescape=True, undefined=StrictUndefined
-    )
-    # JSON inside <script>: "</script>" in a prompt would end it.
-    data = json.dumps(page_data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return environment.get_template("study.html").render(data=data)
+    return sorted(tokens)  # a set has no reliable order; the clips are shuffled already

@@ -1,4 +1,4 @@
-"""How sure a preference is when every rater has answered several times."""
+"""Compute intervals of preferences where every rater has answered several times."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,14 @@ from statistics import NormalDist
 
 LEVEL = 0.95
 METHOD = (
-    "95 % intervals: Wilson's score interval for the number of independent answers that the raters' are worth, which "
-    "is their number divided by the design effect of raters (Korn and Graubard, 1998); never more than was answered."
+    "95 % intervals: Wilson's score interval for the number of independent answers that the answers are worth, which "
+    "is their number divided by the design effect of raters (Korn and Graubard, 1998), at most the number of answers."
 )
 
 
 @dataclass(frozen=True)
 class Share:
-    """`value` in [0, 1] with its interval, of so many `answers` of so many `raters`."""
+    """A share in [0, 1] with its interval, the number of answers and the number of raters."""
 
     value: float
     low: float
@@ -25,15 +25,15 @@ class Share:
 
 
 def preference(votes: Iterable[Sequence[int]]) -> Share:
-    """The share of chosen among asked, from (chosen, asked) of every rater.
+    """Share of chosen among asked, from (chosen, asked) of every rater.
 
-    The variance of the share is that of a ratio of sums over raters, R / (R - 1) sum (x_r - p n_r)^2 / n^2; an
-    effective number of answers, p (1 - p) / variance, goes into Wilson's interval, lowered for few raters by the
-    quantiles of Student's t with R - 1 degrees of freedom. Where the raters' variance cannot be seen (one rater, or
-    all agree), each rater counts as one answer.
+    The variance of the share is that of a ratio of sums over raters, R / (R - 1) sum (x_r - p n_r)^2 / n^2. Wilson's
+    interval is taken for an effective number of answers, p (1 - p) / variance, reduced for few raters by the quantiles
+    of Student's t with R - 1 degrees of freedom. Where the variance over raters is unknown (one rater, or all agree),
+    each rater counts as one answer.
 
     Raises:
-        ValueError: there are no answers.
+        ValueError: There are no answers.
     """
     votes = [(chosen, asked) for chosen, asked in votes if asked]
     if not votes:
@@ -52,17 +52,19 @@ def preference(votes: Iterable[Sequence[int]]) -> Share:
 
 
 def wilson(share: float, answers: float) -> tuple[float, float]:
-    """Wilson's score interval (1927) of a share among a number of independent answers, which need not be whole."""
+    """Wilson's score interval (1927) of a share of independent answers; their number need not be an integer."""
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     scale = 1 + z * z / answers
-    centre = (share + z * z / (2 * answers)) / scale
+    center = (share + z * z / (2 * answers)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / answers + z * z / (4 * answers * answers))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def student_quantile(probability: float, freedom: int) -> float:
-    """The quantile of Student's t: exact for 1 and 2 degrees of freedom, else the expansion of Abramowitz and Stegun,
-    26.7.5, which is within 0.2 % from 3 on at the level used here."""
+    """Quantile of Student's t: exact for 1 and 2 degrees of freedom, else by Abramowitz and Stegun 26.7.5.
+
+    At the level used here, that expansion is within 0.2 % from 3 degrees of freedom on.
+    """
     if freedom == 1:
         return math.tan(math.pi * (probability - 0.5))
     if freedom == 2:

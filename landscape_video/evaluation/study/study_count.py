@@ -1,4 +1,4 @@
-"""From the answers of a user study to preferences with their uncertainty."""
+"""Count the answers of a user study: preferences with 95 % intervals."""
 
 import json
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from motion_adapter.markdown import markdown_table
 
 ANSWERS_FORMAT = "landscape-video study answers 1"
 SIDES = ("left", "right")
+SUSPICIOUS_PAIRS = 4  # as many pairs with the same side throughout get a remark
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,17 @@ class Preference:
 
 @dataclass(frozen=True)
 class Counts:
-    """All preferences; how often the left side was chosen (half, if sides do not matter), and remarks."""
+    """The result of a study.
+
+    Args:
+        study: Its number.
+        num_raters: Raters who answered.
+        num_pairs: Pairs that they answered.
+        preferences: One for each question and pair of systems.
+        left: How often the left side was chosen; half, if sides do not matter.
+        method: How intervals are computed.
+        remarks: What the person who counts should know.
+    """
 
     study: str
     num_raters: int
@@ -40,71 +51,69 @@ class Counts:
 
 
 def count_answers(paths: Sequence[str | Path], key: str | Path) -> Counts:
-    """Bring answers and key together. Of several files of one person the one with most answers counts.
+    """Count answers with the key. Of several files of one person, the one with the most answers counts.
 
     Args:
-        paths: answers files, or folders, all of whose .json files are answers.
+        paths: Files of answers, or folders whose .json files are answers.
+        key: The key of the study.
 
     Raises:
-        FileNotFoundError: a file is not there, or a folder holds none.
-        ValueError: a file is no answers file, or of another study; the message names it. Nothing is guessed.
+        FileNotFoundError: A file is missing, or a folder has no answers.
+        ValueError: A file is not a file of answers, or belongs to another study; the message names it.
     """
     key_data = _read_key(Path(key))
     people, remarks = _people([_read_answers(path, key_data) for path in _files(paths)])
     systems, questions = key_data["systems"], list(key_data["questions"])
-    # (question, system, other) -> person -> [chosen, asked]; the system that the key names first comes first.
-    votes: dict[tuple[str, str, str], dict[str, list[int]]] = {}
-    lefts: dict[str, list[int]] = {}
+    # (question, system, other) -> person -> (chosen, asked); the system that the key names first comes first.
+    votes: dict[tuple[str, str, str], dict[str, tuple[int, int]]] = {}
+    lefts: dict[str, tuple[int, int]] = {}
     for person, answers in people.items():
         for answer in answers:
             owners = {side: key_data["clips"][answer[side]]["system"] for side in SIDES}
             system, other = sorted(owners.values(), key=systems.index)
             for question in questions:
                 side = answer["choices"][question]
-                vote = votes.setdefault((question, system, other), {}).setdefault(person, [0, 0])
-                left = lefts.setdefault(person, [0, 0])
-                for tally, chosen in ((vote, owners[side] == system), (left, side == "left")):
-                    tally[0] += chosen
-                    tally[1] += 1
+                _vote(votes.setdefault((question, system, other), {}), person, owners[side] == system)
+                _vote(lefts, person, side == "left")
     if not votes:
-        raise ValueError("there are no complete answers in these files: nobody answered all questions of a pair.")
+        raise ValueError("these files have no complete answers: nobody answered all questions of a pair.")
     order = sorted(votes, key=lambda cell: (systems.index(cell[1]), systems.index(cell[2]), questions.index(cell[0])))
-    preferences = tuple(Preference(*cell, preference(votes[cell].values())) for cell in order)
     remarks += [
-        f"{person} chose the same side every time ({len(people[person])} pairs); counted all the same."
+        f"{person} chose the same side every time ({len(people[person])} pairs); counted nevertheless."
         for person, (chosen, asked) in lefts.items()
-        if chosen in (0, asked) and asked >= 4 * len(questions)
+        if chosen in (0, asked) and asked >= SUSPICIOUS_PAIRS * len(questions)
     ]
+    preferences = tuple(Preference(*cell, preference(votes[cell].values())) for cell in order)
     num_pairs = sum(map(len, people.values()))
-    return Counts(
-        key_data["study"], len(lefts), num_pairs, preferences, preference(lefts.values()), METHOD, tuple(remarks)
-    )
+    left = preference(lefts.values())
+    return Counts(key_data["study"], len(lefts), num_pairs, preferences, left, METHOD, tuple(remarks))
 
 
 def markdown(counts: Counts) -> str:
-    """A table of all preferences, and how they were computed."""
+    """Format a table of all preferences, and how they were computed."""
     header = ("question", "system", "other", "prefer system", "95 % interval", "answers", "raters")
-    rows = [
-        (item.question, item.system, item.other, f"{100 * item.share.value:.1f} %", _interval(item.share))
-        + (item.share.answers, item.share.raters)
-        for item in counts.preferences
-    ]
-    return "\n".join(
-        [
-            markdown_table(header, rows),
-            "",
-            f"Study {counts.study}; raters: {counts.num_raters}, pairs they answered: {counts.num_pairs}. The left "
-            f"side was chosen in {100 * counts.left.value:.1f} % ({_interval(counts.left)}).",
-            counts.method,
-        ]
+    rows = []
+    for item in counts.preferences:
+        share = item.share
+        percent = f"{100 * share.value:.1f} %"
+        rows.append((item.question, item.system, item.other, percent, _interval(share), share.answers, share.raters))
+    left = f"{100 * counts.left.value:.1f} % ({_interval(counts.left)})"
+    return (
+        f"{markdown_table(header, rows)}\n\nStudy {counts.study}; raters: {counts.num_raters}, pairs they answered: "
+        f"{counts.num_pairs}. The left side was chosen in {left}.\n{counts.method}"
     )
 
 
 def write_counts(counts: Counts, path: str | Path) -> None:
-    """Write all figures as JSON."""
+    """Write all numbers as JSON."""
     if not Path(path).absolute().parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {Path(path).parent}.")
+        raise ValueError(f"{path}: no such folder {Path(path).parent}.")
     write_json(path, asdict(counts))
+
+
+def _vote(votes: dict[str, tuple[int, int]], person: str, is_chosen: bool) -> None:
+    chosen, asked = votes.get(person, (0, 0))
+    votes[person] = (chosen + is_chosen, asked + 1)
 
 
 def _interval(share: Share) -> str:
@@ -116,66 +125,61 @@ def _files(paths: Sequence[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         found = sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not found:
-            raise FileNotFoundError(f"{path}: holds no answers, files ending in .json.")
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: there is no such file.")
+            raise FileNotFoundError(f"{path}: no answers (.json files) in this folder.")
         files += found
     return list(dict.fromkeys(file.resolve() for file in files))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, expected: str, written_by: str) -> dict[str, Any]:
+    """The content of a JSON file whose entry "format" is `expected`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {written_by} writes it.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: is no JSON file ({error}).") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _read_key(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; `landscape-video study build` writes it.")
-    content = _read_json(path)
-    if content.get("format") != KEY_FORMAT:
-        raise ValueError(f"{path}: is no key of a study.")
+        raise ValueError(f"{path}: not a JSON file ({error}).") from error
+    if not isinstance(content, dict) or content.get("format") != expected:
+        raise ValueError(f"{path}: not a file of the format {expected!r}; {written_by} writes it.")
     return content
 
 
+def _read_key(path: Path) -> dict[str, Any]:
+    return _read_json(path, KEY_FORMAT, "`landscape-video study build`")
+
+
 def _read_answers(path: Path, key: dict[str, Any]) -> tuple[Path, str, list[dict[str, Any]]]:
-    """(file, who, answers), every answer checked against the key."""
-    content = _read_json(path)
-    if content.get("format") != ANSWERS_FORMAT:
-        raise ValueError(f"{path}: holds no answers of a study.")
+    """(file, person, answers), with every answer checked against the key."""
+    content = _read_json(path, ANSWERS_FORMAT, "the page of the study")
     if content.get("study") != key["study"]:
-        raise ValueError(f"{path}: belongs to study {content.get('study')}, and the key to {key['study']}.")
+        raise ValueError(f"{path}: must belong to study {key['study']}, as the key does, got {content.get('study')}.")
     answers = content.get("answers")
     if not isinstance(content.get("person"), str) or not isinstance(answers, list):
-        raise ValueError(f"{path}: is damaged: it does not say whose answers they are, or has none.")
+        raise ValueError(f"{path}: damaged: the person or the answers are missing.")
     for number, answer in enumerate(answers, start=1):
-        try:
-            shown = sorted(answer[side] for side in SIDES)
-            choices = answer["choices"]
-            fits = shown == sorted(key["pairs"][answer["pair"]]) and set(choices) == set(key["questions"])
-            fits = fits and set(choices.values()) <= set(SIDES)
-        except (KeyError, TypeError, AttributeError):
-            fits = False
-        if not fits:
+        if not _fits(answer, key):
             raise ValueError(f"{path}: answer {number} does not fit the key.")
     if len({answer["pair"] for answer in answers}) < len(answers):
         raise ValueError(f"{path}: answers a pair twice.")
     return path, f"rater {content.get('rater')} ({content['person']})", answers
 
 
+def _fits(answer: Any, key: dict[str, Any]) -> bool:
+    try:
+        shows_pair = sorted(answer[side] for side in SIDES) == sorted(key["pairs"][answer["pair"]])
+        choices = answer["choices"]
+        return shows_pair and set(choices) == set(key["questions"]) and set(choices.values()) <= set(SIDES)
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
 def _people(files: Sequence[tuple[Path, str, list]]) -> tuple[dict[str, list], list[str]]:
-    """Answers by person, and a remark for every file that was passed over."""
+    """Answers by person, and a remark for every file that does not count."""
     people: dict[str, tuple[Path, list]] = {}
     remarks = []
     for path, person, answers in files:
+        # The earlier file counts only if it has more answers.
+        dropped, kept = sorted([people.get(person, (path, answers)), (path, answers)], key=lambda file: len(file[1]))
         if person in people:
-            kept, dropped = (path, answers), people[person]
-            if len(dropped[1]) > len(answers):
-                kept, dropped = dropped, kept
             remarks.append(f"{dropped[0].name}: {person} has sent more, {kept[0].name} is counted.")
-            people[person] = kept
-        else:
-            people[person] = (path, answers)
+        people[person] = kept
     return {person: answers for person, (_, answers) in people.items()}, remarks

@@ -224,11 +224,11 @@ def test_several_runs_stand_on_one_page_and_differences_of_protocol_are_said(tmp
     same = write_measured(tmp_path / "same", PROMPTS[:1])
     assert run(a, same, "--output", tmp_path / "page.html").exit_code == 0
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert "4 systems" in page.text and "not measured alike" not in page.text
+    assert "4 systems" in page.text and "not measured in the same way" not in page.text
     assert run(a, b, b, "--output", tmp_path / "page.html").exit_code == 0
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "8 systems" in page.text and "ours & more (b)" in page.text
-    assert "These files were not measured alike. They differ in: seed." in page.text
+    assert "These files were not measured in the same way. They differ in: seed." in page.text
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_ours_is_compared_with_each_and_others_are_not_with_each_other(tmp_path)
     assert compared == {frozenset(("ours & more", other)): 2 for other in systems[1:]}
     assert data["contact"] == "to <me>"
     assert "6 pairs, 6 for each of 100 raters; clips of 64 x 48, 0.12 s at 16 frames a second" in result.stdout
-    assert "The clips differed in frame rate, length; now they are alike." in result.stderr
+    assert "The clips differed in frame rate, length; they were made alike." in result.stderr
 
 
 def test_sessions_are_balanced_between_pairs_sides_systems_and_prompts():
@@ -180,18 +180,18 @@ def test_pictures_cover_the_size_and_are_cut_at_the_centre():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none"], "there is no such file"),
+        (["none"], "none: no such file"),
         (["good", "--output", "full"], "full exists already"),
-        (["good", "--output", "none/page"], "there is no folder none"),
-        (["good", "--key", "old.json"], "old.json exists already, and may be the key of a study under way"),
-        (["good", "--key", "study/key.json"], "there is no folder study"),
-        (["good", "--output", "empty", "--key", "empty/key.json"], "the key has to stay outside of empty"),
-        (["good", "--system", "theirs"], "there are no clips of a system 'theirs'; there are those of ours & more"),
-        (["good", "--ours", "theirs"], "there are no clips of a system 'theirs'"),
-        (["good", "--system", "rival"], "at least two systems with clips of prompts, but there is rival"),
-        (["apart/a", "apart/b"], "no two of these systems have clips of the same prompt"),
-        (["unnamed"], "at least two systems with clips"),
-        (["incomplete"], "0000.mp4: there is no such file"),
+        (["good", "--output", "none/page"], "no such folder none"),
+        (["good", "--key", "old.json"], "old.json already exists and may be the key of a study in progress"),
+        (["good", "--key", "study/key.json"], "no such folder study"),
+        (["good", "--output", "empty", "--key", "empty/key.json"], "--key must be outside of empty"),
+        (["good", "--system", "theirs"], "a system must be one of ours & more, rival, got 'theirs'"),
+        (["good", "--ours", "theirs"], "a system must be one of ours & more, rival, got 'theirs'"),
+        (["good", "--system", "rival"], "a study needs two systems with clips of prompts, got rival"),
+        (["apart/a", "apart/b"], "ours & more, rival have none in common"),
+        (["unnamed"], "a study needs two systems with clips"),
+        (["incomplete"], "0000.mp4: no such file"),
         (["damaged"], "0000.mp4: not a video"),
         (["good", "--pairs", "0"], "--pairs"),
         (["good", "--raters", "0"], "--raters"),
