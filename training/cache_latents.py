@@ -14,14 +14,14 @@ from safetensors import SafetensorError
 from landscape_video.training.data.latent_store import encode_videos
 from landscape_video.training.data.latents import load_vae
 from landscape_video.training.data.video_dataset import VideoDataset
-from landscape_video.training.run.command_line import parse_groups
-from landscape_video.training.settings.caching import CachingSettings
+from landscape_video.training.run.command_line import parse_settings
+from landscape_video.training.settings.caching import CacheSettings, CachingSettings
 
 
 logger = logging.getLogger("cache_latents")
 
 
-def main(settings: CachingSettings) -> None:
+def main(settings: CacheSettings) -> None:
     """Check and encode the videos."""
     videos = VideoDataset(
         settings.train_data_dir,
@@ -39,7 +39,7 @@ def main(settings: CachingSettings) -> None:
 def run(argv: list[str] | None = None) -> int:
     """Parse the flags and encode; faults of the videos or the model become one message and code 1."""
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
-    settings = parse_groups({"cache": CachingSettings}, lambda cache: cache, __doc__, argv)
+    settings = parse_settings(CachingSettings, __doc__, argv).cache
     try:
         main(settings)
     except (ValueError, OSError, SafetensorError, torch.OutOfMemoryError) as error:

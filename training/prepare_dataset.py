@@ -17,15 +17,8 @@ from landscape_video.training.preparation.clip_captions import (
     take_written_captions,
 )
 from landscape_video.training.preparation.dataset import fit, prepare_sources, reject_duplicates, write_dataset
-from landscape_video.training.run.command_line import parse_groups
-from landscape_video.training.settings.preparation import (
-    CaptionSettings,
-    ClipSettings,
-    FilterSettings,
-    FolderSettings,
-    MachineSettings,
-    PreparationSettings,
-)
+from landscape_video.training.run.command_line import parse_settings
+from landscape_video.training.settings.preparation import PreparationSettings
 
 
 EXIT_FAILED, EXIT_STOPPED = 1, 130  # the second as shells report Ctrl-C
@@ -66,14 +59,7 @@ def main(settings: PreparationSettings) -> int:
 
 def parse_args(argv: list[str] | None = None) -> PreparationSettings:
     """Parse and check the flags; wrong ones end the process with code 2 and one line."""
-    groups = {
-        "folders": FolderSettings,
-        "clips": ClipSettings,
-        "filters": FilterSettings,
-        "captions": CaptionSettings,
-        "machines": MachineSettings,
-    }
-    return parse_groups(groups, PreparationSettings, __doc__, argv)
+    return parse_settings(PreparationSettings, __doc__, argv)
 
 
 def run(argv: list[str] | None = None) -> int:

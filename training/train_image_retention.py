@@ -13,7 +13,6 @@ from landscape_video.training.objectives.retention_recipe import RetentionRecipe
 from landscape_video.training.objectives.training_inputs import TrainingInputs
 from landscape_video.training.objectives.training_record import TrainingRecord
 from landscape_video.training.objectives.unet_with_image_retention import build_unet_with_image_retention
-from landscape_video.training.run.command_line import parse_settings
 from landscape_video.training.run.hub_publishing import push_pipeline
 from landscape_video.training.run.optimization import make_optimizer
 from landscape_video.training.run.retention_validation import RetentionValidation, read_images
@@ -55,22 +54,9 @@ def main(settings: RetentionTraining, signals: StopSignals) -> int:
     return train(recipe, loader, optimizer, run, validation, push_pipeline, cost)
 
 
-def parse_args(argv: list[str] | None = None) -> RetentionTraining:
-    """Settings of the command line; wrong flags end the process with code 2 and one line."""
-    return parse_settings(
-        RetentionTraining,
-        "Train an image retention branch (DreamVideo), with which a motion model animates an image, from clips whose "
-        "first frame it sees. Most flags are those of train_motion.py.",
-        "other defaults for all flags: paper (8 GPUs); fast (one GPU with 24 GB, bfloat16, 5000 steps of 4 clips); "
-        "tiny (shanshui-tiny's branch on a CPU, with clips of 128 x 128 pixels; its text-to-video model stays as it "
-        "is)",
-        argv,
-    )
-
-
 def run(argv: list[str] | None = None) -> int:
     """Train with the settings of the command line, and return the exit code."""
-    return run_script(main, parse_args, argv)
+    return run_script(main, RetentionTraining, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from landscape_video.training.objectives.motion_models import build_motion_unet
 from landscape_video.training.objectives.motion_recipe import MotionRecipe
 from landscape_video.training.objectives.training_inputs import TrainingInputs
 from landscape_video.training.objectives.training_record import TrainingRecord
-from landscape_video.training.run.command_line import parse_settings
 from landscape_video.training.run.hub_publishing import push_adapter
 from landscape_video.training.run.optimization import make_optimizer
 from landscape_video.training.run.signals import StopSignals
@@ -48,20 +47,9 @@ def main(settings: MotionTraining, signals: StopSignals) -> int:
     return train(recipe, loader, optimizer, run, validation, push_adapter, cost)
 
 
-def parse_args(argv: list[str] | None = None) -> MotionTraining:
-    """Settings of the command line; wrong flags end the process with code 2 and one line."""
-    return parse_settings(
-        MotionTraining,
-        "Train a motion adapter (NADM) on a frozen image model. The defaults are the paper's.",
-        "other defaults for all flags: paper; fast (one GPU with 24 GB, bfloat16, 5000 steps of 4 clips); tiny "
-        "(shanshui-tiny on a CPU, with clips of 128 x 128 pixels)",
-        argv,
-    )
-
-
 def run(argv: list[str] | None = None) -> int:
     """Train with the settings of the command line, and return the exit code."""
-    return run_script(main, parse_args, argv)
+    return run_script(main, MotionTraining, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from landscape_video.training.run.command_line import parse_settings
+from landscape_video.training.settings.training import MotionTraining
 from miniature_rows import ROWS, Run
 from miniature_training import (
     NEEDED,
@@ -21,7 +23,6 @@ from miniature_training import (
     training_command,
     training_minutes,
 )
-from train_motion import parse_args
 
 
 SETTINGS = Settings(40, 8.0, 1.2, 4, "bf16", "cpu", False, {"unet": "abc"})
@@ -42,10 +43,8 @@ DIFFERENCES = {
 
 
 def flags_of(run: Run, settings: Settings = SETTINGS) -> dict:
-    return {
-        field.name: value
-        for field, value in parse_args(training_command(run, Path("run"), Path("out"), settings)[2:]).options()
-    }
+    command = training_command(run, Path("run"), Path("out"), settings)
+    return {field.name: value for field, value in parse_settings(MotionTraining, "", command[2:]).options()}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -12,11 +13,14 @@ from safetensors.torch import load_file
 from landscape_video.training.data.latent_store import write_shard
 from landscape_video.training.objectives import motion_models
 from landscape_video.training.objectives.training_layers import checkpoint_layers
+from landscape_video.training.run.command_line import parse_settings
 from landscape_video.training.run.optimization import MuonAdamW, learning_rate_at, make_optimizer
 from landscape_video.training.settings.training import MotionTraining
 from pipeline_landscape_video import SHANSHUI_TINY
-from train_motion import parse_args
 from training_runs import WEIGHTS, digest, forget_accelerators, status_of
+
+
+parse_args = partial(parse_settings, MotionTraining, "")
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,17 @@
 """The command line of `train_image_retention.py`."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from landscape_video.training.run.command_line import parse_settings
 from landscape_video.training.settings.training import MotionTraining, RetentionTraining
 from pipeline_landscape_video import SHANSHUI_TINY
-from train_image_retention import parse_args
+from train_image_retention import run
 
 
+parse_args = partial(parse_settings, RetentionTraining, "")
 REQUIRED = ("--pretrained_model_name_or_path", "a/model", "--train_data_dir", "clips")
 STEPS = ("--validation_steps", "5")
 ADAPTER = ("--motion_adapter_name_or_path", "an/adapter")
@@ -100,13 +103,13 @@ def test_a_launch_that_splits_models_is_refused(way, monkeypatch, capsys):
 
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as ended:
-        parse_args(["--help"])
+        run(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
     for words in (
         "first frame",
         "--freeze_motion, --no-freeze_motion",
         "null image (white)",
-        "Exit codes: 0 finished",
+        "exit codes: 0 finished",
     ):
         assert words in text, words

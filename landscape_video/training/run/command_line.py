@@ -1,88 +1,47 @@
-"""Make the command lines of the training scripts from their settings, and turn flags into settings."""
+"""Make command lines from settings, and turn flags into settings."""
 
 import argparse
-from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
-from landscape_video.training.settings.options import OptionGroup
-from landscape_video.training.settings.training import TrainingSettings
+from landscape_video.training.settings.options import GroupedSettings
 
 
-Settings = TypeVar("Settings", bound=TrainingSettings)
-Built = TypeVar("Built")
-
-EPILOG = (
-    "Exit codes: 0 finished, or the time of --max_train_minutes is over (a checkpoint is saved); 75 stopped by "
-    "SIGTERM, SIGUSR1 or SIGINT, at once before the first step, later after saving a checkpoint, resume with "
-    "--resume_from_checkpoint latest; 1 failed; 2 wrong flags. OUTPUT_DIR/status.json says the same, for launchers "
-    "that hide the code."
-)
+Settings = TypeVar("Settings", bound=GroupedSettings)
 
 
 def parse_settings(
-    settings: type[Settings], description: str, presets: str, argv: list[str] | None = None
+    settings: type[Settings], description: str, argv: list[str] | None = None, epilog: str | None = None
 ) -> Settings:
-    """Parse and check the flags of a training script; wrong ones end the process with code 2 and one line.
+    """Parse and check the flags of a script; wrong ones end the process with code 2 and one line.
 
     Args:
         settings: Class of the script's settings.
-        description: What the script does.
-        presets: What each choice of --preset is for.
-        argv: Command line without the program's name, the process's own by default.
+        description: What the script does, printed as it is.
+        argv: Command line without the program's name; the process's own by default.
+        epilog: Text after the flags, printed as it is.
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,  # a misspelled flag must be an error, not another flag
         argument_default=argparse.SUPPRESS,  # only given flags are passed on; the settings know their defaults
         description=description,
-        epilog=EPILOG,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--preset", choices=tuple(settings.PRESETS), help=f"{presets} (default: paper)")
-    defaults = settings.DEFAULTS | settings.PRESETS["paper"]
-    for name, group in settings.groups():
-        flags = parser.add_argument_group(name)
+    defaults = settings.DEFAULTS
+    if settings.PRESETS:
+        first = next(iter(settings.PRESETS))
+        defaults = defaults | settings.PRESETS[first]
+        text = f"{settings.PRESETS_HELP} (default: {first})"
+        parser.add_argument("--preset", choices=tuple(settings.PRESETS), help=text)
+    for name, group in settings.groups().items():
+        flags = parser.add_argument_group(name, group.__doc__.splitlines()[0])
         for field in fields(group):
             add_flag(flags, field, defaults.get(field.name, field.default))
     options = vars(parser.parse_args(argv))
     try:
         return settings.from_options(**options)
-    except ValueError as error:
-        parser.error(str(error))
-
-
-def parse_groups(
-    groups: dict[str, type[OptionGroup]], build: Callable[..., Built], description: str, argv: list[str] | None = None
-) -> Built:
-    """Parse and check the flags of a script without presets; wrong ones end the process with code 2 and one line.
-
-    Args:
-        groups: Option groups by name.
-        build: Called with the groups as keywords; may raise a `ValueError` if they contradict each other.
-        description: What the script does, printed as it is.
-        argv: Command line without the program's name, the process's own by default.
-
-    Returns:
-        What `build` returns.
-    """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for name, group in groups.items():
-        flags = parser.add_argument_group(name, group.__doc__)
-        for field in fields(group):
-            add_flag(flags, field, field.default)
-    options = vars(parser.parse_args(argv))
-    try:
-        return build(
-            **{
-                name: group(**{field.name: options[field.name] for field in fields(group) if field.name in options})
-                for name, group in groups.items()
-            }
-        )
     except ValueError as error:
         parser.error(str(error))
 

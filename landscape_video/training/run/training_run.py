@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
 
 from landscape_video.training.run.checkpoints import find_checkpoint
+from landscape_video.training.run.command_line import parse_settings
 from landscape_video.training.run.deepspeed import deepspeed_plugin, enable_deepspeed_on_cpu
 from landscape_video.training.run.fsdp import enable_fsdp_on_cpu, fsdp_plugin, is_sharded
 from landscape_video.training.run.hub_publishing import check_hub_access
@@ -25,6 +26,15 @@ from landscape_video.training.settings.training import TrainingSettings
 
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
+
+EXIT_CODES = """\
+exit codes:
+  0   finished, or the time of --max_train_minutes is over; a checkpoint is saved
+  1   failed
+  2   wrong flags
+  75  stopped by SIGTERM, SIGUSR1 or SIGINT: at once before the first step, later after saving a checkpoint; resume
+      with --resume_from_checkpoint latest
+OUTPUT_DIR/status.json says the same, for launchers that hide the code."""
 
 
 @dataclass
@@ -103,19 +113,24 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
 
 
 def run_script(
-    main: Callable[[Settings, StopSignals], int],
-    parse_args: Callable[[list[str] | None], Settings],
-    argv: list[str] | None = None,
+    main: Callable[[Settings, StopSignals], int], settings: type[Settings], description: str, argv: list[str] | None
 ) -> int:
-    """Parse the flags, train, and turn errors into one line, a status file and an exit code."""
+    """Parse the flags, train, and turn errors into one line, a status file and an exit code.
+
+    Args:
+        main: Trains, and returns the exit code.
+        settings: Class of the settings that the flags set.
+        description: What the script does, for its help.
+        argv: Command line without the program's name; the process's own by default.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    settings = parse_args(argv)
+    parsed = parse_settings(settings, description, argv, EXIT_CODES)
     signals = StopSignals()
     try:
         with signals:
-            return main(settings, signals)
+            return main(parsed, signals)
     except (Exception, StoppedAtStart) as error:
-        exit_code = report_end(settings.run.output_dir, signals, error)
+        exit_code = report_end(parsed.run.output_dir, signals, error)
         if exit_code is None:
             raise
         return exit_code

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from landscape_video.training.settings.options import AT_LEAST_ONE, NOT_NEGATIVE, OptionGroup, option
+from landscape_video.training.settings.options import AT_LEAST_ONE, NOT_NEGATIVE, GroupedSettings, OptionGroup, option
 
 
 @dataclass(kw_only=True)
-class CachingSettings(OptionGroup):
+class CacheSettings(OptionGroup):
     """Videos to encode, and what to keep of them."""
 
     pretrained_model_name_or_path: str = option(help="folder or Hub id of a model with the VAE to use", required=True)
@@ -28,3 +28,10 @@ class CachingSettings(OptionGroup):
         super().__post_init__()
         if self.output_dir.exists():
             raise ValueError(f"`output_dir` must not exist yet, got {self.output_dir}.")
+
+
+@dataclass(kw_only=True)
+class CachingSettings(GroupedSettings):
+    """Settings of `cache_latents.py`, a single group."""
+
+    cache: CacheSettings

@@ -6,9 +6,9 @@ A settings class lists its options with `option(default, help)`. The command lin
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 
 class Range(NamedTuple):
@@ -56,7 +56,7 @@ def option(
 
 
 class OptionGroup:
-    """Base of the settings classes: checks each value against its option's range and choices."""
+    """Base of groups of options: checks each value against its option's range and choices."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -69,6 +69,56 @@ class OptionGroup:
             for item in value if isinstance(value, tuple) else (value,):
                 if choices is not None and item not in choices:
                     raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}, got {item!r}.")
+
+
+class GroupedSettings:
+    """Base of a script's settings, a dataclass of option groups; `from_options` makes them from flat names.
+
+    Attributes:
+        DEFAULTS: Values of options whose default differs from that of their group.
+        PRESETS: Further defaults by name of a preset; the first preset is the default one.
+        PRESETS_HELP: Help text of the presets.
+    """
+
+    DEFAULTS: ClassVar[dict[str, Any]] = {}
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
+    PRESETS_HELP: ClassVar[str] = ""
+
+    @classmethod
+    def groups(cls) -> dict[str, type[OptionGroup]]:
+        """Classes of the groups by name."""
+        return {field.name: field.type for field in fields(cls) if issubclass(field.type, OptionGroup)}
+
+    @classmethod
+    def from_options(cls, preset: str | None = None, **options: Any) -> Self:
+        """Settings from the names of single options, such as `max_train_steps`; others have their defaults.
+
+        Raises:
+            ValueError: An option is unknown, missing or out of range, or options contradict each other.
+        """
+        more = {}
+        if cls.PRESETS:
+            preset = preset or next(iter(cls.PRESETS))
+            if preset not in cls.PRESETS:
+                raise ValueError(f"`preset` must be one of {', '.join(cls.PRESETS)}, got {preset!r}.")
+            more = {"preset": preset}
+        values = cls.DEFAULTS | cls.PRESETS.get(preset, {}) | options
+        groups = {}
+        for name, group in cls.groups().items():
+            taken = {field.name: values.pop(field.name) for field in fields(group) if field.name in values}
+            for field in fields(group):
+                if field.default is MISSING and field.name not in taken:
+                    raise ValueError(f"`{field.name}` must be given: {field.metadata['help']}.")
+            groups[name] = group(**taken)
+        if values:
+            raise ValueError(f"Unknown settings: {', '.join(values)}.")
+        return cls(**more, **groups)
+
+    def options(self) -> Iterator[tuple[Field, Any]]:
+        """Field and value of each single option, in the order of the groups."""
+        for name in self.groups():
+            group = getattr(self, name)
+            yield from ((field, getattr(group, field.name)) for field in fields(group))
 
 
 def saved_name(field: Field) -> str:

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from landscape_video.files import hash_json
-from landscape_video.training.settings.options import AT_LEAST_ONE, NOT_NEGATIVE, OptionGroup, Range, option
+from landscape_video.training.settings.options import (
+    AT_LEAST_ONE,
+    NOT_NEGATIVE,
+    GroupedSettings,
+    OptionGroup,
+    Range,
+    option,
+)
 
 
 MANIFEST, REJECTED = "metadata.jsonl", "refused.jsonl"  # tables of a prepared dataset
@@ -113,7 +120,7 @@ class MachineSettings(OptionGroup):
 
 
 @dataclass(kw_only=True)
-class PreparationSettings:
+class PreparationSettings(GroupedSettings):
     """All settings of a preparation, in groups."""
 
     folders: FolderSettings

@@ -6,15 +6,14 @@ Everything below the command line takes these dataclasses, so a run can also be 
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from landscape_video.training.settings.data import DataSettings, ImageSettings
 from landscape_video.training.settings.models import ModelSettings, MotionModelSettings, RetentionModelSettings
 from landscape_video.training.settings.optimization import ObjectiveSettings, OptimizationSettings
-from landscape_video.training.settings.options import OptionGroup, saved_name
+from landscape_video.training.settings.options import GroupedSettings, saved_name
 from landscape_video.training.settings.run import HubSettings, RunSettings, ValidationSettings
 from motion_adapter.noise_adapter import minimum_frames
 from pipeline_landscape_video import SHANSHUI_TINY
@@ -22,15 +21,13 @@ from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 
 @dataclass(kw_only=True)
-class TrainingSettings:
-    """Settings of a training run, in groups; `from_options` makes them from flat names, as on the command line.
+class TrainingSettings(GroupedSettings):
+    """Settings of a training run, in groups.
 
     Raises:
-        ValueError: A value is out of range, or settings contradict each other; the message names the setting.
+        ValueError: Settings contradict each other; the message names them.
     """
 
-    DEFAULTS: ClassVar[dict[str, Any]] = {}  # of options whose default differs from that of their group
-    PRESETS: ClassVar[dict[str, dict[str, Any]]]
     TRACKED_AS: ClassVar[str]  # project name in trackers
 
     preset: str = "paper"
@@ -63,35 +60,6 @@ class TrainingSettings:
             return name
         return EMBEDDED_MODEL if Path(name).samefile(SHANSHUI_TINY) else None
 
-    @classmethod
-    def from_options(cls, preset: str = "paper", **options: Any) -> Self:
-        """Settings from the names of single options, such as `max_train_steps`; others have the preset's values."""
-        if preset not in cls.PRESETS:
-            raise ValueError(f"`preset` must be one of {', '.join(cls.PRESETS)}, got {preset!r}.")
-        values = cls.DEFAULTS | cls.PRESETS[preset] | options
-        groups = {}
-        for name, group in cls.groups():
-            for field in fields(group):
-                if field.default is MISSING and field.name not in values:
-                    raise ValueError(f"`{field.name}` must be given: {field.metadata['help']}.")
-            groups[name] = group(
-                **{field.name: values.pop(field.name) for field in fields(group) if field.name in values}
-            )
-        if values:
-            raise ValueError(f"Unknown settings: {', '.join(values)}.")
-        return cls(preset=preset, **groups)
-
-    @classmethod
-    def groups(cls) -> list[tuple[str, type[OptionGroup]]]:
-        """Name and class of each group."""
-        return [(field.name, field.type) for field in fields(cls) if issubclass(field.type, OptionGroup)]
-
-    def options(self) -> Iterator[tuple[Field, Any]]:
-        """Field and value of each single option, in the order of the groups."""
-        for name, _ in self.groups():
-            group = getattr(self, name)
-            yield from ((field, getattr(group, field.name)) for field in fields(group))
-
     def comparable(self) -> dict[str, str]:
         """What affects a step, as a checkpoint records it to tell a resumed run what has changed."""
         return {saved_name(field): str(value) for field, value in self.options() if not field.metadata["free"]}
@@ -108,6 +76,10 @@ class MotionTraining(TrainingSettings):
     """Settings of `train_motion.py`; the defaults are NADM's."""
 
     TRACKED_AS: ClassVar[str] = "motion_adapter"
+    PRESETS_HELP: ClassVar[str] = (
+        "other defaults for all flags: paper; fast (one GPU with 24 GB, bfloat16, 5000 steps of 4 clips); tiny "
+        "(shanshui-tiny on a CPU, with clips of 128 x 128 pixels)"
+    )
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
@@ -132,6 +104,11 @@ class RetentionTraining(TrainingSettings):
     """Settings of `train_image_retention.py`."""
 
     TRACKED_AS: ClassVar[str] = "image_retention"
+    PRESETS_HELP: ClassVar[str] = (
+        "other defaults for all flags: paper (8 GPUs); fast (one GPU with 24 GB, bfloat16, 5000 steps of 4 clips); "
+        "tiny (shanshui-tiny's branch on a CPU, with clips of 128 x 128 pixels; its text-to-video model stays as it "
+        "is)"
+    )
 
     DEFAULTS: ClassVar[dict[str, Any]] = {
         "contrastive_weight": 0.0,  # DreamVideo trains with the diffusion loss alone

@@ -1,6 +1,7 @@
 """`--push_to_hub` of `train_motion.py`: what is pushed and when, and that a failing push loses no training."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,15 @@ from diffusers import StableDiffusionPipeline
 from huggingface_hub import ModelCard
 
 from landscape_video.training.data.latent_store import write_shard
+from landscape_video.training.run.command_line import parse_settings
+from landscape_video.training.settings.training import MotionTraining
 from pipeline_landscape_video import SHANSHUI_TINY
 from tiny_models import build_components
-from train_motion import parse_args, run
+from train_motion import run
 from training_runs import forget_accelerators
+
+
+parse_args = partial(parse_settings, MotionTraining, "")
 
 
 @pytest.fixture
