@@ -3,7 +3,6 @@
 Frames are `(num_frames, 3, height, width)` in [0, 1]; N frames give N - 1 middle frames.
 """
 
-import hashlib
 from collections.abc import Callable
 
 import cv2
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from assets import ASSETS
+from landscape_video.files import hash_chunks
 from pipeline_landscape_video.landscape_flow_interpolation import SOFP_MODES, interpolate_frames
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator, FlowEstimator, load_flow_estimator
 from rife import RIFE
@@ -52,7 +52,7 @@ class CachedFlow:
 
     def __init__(self, flow_estimator: FlowEstimator) -> None:
         self.flow_estimator = flow_estimator
-        self.flows: dict[tuple[bytes, bytes], Tensor] = {}
+        self.flows: dict[tuple[str, str], Tensor] = {}
 
     def __call__(self, frames_a: Tensor, frames_b: Tensor) -> Tensor:
         keys = list(zip(map(_digest, frames_a), map(_digest, frames_b), strict=True))
@@ -107,8 +107,8 @@ class Comparison:
         return middles
 
 
-def _digest(frame: Tensor) -> bytes:
-    return hashlib.blake2b(frame.numpy().tobytes()).digest()
+def _digest(frame: Tensor) -> str:
+    return hash_chunks([frame.numpy().tobytes()])
 
 
 def _gray(frames: Tensor) -> list[np.ndarray]:

@@ -194,7 +194,7 @@ def main() -> None:
         for record in measure(pending, args.size):
             known["clips"].append(record)
             write_text(args.output, _one_clip_a_line(known))
-    args.output.with_suffix(".md").write_text(sofp_table.markdown(known))
+    write_text(args.output.with_suffix(".md"), sofp_table.markdown(known))
 
 
 def _one_clip_a_line(results: dict) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from interpolators import CachedFlow, sofp
+from landscape_video.files import write_text
 from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator
 from sofp import load_clip, rendered_clips, score
@@ -50,7 +51,7 @@ def main() -> None:
     rows = [[speed, *(f"{figure:.2f}" for figure in row)] for speed, row in means.items()]
     title = f"# SOFP's defaults, one changed at a time\n\nPSNR in dB, seed {SEED}, `{Path(__file__).name}`.\n\n"
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(title + markdown_table(heads, rows) + "\n")
+    write_text(args.output, title + markdown_table(heads, rows) + "\n")
 
 
 if __name__ == "__main__":

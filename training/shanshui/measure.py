@@ -27,6 +27,7 @@ import torch
 
 from landscape_video.evaluation.metrics.clip_metrics import ClipScorer
 from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier
+from landscape_video.files import write_text
 from landscape_video.generation.settings import TextToVideoSettings
 from pipeline_landscape_video import SHANSHUI_TINY
 from pipeline_landscape_video.embedded_model import EMBEDDED
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     # 4. Write the results
     results = Results(settings_of(args, maker), held_out, found)
     write_results(results, args.output / "results.json")
-    (args.output / "results.md").write_text(markdown(results), encoding="utf-8")
+    write_text(args.output / "results.md", markdown(results))
     logger.info("written to %s", args.output / "results.md")
     if args.card:
         put_measured(args.model / "README.md", markdown(results))

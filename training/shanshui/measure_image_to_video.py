@@ -25,7 +25,7 @@ from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS, 
 from landscape_video.evaluation.metrics.clip_metrics import ClipScorer, fff_ssim
 from landscape_video.evaluation.metrics.distribution_metrics import polynomial_mmd
 from landscape_video.evaluation.metrics.video_features import ClipFeatures
-from landscape_video.files import write_json
+from landscape_video.files import write_json, write_text
 from landscape_video.generation.settings import ImageToVideoSettings
 from motion_adapter.code_files import BRANCH
 from pipeline_landscape_video.embedded_model import EMBEDDED_WITH_PICTURES
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> AnimationResults:
     maker = make_maker(args, AnimationMaker, scenes=shown)
     results = measure(args, maker, shown)
     write_json(args.output / "results.json", without_nan(asdict(results)))
-    (args.output / "results.md").write_text(markdown(results), encoding="utf-8")
+    write_text(args.output / "results.md", markdown(results))
     logger.info("written to %s", args.output / "results.md")
     if args.card:
         put_measured(args.model / "README.md", card_section(args.model, args.run_dir, results), IMAGE_TO_VIDEO)

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from landscape_video.files import write_text
 from pipeline_landscape_video.video_io import write_video
 from shanshui.renderer.captions import caption
 from shanshui.renderer.constants import FPS, LANGUAGES, SIZE
@@ -174,7 +175,7 @@ def _missing_lines(path: Path, rows: list[dict[str, Any]]) -> list[str]:
         written.pop()
     if written != lines[: len(written)]:
         raise ValueError(f"{path} holds clips with other settings; remove it, or choose another place.")
-    path.write_text("".join(written), "utf-8")
+    write_text(path, "".join(written))
     return lines[len(written) :]
 
 

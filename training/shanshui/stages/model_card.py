@@ -7,7 +7,7 @@ import diffusers
 import torch
 from safetensors import safe_open
 
-from landscape_video.files import hash_file
+from landscape_video.files import hash_file, write_text
 from pipeline_landscape_video.embedded_model import EMBEDDED
 from shanshui.renderer.constants import TRAINING_SEED
 from shanshui.stages.family_run import FamilyRun
@@ -101,7 +101,7 @@ def put_measured(card: Path, tables: str, heading: str = MEASURED) -> None:
     before, _, rest = card.read_text(encoding="utf-8").partition(heading)
     _, mark, after = rest.partition("\n## ")
     parts = [before.rstrip("\n"), heading.strip(), tables.strip(), (mark + after).strip()]
-    card.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+    write_text(card, "\n\n".join(filter(None, parts)) + "\n")
 
 
 def weights_row(part: str, file: Path) -> str:
