@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .landscape_image_retention import ImageRetention
     from .landscape_motion_attention import SPARSE_CAUSAL_MODES, install_sparse_causal_attention, sparse_causal_mask
     from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, load_flow_estimator
+    from .landscape_sampling import resolve_sampling
     from .pipeline import LandscapeVideoPipeline
     from .pipeline_image_to_video import LandscapeImageToVideoPipeline
 
@@ -31,6 +32,7 @@ _HOME_OF = {
     "FLOW_ESTIMATORS": "landscape_optical_flow",
     "FlowEstimator": "landscape_optical_flow",
     "load_flow_estimator": "landscape_optical_flow",
+    "resolve_sampling": "landscape_sampling",
     "SPARSE_CAUSAL_MODES": "landscape_motion_attention",
     "install_sparse_causal_attention": "landscape_motion_attention",
     "sparse_causal_mask": "landscape_motion_attention",
@@ -49,6 +51,7 @@ __all__ = [
     "interpolate_frames",
     "interpolate_stream",
     "load_flow_estimator",
+    "resolve_sampling",
     "sparse_causal_mask",
 ]
 

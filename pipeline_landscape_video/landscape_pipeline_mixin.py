@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class LandscapePipelineMixin:
         for name, number in counts.items():
             if not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"`{name}` must be a whole number of at least 1, got {number}.")
-        if not 0 <= eta <= 1:  # DDIM would take the root of a negative number
+        if not isinstance(eta, Real) or not 0 <= eta <= 1:  # DDIM would take the root of a negative number
             raise ValueError(f"`eta` must be between 0 and 1, got {eta}.")
         multiple = math.lcm(8, self.vae_scale_factor)
         for name, size in (("height", height), ("width", width)):
@@ -245,7 +245,7 @@ def check_finite(**numbers: float) -> None:
         ValueError: A number is not finite.
     """
     for name, number in numbers.items():
-        if not math.isfinite(number):
+        if not isinstance(number, Real) or not math.isfinite(number):
             raise ValueError(f"`{name}` must be a finite number, got {number}.")
 
 

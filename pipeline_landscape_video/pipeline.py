@@ -27,7 +27,15 @@ from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames
 from .landscape_guidance import guide_by_text
 from .landscape_motion_attention import build_motion_unet, ensure_sparse_causal_attention
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
-from .landscape_pipeline_mixin import OUTPUT_TYPES, LandscapePipelineMixin, check_choices, check_keywords, map_clips
+from .landscape_pipeline_mixin import (
+    OUTPUT_TYPES,
+    LandscapePipelineMixin,
+    check_choices,
+    check_finite,
+    check_keywords,
+    map_clips,
+)
+from .landscape_sampling import resolve_sampling
 from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
 
 
@@ -103,11 +111,11 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
         num_frames: int | None = 16,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 25,
-        guidance_scale: float = 8.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         negative_prompt: str | list[str] | None = None,
         num_videos_per_prompt: int | None = 1,
-        eta: float = 0.0,
+        eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
         prompt_embeds: torch.Tensor | None = None,
@@ -165,6 +173,12 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
         self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)  # `pipe.unet` may be a new one
         if num_videos_per_prompt not in (None, 1):
             raise ValueError(f"`num_videos_per_prompt` must be 1, got {num_videos_per_prompt}; repeat the prompt.")
+        sampling = self.resolve_sampling(
+            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, eta=eta
+        )
+        num_inference_steps, eta = sampling["num_inference_steps"], sampling["eta"]
+        guidance_scale = sampling["guidance_scale"]
+        check_finite(guidance_scale=guidance_scale)
         self.check_inputs(prompt, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
         height = height or self.unet.config.sample_size * self.vae_scale_factor
         width = width or self.unet.config.sample_size * self.vae_scale_factor
@@ -266,6 +280,10 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
         if not return_dict:
             return (video,)
         return AnimateDiffPipelineOutput(frames=video)
+
+    def resolve_sampling(self, **given: Any) -> dict[str, Any]:
+        """Return the sampling settings of a call that gives these; `None` asks for what the model recommends."""
+        return resolve_sampling(self.scheduler.config, "text", **given)
 
     def encode_for_frames(
         self,

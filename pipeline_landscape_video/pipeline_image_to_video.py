@@ -45,6 +45,7 @@ from .landscape_pipeline_mixin import (
     map_clips,
 )
 from .landscape_prompt_stages import as_list, check_stages, common_length, list_stages, stack_images
+from .landscape_sampling import resolve_sampling
 from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
 
 
@@ -122,15 +123,15 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         num_frames: int = 16,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 25,
-        guidance_scale: float = 8.0,
-        image_guidance_scale: float = 1.5,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
         guidance_order: str = "text_first",
         retention_scale: float = 1.0,
         negative_prompt: str | list[str] | None = None,
         hold_first_frame: bool = False,
         fit: str = "crop",
-        eta: float = 0.0,
+        eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
         output_type: str = "pil",
@@ -194,6 +195,14 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)  # `pipe.unet` may be a new one
         prepare_branch(self.image_retention, self.unet)
         self.check_supported(retention_scale)
+        sampling = self.resolve_sampling(
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            image_guidance_scale=image_guidance_scale,
+            eta=eta,
+        )
+        num_inference_steps, eta = sampling["num_inference_steps"], sampling["eta"]
+        guidance_scale, image_guidance_scale = sampling["guidance_scale"], sampling["image_guidance_scale"]
         check_finite(
             guidance_scale=guidance_scale, image_guidance_scale=image_guidance_scale, retention_scale=retention_scale
         )
@@ -312,6 +321,10 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         """Largest number of frames in one stage: the fewest positions of the UNet and the retention branch."""
         models = [model for model in (self.unet, self.image_retention) if model is not None]
         return min(model.config.motion_max_seq_length for model in models)
+
+    def resolve_sampling(self, **given: Any) -> dict[str, Any]:
+        """Return the sampling settings of a call that gives these; `None` asks for what the model recommends."""
+        return resolve_sampling(self.scheduler.config, "image", **given)
 
     def noise_predictor(
         self,

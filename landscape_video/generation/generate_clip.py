@@ -10,7 +10,7 @@ calls of our pipelines go through it.
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -25,7 +25,6 @@ from landscape_video.generation.settings import (
     pipeline_arguments,
 )
 from pipeline_landscape_video import FlowEstimator, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
-from pipeline_landscape_video.embedded_model import choose_sampling
 from pipeline_landscape_video.landscape_optical_flow import RAFTFlowEstimator
 
 
@@ -161,7 +160,7 @@ def run_pipeline(
     Raises:
         ValueError, GenerationCancelled: As `generate_clip`.
     """
-    arguments = pipeline_arguments(settings) | choose_sampling(pipe, settings.guidance_scale, settings.eta)
+    arguments = pipeline_arguments(settings)
     if settings.interpolate and output_type != "latent":
         arguments["flow_estimator"] = pipe.get_flow_estimator(settings.flow, settings.flow_weights)
     if on_step is not None or is_cancelled is not None:
@@ -175,6 +174,13 @@ def run_pipeline(
         for each in fields(settings):  # the pipeline may have another name for a setting
             message = message.replace(f"`{argument_name(each)}`", f"`{each.name}`")
         raise ValueError(message) from error
+
+
+def with_model_defaults(pipe: Pipeline, settings: TextToVideoSettings) -> TextToVideoSettings:
+    """Fill in the settings that are `None` with what the model recommends."""
+    names = {argument_name(each): each.name for each in fields(settings)}
+    recommended = {names[argument]: value for argument, value in pipe.resolve_sampling().items() if argument in names}
+    return replace(settings, **{name: value for name, value in recommended.items() if getattr(settings, name) is None})
 
 
 def flow_estimator_name(flow_estimator: FlowEstimator) -> str:
@@ -205,9 +211,8 @@ def _make_clip(
     **content: Any,
 ) -> Clip:
     """Run the pipeline for one clip; `described` is the content as the metadata tell it."""
-    settings = settings.with_seed()
+    settings = with_model_defaults(pipe, settings.with_seed())
     settings.check_memory(stages=len(content.get("prompts") or [None]))
-    sampling = choose_sampling(pipe, settings.guidance_scale, settings.eta)
     frames = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, **content)[0]
     dtype = str(pipe.unet.dtype).removeprefix("torch.")
     if not np.isfinite(frames).all():
@@ -215,7 +220,7 @@ def _make_clip(
     flow_estimator = None
     if settings.interpolate:
         flow_estimator = flow_estimator_name(pipe.get_flow_estimator(settings.flow, settings.flow_weights))
-    metadata = described | settings.as_metadata() | sampling
+    metadata = described | settings.as_metadata()
     metadata |= {
         "height": frames.shape[1],
         "width": frames.shape[2],

@@ -157,10 +157,11 @@ class VideoSettings(Settings):
         multiple_of=8,
     )
     steps: int | None = setting(
-        25,
+        None,
         "Denoising steps: more are slower and finer.",
         SAMPLING,
         unit="NUMBER",
+        default_text="the model's own, else 25",
         minimum=1,
         argument="num_inference_steps",
     )
@@ -169,7 +170,7 @@ class VideoSettings(Settings):
         "How closely to follow the prompt; the negative prompt has no effect up to 1.",
         SAMPLING,
         unit="NUMBER",
-        default_text="the model's own",
+        default_text="the model's own, else 8",
         above=0,
     )
 
@@ -193,7 +194,7 @@ class TextToVideoSettings(InterpolationSettings, VideoSettings):
         "Fresh noise in each step of a DDIM scheduler: 0 is DDIM, 1 is DDPM.",
         SAMPLING,
         unit="NUMBER",
-        default_text="the model's own",
+        default_text="the model's own, else 0",
         minimum=0,
         maximum=1,
     )
@@ -244,8 +245,12 @@ class ImageToVideoSettings(TextToVideoSettings):
     fit: Literal["crop", "pad"] = setting(
         "crop", "How to fit the image to the frames: crop two sides, or pad with white; never distorted.", MOTION
     )
-    image_guidance_scale: float = setting(
-        1.5, "How closely to follow the image: more keeps more of it and adds contrast.", MOTION, unit="NUMBER"
+    image_guidance_scale: float | None = setting(
+        None,
+        "How closely to follow the image: more keeps more of it and adds contrast.",
+        MOTION,
+        unit="NUMBER",
+        default_text="the model's own, else 1.5",
     )
     guidance_order: Literal["picture_first", "text_first"] = setting(
         "picture_first",

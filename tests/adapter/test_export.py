@@ -30,6 +30,7 @@ CODE_FILES = {
     "landscape_motion_attention.py",
     "landscape_optical_flow.py",
     "landscape_pipeline_mixin.py",
+    "landscape_sampling.py",
     "landscape_scheduler.py",
 }
 FOLDERS = {"vae", "text_encoder", "tokenizer", "unet", "motion_adapter", "scheduler"}

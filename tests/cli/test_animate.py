@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from pipeline_calls import recommend
 from pipeline_landscape_video.video_io import probe_video, read_metadata
 from retention_models import build_image_to_video, painting
 
@@ -71,9 +72,11 @@ def test_the_words_of_options_are_those_of_the_library():
     assert words["sofp_mode"] == SOFP_MODES and words["flow"] == FLOW_ESTIMATORS
 
 
-def test_the_embedded_model_and_what_was_trained_from_it_have_their_own_guidance(animate, moving, monkeypatch):
-    monkeypatch.setattr("pipeline_landscape_video.SHANSHUI_TINY", moving)
-    animate("painting.png", "mist", "--output", "mist")
+def test_a_model_is_sampled_as_it_recommends(animate, moving, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(moving, model)
+    recommend(model, {"text": {"guidance_scale": 2.0, "eta": 1.0}, "image": {"guidance_scale": 4.0, "eta": 0.0}})
+    animate("painting.png", "mist", "--output", "mist", "--model", model)
     metadata = read_metadata("mist")
     assert (metadata["guidance_scale"], metadata["eta"]) == (4.0, 0.0)  # `generate` draws noise anew
 

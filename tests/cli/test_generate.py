@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from landscape_video.cli.generate import numbered_outputs
+from pipeline_calls import recommend
 from pipeline_landscape_video.video_io import probe_video, read_metadata
 
 
@@ -182,10 +183,8 @@ def test_a_model_by_its_name_on_the_hub(generate, models, monkeypatch, tmp_path_
 def test_the_default_model_is_the_embedded_one(generate, models, monkeypatch):
     monkeypatch.setattr("pipeline_landscape_video.SHANSHUI_TINY", models / "video")
     assert generate("mist", "--output", "a", "--seed", 2, model=None).exit_code == 0
-    generate("mist", "--output", "b", "--seed", 2, "--guidance-scale", 2, "--eta", 1)
-    metadata = read_metadata("a")
-    assert metadata["model"] == "shanshui-tiny"
-    assert (metadata["guidance_scale"], metadata["eta"]) == (2.0, 1.0)  # 8 and 0 for all others
+    generate("mist", "--output", "b", "--seed", 2)
+    assert read_metadata("a")["model"] == "shanshui-tiny"
     np.testing.assert_array_equal(pictures("a"), pictures("b"))
 
 
@@ -200,11 +199,14 @@ def test_words_that_the_embedded_model_has_never_met_are_named(generate, models,
     assert "not trained on" not in generate("mist over mist", "--no-interpolate", model=None).stderr
 
 
-def test_what_was_trained_from_the_embedded_model_is_sampled_as_it_is(generate, models, monkeypatch):
+def test_a_model_is_sampled_as_it_recommends_also_with_an_adapter(generate, models, tmp_path_factory):
     generate("mist", "--output", "other", "--seed", 2)
     assert (read_metadata("other")["guidance_scale"], read_metadata("other")["eta"]) == (8.0, 0.0)
-    monkeypatch.setattr("pipeline_landscape_video.SHANSHUI_TINY", models / "still")  # the same layers, elsewhere
-    adapter = ["--model", models / "still", "--motion-adapter", models / "adapter"]
-    for output, arguments in (("pipeline", ["--model", models / "video"]), ("adapter", adapter)):
+    folder = tmp_path_factory.mktemp("recommending")
+    for name in ("video", "still"):
+        shutil.copytree(models / name, folder / name)
+        recommend(folder / name, {"text": {"guidance_scale": 2.0, "eta": 1.0}})
+    adapter = ["--model", folder / "still", "--motion-adapter", models / "adapter"]
+    for output, arguments in (("pipeline", ["--model", folder / "video"]), ("adapter", adapter)):
         generate("mist", "--output", output, "--seed", 2, *arguments)
         assert (read_metadata(output)["guidance_scale"], read_metadata(output)["eta"]) == (2.0, 1.0)

@@ -1,5 +1,9 @@
 """Call a pipeline with small defaults and observe it, for the tests of `LandscapeVideoPipeline`."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import torch
 
 
@@ -9,6 +13,12 @@ PIPELINE_LOGGER = "pipeline_landscape_video"
 def still(frames_a: torch.Tensor, frames_b: torch.Tensor) -> torch.Tensor:
     """Flow estimator that returns zero flow."""
     return torch.zeros_like(frames_a[:, :2])
+
+
+def recommend(model: Path, sampling: dict[str, Any]) -> None:
+    """Store recommended sampling with a saved model."""
+    file = model / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"_landscape_sampling": sampling}))
 
 
 def sample(pipe, **arguments):

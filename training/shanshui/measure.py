@@ -30,7 +30,7 @@ from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier
 from landscape_video.files import write_text
 from landscape_video.generation.settings import TextToVideoSettings
 from pipeline_landscape_video import SHANSHUI_TINY
-from pipeline_landscape_video.embedded_model import EMBEDDED
+from pipeline_landscape_video.embedded_model import embedded_sampling
 from shanshui.measuring.argument_checks import ArgumentChecks
 from shanshui.measuring.classifier_training import ATTRIBUTES, get_classifier
 from shanshui.measuring.contact_sheets import write_contact_sheets
@@ -197,6 +197,7 @@ def finish_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace, 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_shared_arguments(parser, Path("runs/shanshui/measure"))
+    best = embedded_sampling("text")
     parser.add_argument(
         "--prompts",
         type=int,
@@ -215,11 +216,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--guidance_scale",
         type=float,
-        default=EMBEDDED.guidance_scale,
+        default=best["guidance_scale"],
         help="guidance scale (default: %(default)g, as `generate`)",
     )
     parser.add_argument(
-        "--eta", type=float, default=EMBEDDED.eta, help="fresh noise in each step, 0 to 1 (default: %(default)g)"
+        "--eta", type=float, default=best["eta"], help="fresh noise in each step, 0 to 1 (default: %(default)g)"
     )
     parser.add_argument(
         "--held_out_clips", type=int, default=240, help="rendered clips that check the measurements (default: 240)"

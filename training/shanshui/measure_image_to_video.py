@@ -28,7 +28,7 @@ from landscape_video.evaluation.metrics.video_features import ClipFeatures
 from landscape_video.files import write_json, write_text
 from landscape_video.generation.settings import ImageToVideoSettings
 from motion_adapter.code_files import BRANCH
-from pipeline_landscape_video.embedded_model import EMBEDDED_WITH_PICTURES
+from pipeline_landscape_video.embedded_model import embedded_sampling
 from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
 from shanshui.measure import add_shared_arguments, environment_of, finish_arguments, make_maker
 from shanshui.measuring.animation_checks import (
@@ -149,7 +149,7 @@ def settings_of(args: argparse.Namespace, maker: AnimationMaker) -> dict[str, An
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_shared_arguments(parser, Path("runs/shanshui/measure_pictures"))
-    defaults = ImageToVideoSettings()
+    defaults, best = ImageToVideoSettings(), embedded_sampling("image")
     parser.add_argument(
         "--pictures", type=int, default=100, help="held-out first frames, with one text each (default: 100)"
     )
@@ -164,19 +164,19 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--guidance_scale",
         type=float,
-        default=EMBEDDED_WITH_PICTURES.guidance_scale,
+        default=best["guidance_scale"],
         help="text guidance scale, s_t (default: %(default)g)",
     )
     parser.add_argument(
         "--eta",
         type=float,
-        default=EMBEDDED_WITH_PICTURES.eta,
+        default=best["eta"],
         help="fresh noise in each step, 0 to 1 (default: %(default)g)",
     )
     parser.add_argument(
         "--image_guidance_scale",
         type=float,
-        default=defaults.image_guidance_scale,
+        default=best["image_guidance_scale"],
         help="image guidance scale, s_i (default: %(default)g)",
     )
     parser.add_argument(

@@ -24,8 +24,8 @@ from landscape_video.generation.settings import (
     argument_name,
     pipeline_arguments,
 )
-from pipeline_landscape_video.embedded_model import default_sampling
 from pipeline_landscape_video.landscape_optical_flow import estimator_at_hand
+from pipeline_landscape_video.landscape_sampling import resolve_sampling
 from pipeline_landscape_video.quiet_loading import less_chatter
 
 
@@ -188,13 +188,13 @@ class Landscape(PipelineRunner):
 
     library, class_name = "pipeline_landscape_video", "LandscapeVideoPipeline"
     takes_adapter = True
-    steps = 25
     settings_class = TextToVideoSettings
 
     @classmethod
     def resolve(cls, settings: TextToVideoSettings, folder: Path) -> TextToVideoSettings:
-        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-        own = {"steps": cls.steps, **default_sampling(config)._asdict()}
+        config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+        own = resolve_sampling(config, "text")
+        own["steps"] = own.pop("num_inference_steps")
         return replace(settings, **{name: value for name, value in own.items() if getattr(settings, name) is None})
 
     def sample(self, prompt: str, seed: int) -> np.ndarray:

@@ -20,8 +20,8 @@ from diffusers import (
 
 from landscape_video.evaluation.systems.generated_clips import GeneratedClips
 from landscape_video.evaluation.systems.text_to_video import DEFAULTS, FORMS, SystemSpec, parse_system
-from pipeline_landscape_video.embedded_model import Sampling
 from pipeline_landscape_video.landscape_optical_flow import estimator_at_hand
+from pipeline_landscape_video.landscape_sampling import PAPER_SAMPLING
 from tiny_models import build_components
 
 
@@ -202,7 +202,7 @@ def test_the_record_names_the_defaults_in_force(models, modelscope, monkeypatch)
         replace(tiny, settings=replace(DEFAULTS, interpolate=True)).record()["flow_estimator"] == estimator_at_hand()
     )
     folder = GeneratedClips(tiny, ["mist"], models, 0, 1).folder
-    monkeypatch.setattr("pipeline_landscape_video.embedded_model.EMBEDDED", Sampling(3.0, 1.0))
+    monkeypatch.setitem(PAPER_SAMPLING["text"], "num_inference_steps", 30)
     assert GeneratedClips(tiny, ["mist"], models, 0, 1).folder != folder  # as with a version that has another
 
 

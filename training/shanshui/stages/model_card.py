@@ -8,7 +8,6 @@ import torch
 from safetensors import safe_open
 
 from landscape_video.files import hash_file, write_text
-from pipeline_landscape_video.embedded_model import EMBEDDED
 from shanshui.renderer.constants import TRAINING_SEED
 from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.training_logs import read_log, resumed_seconds
@@ -44,7 +43,7 @@ from pipeline_landscape_video import SHANSHUI_TINY, LandscapeVideoPipeline
 
 pipe = LandscapeVideoPipeline.from_pretrained(SHANSHUI_TINY)
 prompt = "mist drifting right over three ranges of blue-green mountains, a boat on a calm lake"
-frames = pipe(prompt, guidance_scale={guidance_scale:g}, eta={eta:g}).frames[0]  # the defaults suit larger models
+frames = pipe(prompt).frames[0]
 ```
 
 ## Weights
@@ -79,9 +78,7 @@ PARTS = {
 def write_model_card(family: Path, run: FamilyRun) -> None:
     """Write `family`/README.md from its weights and the logs of the run; `measure.py --card` adds measurements."""
     on_gpu = run.device.type == "cuda"
-    card = HEADER.format(
-        megabytes=sum((family / file).stat().st_size for file in PARTS.values()) / 1e6, **EMBEDDED._asdict()
-    )
+    card = HEADER.format(megabytes=sum((family / file).stat().st_size for file in PARTS.values()) / 1e6)
     card += "".join(weights_row(part, family / file) + "\n" for part, file in PARTS.items())
     card += TRAINING.format(
         clips=run.clips,
