@@ -13,7 +13,7 @@ from torch import Tensor
 
 from assets import ASSETS
 from landscape_video.files import hash_chunks
-from pipeline_landscape_video.landscape_flow_interpolation import SOFP_MODES, interpolate_frames
+from pipeline_landscape_video import SOFP_MODES, interpolate_frames
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator, FlowEstimator, load_flow_estimator
 from rife import RIFE
 

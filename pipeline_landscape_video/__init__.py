@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames, interpolate_stream
+    from .interpolation import interpolate_frames, interpolate_stream
     from .landscape_image_retention import ImageRetention
     from .landscape_motion_attention import SPARSE_CAUSAL_MODES, install_sparse_causal_attention, sparse_causal_mask
     from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, load_flow_estimator
     from .landscape_sampling import resolve_sampling
+    from .landscape_sofp import SOFP_MODES
     from .pipeline import LandscapeVideoPipeline
     from .pipeline_image_to_video import LandscapeImageToVideoPipeline
 
@@ -25,9 +26,9 @@ SHANSHUI_TINY: Path = Path(__file__).parent / "shanshui_tiny"
 _HOME_OF = {
     "LandscapeVideoPipeline": "pipeline",
     "LandscapeImageToVideoPipeline": "pipeline_image_to_video",
-    "SOFP_MODES": "landscape_flow_interpolation",
-    "interpolate_frames": "landscape_flow_interpolation",
-    "interpolate_stream": "landscape_flow_interpolation",
+    "SOFP_MODES": "landscape_sofp",
+    "interpolate_frames": "interpolation",
+    "interpolate_stream": "interpolation",
     "ImageRetention": "landscape_image_retention",
     "FLOW_ESTIMATORS": "landscape_optical_flow",
     "FlowEstimator": "landscape_optical_flow",

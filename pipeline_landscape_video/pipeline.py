@@ -6,7 +6,6 @@ pipeline class.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from .landscape_denoising import call_deprecated_callback, call_on_step_end, denoise
-from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames
+from .landscape_frame_interpolation import FrameInterpolator
 from .landscape_guidance import guide_by_text
 from .landscape_motion_attention import build_motion_unet, ensure_sparse_causal_attention
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
@@ -37,6 +36,8 @@ from .landscape_pipeline_mixin import (
 )
 from .landscape_sampling import resolve_sampling
 from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
+from .landscape_sofp import SOFP_MODES, SparseFlowProjection
+from .landscape_warping import FlowWarper
 
 
 class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
@@ -268,9 +269,8 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
 
                 # 7. Interpolate
                 if interpolate and not self.interrupt:
-                    video = map_clips(
-                        partial(interpolate_frames, flow_estimator=flow_estimator, sofp_mode=sofp_mode), video
-                    )
+                    interpolator = FrameInterpolator(flow_estimator, SparseFlowProjection(sofp_mode), FlowWarper())
+                    video = map_clips(interpolator.interpolate_clip, video)
 
                 # 8. Post-process
                 video = self.postprocess_frames(video, output_type)

@@ -5,7 +5,6 @@ exactly one pipeline class.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 
 from .landscape_denoising import NoisePredictor, call_on_step_end, denoise
 from .landscape_first_frame_inpainting import FirstFrameInpainting
-from .landscape_flow_interpolation import SOFP_MODES, interpolate_frames
+from .landscape_frame_interpolation import FrameInterpolator
 from .landscape_guidance import GUIDANCE_ORDERS, guidance_terms, guide_by_text_and_image
 from .landscape_image_retention import ImageRetention
 from .landscape_motion_attention import (
@@ -47,6 +46,8 @@ from .landscape_pipeline_mixin import (
 from .landscape_prompt_stages import as_list, check_stages, common_length, list_stages, stack_images
 from .landscape_sampling import resolve_sampling
 from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
+from .landscape_sofp import SOFP_MODES, SparseFlowProjection
+from .landscape_warping import FlowWarper
 
 
 class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
@@ -297,9 +298,8 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
 
             # 7. Interpolate
             if interpolate and not self.interrupt:
-                video = map_clips(
-                    partial(interpolate_frames, flow_estimator=flow_estimator, sofp_mode=sofp_mode), video
-                )
+                interpolator = FrameInterpolator(flow_estimator, SparseFlowProjection(sofp_mode), FlowWarper())
+                video = map_clips(interpolator.interpolate_clip, video)
 
             # 8. Post-process
             if output_type != "latent":

@@ -25,13 +25,15 @@ from retention_models import build_image_to_video, fuse_projections
 CODE_FILES = {
     "pipeline.py",
     "landscape_denoising.py",
-    "landscape_flow_interpolation.py",
+    "landscape_frame_interpolation.py",
     "landscape_guidance.py",
     "landscape_motion_attention.py",
     "landscape_optical_flow.py",
     "landscape_pipeline_mixin.py",
     "landscape_sampling.py",
     "landscape_scheduler.py",
+    "landscape_sofp.py",
+    "landscape_warping.py",
 }
 FOLDERS = {"vae", "text_encoder", "tokenizer", "unet", "motion_adapter", "scheduler"}
 

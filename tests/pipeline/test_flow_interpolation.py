@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from known_motion import KnownFlow, pan, picture, square_clip, square_flow
-from pipeline_landscape_video.landscape_flow_interpolation import SOFP_MODES, _splat, interpolate_frames
+from pipeline_landscape_video import SOFP_MODES, interpolate_frames
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator
+from pipeline_landscape_video.landscape_warping import splat
 
 
 def interpolate_pan(positions, **arguments):
@@ -169,5 +170,5 @@ def test_estimated_flow_places_an_accelerating_object():
 def test_no_pixel_of_a_large_frame_is_lost():
     height, width = 2, 2**23 + 16  # more pixels than float32 can count
     values = torch.arange(width).remainder(7).expand(1, 1, height, width).float()
-    sums, covered = _splat(values, torch.zeros(1, 2, height, width), torch.ones(1, 1, height, width))
+    sums, covered = splat(values, torch.zeros(1, 2, height, width), torch.ones(1, 1, height, width))
     assert covered.min() == 1 and torch.allclose(sums[:, :1] / sums[:, 1:], values)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from known_motion import KnownFlow, pan, square_clip, square_flow
-from pipeline_landscape_video.landscape_flow_interpolation import SOFP_MODES, interpolate_frames
+from pipeline_landscape_video import SOFP_MODES, interpolate_frames
 
 
 @pytest.mark.parametrize("seed", range(3))

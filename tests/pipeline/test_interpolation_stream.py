@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from known_motion import KnownFlow, pan
-from pipeline_landscape_video.landscape_flow_interpolation import interpolate_frames, interpolate_stream
+from pipeline_landscape_video import interpolate_frames, interpolate_stream
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator
 
 
@@ -140,11 +140,11 @@ def test_wrong_settings_are_refused_before_a_frame_is_read():
         raise AssertionError("read a frame")
         yield
 
-    with pytest.raises(ValueError, match="'cubic'.*quadratic, projection, linear"):
+    with pytest.raises(ValueError, match="quadratic, projection, linear, got 'cubic'"):
         interpolate_stream(unread(), DISFlowEstimator(), sofp_mode="cubic")
-    with pytest.raises(ValueError, match="`times` is 0"):
+    with pytest.raises(ValueError, match="`times` must be at least 1 .*, got 0"):
         interpolate_stream(unread(), DISFlowEstimator(), times=0)
-    with pytest.raises(ValueError, match="`window` is 1"):
+    with pytest.raises(ValueError, match="`window` must hold at least the 2 frames .*, got 1"):
         interpolate_stream(unread(), DISFlowEstimator(), window=1)
 
 
@@ -161,9 +161,9 @@ def test_whole_numbers_are_refused():
 
 def test_timestamps_that_do_not_fit_are_refused():
     frames = pan([0, 2, 4])
-    with pytest.raises(ValueError, match="2 `timestamps` for 3 frames"):
+    with pytest.raises(ValueError, match="`timestamps` must be 3, one per frame, got 2"):
         interpolate_frames(frames, DISFlowEstimator(), timestamps=[0, 1])
-    with pytest.raises(ValueError, match="1.0 follows 1.0"):
+    with pytest.raises(ValueError, match="`timestamps` must increase, got 1.0 after 1.0"):
         interpolate_frames(frames, DISFlowEstimator(), timestamps=[0.0, 1.0, 1.0])
 
 
@@ -174,5 +174,5 @@ def test_frames_of_two_sizes_are_refused():
 
 
 def test_flow_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"flow of shape \(2, 40, 56, 2\), not \(2, 2, 40, 56\)"):
+    with pytest.raises(ValueError, match=r"must return the shape \(2, 2, 40, 56\), got \(2, 40, 56, 2\)"):
         interpolate_frames(pan([0, 2]), lambda a, b: torch.zeros(2, 40, 56, 2))
