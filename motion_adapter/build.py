@@ -17,9 +17,9 @@ from torch import nn
 from pipeline_landscape_video.landscape_image_retention import ImageRetention
 from pipeline_landscape_video.landscape_motion_attention import (
     build_motion_unet,
-    check_adapter_fits,
     check_sparse_causal_mode,
 )
+from pipeline_landscape_video.landscape_unet_compatibility import check_adapter_fits
 
 
 # The attentions of a motion block: the names of its attention layer and of the norm before it
@@ -139,6 +139,7 @@ def attach_motion_adapter(unet: UNet2DConditionModel, adapter: MotionAdapter) ->
     Raises:
         ValueError: The two do not fit (the message names block and sizes), or the mode is unknown.
     """
+    check_adapter_fits(unet, adapter)
     motion_unet = build_motion_unet(unet, adapter)
     remove_attentions(motion_unet, adapter.config.get("removed_attentions", ()))
     return motion_unet.train(unet.training)

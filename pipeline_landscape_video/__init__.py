@@ -1,7 +1,8 @@
-"""Landscape-painting video from a prompt, as a diffusers pipeline.
+"""
+Generate short landscape-painting videos with diffusers pipelines.
 
-The names below are imported when they are first used: importing diffusers' pipelines takes seconds, and `--help` of a
-command should not wait for them. diffusers' `custom_pipeline` never runs this file.
+Names are imported at their first use: importing the pipelines of diffusers takes seconds, for which `--help` of a
+command should not wait. `custom_pipeline` of diffusers never runs this file.
 """
 
 from importlib import import_module
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 SHANSHUI_TINY: Path = Path(__file__).parent / "shanshui_tiny"
-"""Folder of the embedded model: `LandscapeVideoPipeline.from_pretrained(SHANSHUI_TINY)` works without a network."""
+"""Folder of the bundled model: `LandscapeVideoPipeline.from_pretrained(SHANSHUI_TINY)` works offline."""
 
 _HOME_OF = {
     "LandscapeVideoPipeline": "pipeline",

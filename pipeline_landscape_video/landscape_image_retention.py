@@ -1,10 +1,12 @@
 """
-The image retention branch of DreamVideo (section 4.2): a copy of a motion UNet's way down, which sees the picture
-beside the noisy frames and tells the UNet about it through its skips.
+Image retention branch of DreamVideo (section 4.2): keeps a clip true to an image.
 
-This file stands alone, for it also travels as the code of the branch's own folder. So the sparse-causal attention of
-the motion modules is put in place by whoever loads a branch, as for a `UNetMotionModel`: `from_unet` copies it, the
-pipeline installs what the config says, and a branch that was loaded without either refuses to run.
+The branch is a trainable copy of the encoder of a motion UNet. It receives the image with the noisy latents and adds
+residuals to the UNet's skip connections, as ControlNet does.
+
+This file is also the code of the branch's own folder on the Hub, so it imports no other file. The attention of the
+motion modules is therefore installed by the caller: `from_unet` copies it, the pipeline installs the mode of the
+config, and a branch that was loaded without either refuses to run.
 """
 
 import inspect
@@ -22,32 +24,32 @@ from torch import nn
 
 
 COPIED = ("conv_in", "time_proj", "time_embedding", "down_blocks", "mid_block")
-# Entries of the config that a UNet and its branch must have in common, or their tensors do not meet.
+# Config entries that a UNet and its branch must share for the shapes of residuals to match.
 SHARED_ENTRIES = ("in_channels", "block_out_channels", "layers_per_block", "down_block_types", "cross_attention_dim")
 
 
 class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
     """
-    Residuals for the skips and the middle of a `UNetMotionModel` that keep a clip true to a picture.
+    Branch that computes residuals for the skip connections and the mid block of a `UNetMotionModel`.
 
-    `conv_in`, the down blocks and the middle block are those of the UNet, image layers, text attention and motion
-    modules. Their input is `conv_in(noisy latents) + image_embedding(picture)` (section 4.1: z_r = z_d + z_s), the
-    picture the same for all frames. `image_embedding` ends, and each output passes, in a convolution that starts at
-    zero, so a new branch changes nothing, to the bit.
+    `conv_in`, the down blocks and the mid block are copies of those of the UNet, with their image layers, text
+    attention and motion modules. Their input is `conv_in(noisy latents) + image_embedding(image)` (DreamVideo, section
+    4.1: z_r = z_d + z_s), with the same image for all frames. `image_embedding` ends in a zero convolution, and so
+    does every output: a new branch changes no bit of the prediction.
+
+    The arguments from `in_channels` to `mid_block_layers` are those of `UNetMotionModel`.
 
     Args:
-        in_channels to mid_block_layers: as `UNetMotionModel`, whose way down this is.
-        image_channels: width of the layers that bring the picture to the size of the latents; each but the first
-            halves it.
-        sparse_causal_mode: how the motion modules see other frames, one of `SPARSE_CAUSAL_MODES`.
+        image_channels: Widths of the layers that encode the image. Each but the first halves its size.
+        sparse_causal_mode: Mode of the motion modules' second attention, one of `SPARSE_CAUSAL_MODES`.
 
     Example:
         >>> branch = ImageRetention.from_unet(pipe.unet)
-        >>> down, mid = branch(latents, timestep, text_states, picture)
+        >>> down, mid = branch(latents, timestep, prompt_embeds, image)
         >>> pipe.unet(
         ...     latents,
         ...     timestep,
-        ...     text_states,
+        ...     prompt_embeds,
         ...     down_block_additional_residuals=down,
         ...     mid_block_additional_residual=mid,
         ... )
@@ -89,9 +91,9 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
     ):
         super().__init__()
         entries = {name: self.config[name] for name in _entries_of_unet()}
-        # diffusers builds the way down only together with the way up, which is as small as can be, and dropped.
-        way_up = {name: (1,) * len(block_out_channels) for name in _LAYERS_OF_THE_WAY_UP}
-        unet = UNetMotionModel(**entries, up_block_types=("UpBlockMotion",) * len(block_out_channels), **way_up)
+        # diffusers builds an encoder only together with a decoder. That is made as small as possible, and dropped.
+        decoder = {name: (1,) * len(block_out_channels) for name in _DECODER_ENTRIES}
+        unet = UNetMotionModel(**entries, up_block_types=("UpBlockMotion",) * len(block_out_channels), **decoder)
         for name in COPIED:
             setattr(self, name, getattr(unet, name))
         self.image_embedding = ControlNetConditioningEmbedding(
@@ -112,24 +114,23 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
         generator: torch.Generator | None = None,
     ) -> "ImageRetention":
         """
-        A new branch for `unet`: a copy of its way down with its attention, in its dtype and on its device, all of it
-        to be trained. Until then it changes nothing.
+        Create a trainable branch for `unet`: a copy of its encoder with its attention, dtype and device.
 
         Args:
-            unet: stays as it is.
-            image_channels: see the class; the picture is 2 ** (their number - 1) times as large as the latents.
-            generator: draws the initial weights of what is new; torch's global random state without it.
+            unet: Motion UNet; it is not changed.
+            image_channels: See the class. Images are `2 ** (len(image_channels) - 1)` times as large as latents.
+            generator: Source of the new layers' initial weights; `None` uses the global state of torch.
 
         Raises:
-            ValueError: `unet` has an input or layers that a branch has not (SDXL's, LoRA, an IP-Adapter); the message
-                names one.
+            ValueError: `unet` has inputs or layers that a branch does not support, such as those of SDXL, of LoRA or
+                of an IP-Adapter; the message names one.
         """
         for name in ("addition_embed_type", "time_cond_proj_dim"):
             if unet.config.get(name) is not None:
-                raise ValueError(f"`unet` has {name}={unet.config[name]!r}, which an image retention branch has not.")
+                raise ValueError(f"`unet` must not have {name}={unet.config[name]!r}: branches do not support it.")
         entries = {name: unet.config[name] for name in _entries_of_unet()}
         mode = unet.config.get("sparse_causal_mode", "full")
-        with torch.device("meta"):  # what is built here is replaced
+        with torch.device("meta"):  # all weights are replaced below
             branch = cls(**entries, image_channels=tuple(image_channels), sparse_causal_mode=mode)
         expected = branch.state_dict().keys()
         for name in COPIED:
@@ -137,12 +138,12 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
         different = sorted(branch.state_dict().keys() ^ expected)
         if different:
             raise ValueError(
-                f"`unet` and a branch for it differ in {len(different)} weights, such as {different[0]}: unload or"
-                " fuse LoRA, unload IP-Adapters, disable FreeNoise, and copy then."
+                f"`unet` must have the weights of its config only, got {len(different)} others, such as"
+                f" {different[0]}; unload or fuse LoRA, unload IP-Adapters and disable FreeNoise first."
             )
         for layer in branch._new_layers():
-            layer.to_empty(device="cpu")  # where a seed means the same for every device
-            _draw(layer, generator)
+            layer.to_empty(device="cpu")  # a seed gives the same weights for every device
+            _init_weights(layer, generator)
             layer.to(unet.device, unet.dtype)
         for layer in (branch.image_embedding.conv_out, *branch.zero_convs, branch.zero_conv_mid):
             zero_module(layer)
@@ -159,34 +160,40 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
         retention_scale: float = 1.0,
     ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """
+        Compute the residuals.
+
         Args:
-            sample: noisy latents, `(batch, channels, num_frames, height, width)`, as the UNet gets them.
-            timestep: one for all clips, or `(batch,)`.
-            encoder_hidden_states: text states, one copy per frame, `(batch * num_frames, tokens, dim)`, as the UNet
-                gets them.
-            image: the picture of each clip in [-1, 1], white where there is none, `(batch, 3, 8 * height, 8 * width)`
-                (the factor is that of `image_channels`).
-            retention_scale: factor of all residuals.
+            sample: Noisy latents, `(batch, channels, num_frames, height, width)`, as the UNet receives them.
+            timestep: Timestep of all clips, or of each, `(batch,)`.
+            encoder_hidden_states: Prompt embeddings with a copy per frame, `(batch * num_frames, tokens, dim)`, as the
+                UNet receives them.
+            image: Image of each clip, `(batch, 3, factor * height, factor * width)` in [-1, 1] with the factor of
+                `image_factor`; white for the null image.
+            retention_scale: Factor of all residuals.
 
         Returns:
-            What the UNet takes as `down_block_additional_residuals`, a tuple of `(batch * num_frames, channels, ...)`,
-            and as `mid_block_additional_residual`.
+            `down_block_additional_residuals` of the UNet, a tuple of `(batch * num_frames, channels, height, width)`,
+            and its `mid_block_additional_residual`.
 
         Raises:
-            ValueError: a picture of another size, or one that is not there for each clip.
-            RuntimeError: the motion modules do not attend as the config says.
+            ValueError: `image` has another shape.
+            RuntimeError: The motion modules run another mode than the config names.
         """
         self._check_attention()
         batch_size, _, num_frames, height, width = sample.shape
         expected = (batch_size, 3, height * self.image_factor, width * self.image_factor)
         if tuple(image.shape) != expected:
-            raise ValueError(f"`image` is {tuple(image.shape)}, must be {expected} for latents {tuple(sample.shape)}.")
+            raise ValueError(
+                f"`image` must have the shape {expected} for latents {tuple(sample.shape)}, got {tuple(image.shape)}."
+            )
 
         timesteps = torch.as_tensor(timestep, device=sample.device).expand(batch_size)
         time = self.time_embedding(self.time_proj(timesteps).to(self.dtype))
         time = time.repeat_interleave(num_frames, dim=0)
-        picture = self.image_embedding(image.to(sample.dtype)).repeat_interleave(num_frames, dim=0)
-        hidden_states = self.conv_in(rearrange(sample, "batch channels f h w -> (batch f) channels h w")) + picture
+        # DreamVideo, section 4.1: z_r = z_d + z_s, the image feature repeated for each frame
+        z_s = self.image_embedding(image.to(sample.dtype)).repeat_interleave(num_frames, dim=0)
+        z_d = self.conv_in(rearrange(sample, "batch channels f h w -> (batch f) channels h w"))
+        hidden_states = z_d + z_s
 
         text = {"encoder_hidden_states": encoder_hidden_states}
         skips = (hidden_states,)
@@ -202,18 +209,28 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
 
     @property
     def image_factor(self) -> int:
-        """How many times as high and wide as the latents the picture is."""
+        """Size of the image in units of the size of the latents."""
         return 2 ** (len(self.config.image_channels) - 1)
 
     def check_fits(self, unet: UNetMotionModel) -> None:
-        """Raise a `ValueError` that names the entry of the configs in which `unet` and the branch for it differ."""
+        """
+        Check that the branch was made for such a UNet.
+
+        Raises:
+            ValueError: A shared config entry differs; the message names it.
+        """
         for name in SHARED_ENTRIES:
             own, others = (_plain(config[name]) for config in (self.config, unet.config))
             if own != others:
-                raise ValueError(f"`image_retention` does not fit `unet`: {name} is {own}, but {others} in the UNet.")
+                raise ValueError(f"`image_retention` must fit `unet`: {name} must be {others}, got {own}.")
 
     def check_image_factor(self, vae_scale_factor: int) -> None:
-        """Raise a `ValueError` unless images are `vae_scale_factor` times as large as their latents."""
+        """
+        Check that the branch was made for such a VAE.
+
+        Raises:
+            ValueError: Images must be another number of times as large as their latents.
+        """
         if self.image_factor != vae_scale_factor:
             raise ValueError(
                 f"`image_retention` must take images {vae_scale_factor} times as large as the latents, as this VAE"
@@ -227,8 +244,8 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
                 running = getattr(module.transformer_blocks, "sparse_causal_mode", "full")
                 if running != mode:
                     raise RuntimeError(
-                        f"The config of the branch says sparse_causal_mode={mode!r}, its motion modules run"
-                        f" {running!r}: call `install_sparse_causal_attention(branch, {mode!r})` after loading it."
+                        f"The motion modules must run the mode {mode!r} of the config, got {running!r}; call"
+                        f" `install_sparse_causal_attention(branch, {mode!r})` after loading the branch."
                     )
 
     def _new_layers(self) -> list[nn.Conv2d]:
@@ -236,21 +253,21 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
         return [layer for part in new for layer in part.modules() if isinstance(layer, nn.Conv2d)]
 
 
-_LAYERS_OF_THE_WAY_UP = ("reverse_transformer_layers_per_block", "reverse_temporal_transformer_layers_per_block")
+_DECODER_ENTRIES = ("reverse_transformer_layers_per_block", "reverse_temporal_transformer_layers_per_block")
 
 
 def _entries_of_unet() -> list[str]:
-    """The entries of a branch's config that are a `UNetMotionModel`'s."""
+    """Return the config entries of a branch that a `UNetMotionModel` has, too."""
     known = inspect.signature(UNetMotionModel.__init__).parameters
     return [name for name in inspect.signature(ImageRetention.__init__).parameters if name in known and name != "self"]
 
 
 def _plain(entry: Any) -> Any:
-    return list(entry) if isinstance(entry, tuple) else entry  # a tuple is a list once it was in a file
+    return list(entry) if isinstance(entry, tuple) else entry  # JSON turns tuples into lists
 
 
-def _draw(layer: nn.Conv2d, generator: torch.Generator | None) -> None:
-    """As `nn.Conv2d` draws by itself: uniform between -1 and 1 over the root of its inputs."""
+def _init_weights(layer: nn.Conv2d, generator: torch.Generator | None) -> None:
+    """Initialize a layer as `nn.Conv2d` does: uniform, bounded by 1 over the root of the number of inputs."""
     bound = (layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]) ** -0.5
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)

@@ -56,7 +56,7 @@ def check_stages(
     image: Any,
     retention_scale: float,
     latents: torch.Tensor | None,
-    match_colours_of_latents: bool,
+    match_colors_of_latents: bool,
 ) -> None:
     """
     Check the arguments of a call with prompt stages against each other.
@@ -66,7 +66,7 @@ def check_stages(
         image: Image of the first stage, or `None`.
         retention_scale: Factor of the branch's residuals.
         latents: Initial latents, or `None`.
-        match_colours_of_latents: Whether colors are to be matched although latents are returned.
+        match_colors_of_latents: Whether colors are to be matched although latents are returned.
 
     Raises:
         ValueError: Two arguments contradict each other.
@@ -81,8 +81,8 @@ def check_stages(
         )
     if len(texts) > 1 and latents is not None:
         raise ValueError(f"`latents` must be None with several stages, got {len(texts)} `prompts`.")
-    if match_colours_of_latents:
-        raise ValueError("`match_stage_colours` needs frames, got `output_type='latent'`.")
+    if match_colors_of_latents:
+        raise ValueError("`match_stage_colors` needs frames, got `output_type='latent'`.")
 
 
 def as_list(text: str | list[str], length: int) -> list[str]:

@@ -1,7 +1,4 @@
-"""
-The noise schedule of motion modules: betas that rise linearly, as AnimateDiff and NADM train with, where Stable
-Diffusion's rise as `scaled_linear`.
-"""
+"""Replace or check the noise schedule: motion modules are trained with linear betas (NADM, AnimateDiff)."""
 
 import logging
 
@@ -12,12 +9,12 @@ logger = logging.getLogger(__name__)
 
 
 def with_linear_betas(scheduler: SchedulerMixin | None) -> SchedulerMixin | None:
-    """The scheduler itself, or DDIM with linear betas in the place of one whose betas are `scaled_linear`."""
+    """Return `scheduler`, or DDIM with linear betas if its betas are `scaled_linear`, as in Stable Diffusion."""
     if scheduler is None or scheduler.config.get("beta_schedule") != "scaled_linear":
         return scheduler
     logger.warning(
-        "%s with scaled_linear betas is replaced by DDIMScheduler with linear betas, as motion modules are trained;"
-        " assign `pipe.scheduler` to use another.",
+        "%s with scaled_linear betas is replaced by DDIMScheduler with linear betas, with which motion modules are"
+        " trained; assign `pipe.scheduler` to use another one.",
         type(scheduler).__name__,
     )
     return DDIMScheduler.from_config(
@@ -26,7 +23,7 @@ def with_linear_betas(scheduler: SchedulerMixin | None) -> SchedulerMixin | None
 
 
 def warn_about_betas(scheduler: SchedulerMixin) -> None:
-    """Warn if the betas are not linear: a mismatch gives pale, flickering clips, and no error."""
+    """Log a warning if the betas are not linear. Such clips are pale and flicker, without any error."""
     beta_schedule = scheduler.config.get("beta_schedule")
     if beta_schedule != "linear":
         logger.warning(
@@ -38,18 +35,22 @@ def warn_about_betas(scheduler: SchedulerMixin) -> None:
 
 def check_num_inference_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> None:
     """
-    Raise a `ValueError` for more steps than `scheduler` has timesteps. diffusers finds that out after the prompt is
-    encoded, and as an `IndexError` where only an offset leads past the last timestep.
+    Check that the scheduler has this many timesteps.
+
+    diffusers finds out after it has encoded the prompt. If only an offset exceeds the last timestep, the error is an
+    `IndexError` without explanation.
+
+    Raises:
+        ValueError: There are too many steps.
     """
     limit = scheduler.config.num_train_timesteps
     too_many = num_inference_steps > limit
     if not too_many:
         scheduler.set_timesteps(num_inference_steps)
-        timesteps = scheduler.timesteps  # whole numbers are indices of a table
+        timesteps = scheduler.timesteps  # integer timesteps are indices of a table
         too_many = not timesteps.is_floating_point() and timesteps.max() >= limit
     if too_many:
-        offset = scheduler.config.get("steps_offset", 0)
         raise ValueError(
-            f"`num_inference_steps` is {num_inference_steps}, too many for {type(scheduler).__name__} with"
-            f" {limit} timesteps and an offset of {offset}."
+            f"`num_inference_steps` must be smaller for {type(scheduler).__name__} with {limit} timesteps and an"
+            f" offset of {scheduler.config.get('steps_offset', 0)}, got {num_inference_steps}."
         )

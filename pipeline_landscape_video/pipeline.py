@@ -1,8 +1,9 @@
-"""Text to landscape-painting video with Stable Diffusion, NADM motion modules and sparse optical flow projection.
+"""
+Generate landscape-painting videos from text: Stable Diffusion, motion modules of NADM, sparse optical flow projection.
 
-This file and those that it imports relatively are all the code a Hub repository needs: diffusers loads them by
-`custom_pipeline`, flat in one folder. So they import nothing else of this package, and this file holds exactly one
-pipeline class.
+This file and its relative imports are all the code that a Hub repository needs. diffusers loads them by
+`custom_pipeline`, flat in one folder. So the imported files import nothing of this package, and this file has exactly
+one pipeline class.
 """
 
 from collections.abc import Callable
@@ -37,35 +38,36 @@ from .landscape_pipeline_mixin import (
 from .landscape_sampling import resolve_sampling
 from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
 from .landscape_sofp import SOFP_MODES, SparseFlowProjection
+from .landscape_unet_compatibility import check_unet_and_adapter
 from .landscape_warping import FlowWarper
 
 
 class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
     """
-    Pipeline for landscape-painting video from text (NADM, ConCLVD).
+    Pipeline for text to landscape-painting video (NADM, ConCLVD).
 
-    Everything that `AnimateDiffPipeline` can do (LoRA, IP-Adapter, FreeInit, FreeNoise, FreeU, single files,
-    offloading) works here too. What is added: the sparse-causal attention that the adapter's config asks for, linear
-    betas for a Stable Diffusion checkpoint, checks before anything is computed, and interpolation from N to 2N - 1
-    frames.
+    It can do all that `AnimateDiffPipeline` can: LoRA, IP-Adapter, FreeInit, FreeNoise, FreeU, single files and
+    offloading. It adds sparse-causal attention, linear betas for Stable Diffusion checkpoints, checks before the first
+    step, and interpolation from N to 2N - 1 frames.
 
     Args:
-        vae: decodes latents to frames.
-        text_encoder: encodes the prompt.
-        tokenizer: splits the prompt into at most 77 tokens.
-        unet: an image UNet, which gets the motion modules of `motion_adapter` (the weights are copied), or a motion
-            UNet, which has its own. A motion UNet whose attention has to change is taken as a second view of the same
-            weights, so that other pipelines that use it go on as before.
-        motion_adapter: the motion modules; may be `None` with a motion UNet only. `sparse_causal_mode` in its config
-            says how its second attention sees other frames (that of a motion UNet's config comes first; without both
-            it is `"full"`, as in AnimateDiff).
-        scheduler: with an image UNet, one with `scaled_linear` betas (as Stable Diffusion's own) is replaced by DDIM
-            with linear betas, which motion modules are trained with. Any other stays as it is.
-        feature_extractor: prepares images for `image_encoder`.
-        image_encoder: encodes images for an IP-Adapter.
+        vae: Decoder of latents to frames.
+        text_encoder: Encoder of prompts.
+        tokenizer: Tokenizer of prompts, up to 77 tokens.
+        unet: Image UNet, which is combined with copies of the motion modules of `motion_adapter`; or motion UNet. If
+            the attention of a motion UNet must change, the pipeline uses a second tree of modules with the same
+            weights, so that other pipelines with this UNet do not change.
+        motion_adapter: Motion modules, required with an image UNet. `sparse_causal_mode` in its config is the mode of
+            their second attention, unless the config of a motion UNet has one. Without both it is `"full"`, as in
+            AnimateDiff.
+        scheduler: Noise scheduler. With an image UNet, one with `scaled_linear` betas, as in Stable Diffusion, is
+            replaced by DDIM with linear betas, with which motion modules are trained. Its config may recommend
+            sampling settings, see `landscape_sampling.py`.
+        feature_extractor: Preprocessor of images for `image_encoder`.
+        image_encoder: Encoder of images for an IP-Adapter.
 
     Raises:
-        ValueError: an image UNet without an adapter, or with one that does not fit it.
+        ValueError: An image UNet comes without an adapter, or with one that does not fit it.
 
     Example:
         >>> import torch
@@ -89,7 +91,8 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
         feature_extractor: CLIPImageProcessor = None,
         image_encoder: CLIPVisionModelWithProjection = None,
     ):
-        # `unet` and `scheduler` may be None: diffusers builds pipelines of a few components only, to encode prompts.
+        # `unet` and `scheduler` may be None: diffusers builds pipelines of a few components to encode prompts.
+        check_unet_and_adapter(unet, motion_adapter)
         if isinstance(unet, UNet2DConditionModel):
             scheduler = with_linear_betas(scheduler)
         super().__init__(
@@ -102,7 +105,7 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
             feature_extractor=feature_extractor,
             image_encoder=image_encoder,
         )
-        # Not a component: `pipe.to()` asks every component for its dtype, and a flow estimator is any callable.
+        # Not a component: `pipe.to()` reads the dtype of every component, but a flow estimator is any callable.
         self._flow_estimators = FlowEstimatorCache()
 
     @torch.no_grad()
@@ -138,31 +141,34 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
         """
         Generate one clip per prompt.
 
-        The arguments up to `decode_chunk_size` are those of `AnimateDiffPipeline`, with NADM's defaults: 16 frames,
-        25 steps, guidance 8.
+        Arguments that are not described here are those of `AnimateDiffPipeline`.
 
         Args:
-            num_videos_per_prompt: 1; for more clips of a prompt, repeat it.
-            num_frames: frames to sample, at most the positions of the motion adapter (FreeNoise lifts that).
-            eta: how much noise each step of DDIM draws anew, from 0 to 1.
-            height: of the frames in pixels, a multiple of 8; the UNet's own size if `None`.
-            width: as `height`.
-            output_type: `"pil"`, `"np"`, `"pt"` (both in [0, 1]) or `"latent"` (before decoding, not interpolated).
-            interpolate: put a frame between every two, so that N frames become 2N - 1; those sampled stay untouched
-                at the even indices. After an interrupt the N frames are returned as they are.
-            sofp_mode: how flow makes the half-time position, one of `SOFP_MODES` (NADM, Eq. 14).
-            flow_estimator: one of `FLOW_ESTIMATORS`, or a callable from two batches of frames `(pairs, 3, height,
-                width)` in [0, 1] to the flow in pixels, x then y, `(pairs, 2, height, width)`. `None` takes RAFT where
-                its weights are at hand, else DIS.
+            num_frames: Number of frames to sample, at most `max_num_frames` unless FreeNoise is enabled.
+            height: Height of the frames in pixels, a multiple of 8; `None` takes the size of the UNet's training.
+            width: Width of the frames, as `height`.
+            num_inference_steps: Number of denoising steps; `None` takes what the model recommends, else 25 (NADM).
+            guidance_scale: Guidance scale; up to 1 there is no guidance. `None` takes what the model recommends, else
+                8 (NADM).
+            num_videos_per_prompt: 1. Repeat the prompt for several clips of it.
+            eta: Fresh noise in each step of DDIM, from 0 to 1; `None` takes what the model recommends, else 0.
+            output_type: `"pil"`, `"np"` or `"pt"`, both in [0, 1], or `"latent"`, which is not interpolated.
+            interpolate: Whether to add a frame between every two, so that N frames become 2N - 1. The sampled frames
+                keep their values, at the even indices. After an interrupt, no frames are added.
+            sofp_mode: Position of pixels halfway between two frames, one of `SOFP_MODES` (NADM Eq. 14).
+            flow_estimator: One of `FLOW_ESTIMATORS`, or a callable from two batches of frames, `(pairs, 3, height,
+                width)` in [0, 1], to the flow in pixels, x then y, `(pairs, 2, height, width)`. `None` takes RAFT if
+                its weights are on this machine, else DIS.
+            **kwargs: `callback` and `callback_steps`, which are deprecated.
 
         Returns:
-            `AnimateDiffPipelineOutput`, or a tuple if `return_dict` is False. Its `frames` hold, for each prompt, a
-            list of PIL images (`"pil"`), or are `(batch, num_frames, height, width, 3)` (`"np"`), `(batch, num_frames,
-            3, height, width)` (`"pt"`) or `(batch, channels, num_frames, height / 8, width / 8)` (`"latent"`).
+            `AnimateDiffPipelineOutput`, or a tuple if `return_dict` is False. Its `frames` are a list of PIL images
+            per prompt (`"pil"`), `(batch, num_frames, height, width, 3)` (`"np"`), `(batch, num_frames, 3, height,
+            width)` (`"pt"`) or `(batch, channels, num_frames, height / 8, width / 8)` (`"latent"`).
 
         Raises:
-            ValueError: an argument is out of its range; the message names it.
-            TypeError: a keyword is unknown.
+            ValueError: An argument is out of its range; the message names it.
+            TypeError: A keyword is unknown.
         """
         # 1. Check what can be checked before the first step
         check_keywords(kwargs, type(self).__call__)

@@ -1,7 +1,7 @@
-"""A painting, a text, or both to landscape-painting video: DreamVideo's image retention on our motion modules.
+"""
+Generate landscape-painting videos from an image, a text, or both: image retention of DreamVideo on our motion modules.
 
-As `pipeline.py`, this file and those that it imports relatively are all the code a Hub repository needs; it holds
-exactly one pipeline class.
+This file and its relative imports are all the code that a Hub repository needs, as in `pipeline.py`.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,7 +34,7 @@ from .landscape_motion_attention import (
     ensure_sparse_causal_attention,
 )
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
-from .landscape_pictures import FITS, images_to_tensor, match_colors
+from .landscape_pictures import FITS, images_to_tensor
 from .landscape_pipeline_mixin import (
     BRANCH,
     OUTPUT_TYPES,
@@ -47,22 +47,23 @@ from .landscape_prompt_stages import as_list, check_stages, common_length, list_
 from .landscape_sampling import resolve_sampling
 from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
 from .landscape_sofp import SOFP_MODES, SparseFlowProjection
+from .landscape_unet_compatibility import check_unet_and_adapter
 from .landscape_warping import FlowWarper
 
 
 class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
     """
-    Pipeline for landscape-painting video from a picture and a text (DreamVideo), from either alone, in any number of
-    stages.
+    Pipeline for an image, a text, or both to landscape-painting video, in one or several prompt stages (DreamVideo).
+
+    The components not described here are those of `LandscapeVideoPipeline`.
 
     Args:
-        vae, text_encoder, tokenizer, unet, motion_adapter, scheduler, feature_extractor, image_encoder: as
-            `LandscapeVideoPipeline`.
-        image_retention: the branch that sees the picture; made by `ImageRetention.from_unet` and trained. Its motion
-            modules attend as its config says. `None` leaves the text-to-video model.
+        image_retention: Trained branch that keeps the clip true to the image, see `ImageRetention.from_unet`. `None`
+            leaves the text-to-video model.
 
     Raises:
-        ValueError: an image UNet without an adapter, or with one that does not fit it; a branch of another UNet.
+        ValueError: An image UNet comes without an adapter, or with one that does not fit it, or the branch belongs to
+            another UNet.
 
     Example:
         >>> from PIL import Image
@@ -84,10 +85,11 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         unet: UNet2DConditionModel | UNetMotionModel,
         motion_adapter: MotionAdapter,
         scheduler: SchedulerMixin,
-        image_retention: ModelMixin = None,  # the loader defines `ImageRetention` twice, and would warn of the other
+        image_retention: ModelMixin = None,  # `ImageRetention` is defined once per loading, and diffusers would warn
         feature_extractor: CLIPImageProcessor = None,
         image_encoder: CLIPVisionModelWithProjection = None,
     ):
+        check_unet_and_adapter(unet, motion_adapter)
         if isinstance(unet, UNet2DConditionModel):
             scheduler = with_linear_betas(scheduler)
         unet = build_motion_unet(unet, motion_adapter)
@@ -107,7 +109,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> dict[str, Any] | tuple:
-        """As the base's; a branch that lies in the folder is loaded, whether or not the index names it."""
+        """Load the index as in diffusers, and add a branch that is in the folder but not in the index."""
         loaded = super().load_config(*args, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         folder = kwargs.get("pretrained_model_name_or_path", args[0] if args else "")
@@ -143,47 +145,50 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] = ("latents",),
         decode_chunk_size: int = 16,
         drop_duplicate_frame: bool = False,
-        match_stage_colours: bool = False,
+        match_stage_colors: bool = False,
         interpolate: bool = True,
         sofp_mode: str = "quadratic",
         flow_estimator: str | FlowEstimator | None = None,
     ) -> AnimateDiffPipelineOutput | tuple:
         """
-        Generate one clip per prompt or picture. What is not described here is as in `LandscapeVideoPipeline`.
+        Generate one clip per prompt or image.
+
+        Arguments that are not described here are those of `LandscapeVideoPipeline`.
 
         Args:
-            prompt: what moves, and how; one for all pictures or one for each. `None` leaves it to the picture.
-            image: what the first frame shows; one for all prompts or one for each. `None` leaves it to the text. PIL
-                images of any size are fitted and may be of any common mode; tensors and arrays are taken as they are,
-                see `images_to_tensor`.
-            prompts: instead of `prompt`, the texts of stages in their order. Each stage samples `num_frames` and
-                begins with the last frame of the one before (Two-Stage Inference, section 4.4).
-            num_frames: of one stage.
-            guidance_scale: s_t, how strictly the text is followed.
-            image_guidance_scale: s_i, how strictly the picture is; 1.5 keeps it, more adds contrast.
-            guidance_order: one of `GUIDANCE_ORDERS`. `"text_first"` is DreamVideo's Eq. 5, guided by what the text
-                means without the picture, then by the picture: for texts that tell all that is seen.
-                `"picture_first"` is guided by the picture, then by what the text means for it (InstructPix2Pix,
-                Eq. 3): what a short text leaves open stays as it is in the picture.
-            retention_scale: factor of what the branch adds; 0 is the text-to-video model, which sees no picture.
-            hold_first_frame: keep the first frame at the picture, as far as the VAE can: in each step it is the
-                picture with that step's noise, as inpainting keeps what is known, and the other frames attend to it.
-                Without, the branch alone says what it shows, as in the paper. Later stages hold theirs, too.
-            fit: how PIL images get the shape of the frames: `"crop"` cuts two sides, `"pad"` puts it on white paper.
-            latents: the initial noise `(batch, channels, num_frames, height / 8, width / 8)` of a single stage.
-            drop_duplicate_frame: leave out the first frame of a later stage, which repeats the last before it.
-            match_stage_colours: give each later stage the colours of the frame it begins with, see `match_colors`.
-            output_type: with `"latent"`, the latents of all stages.
-            callback_on_step_end: is called in each stage with steps from 0 on; `pipe.stage` tells which, from 0 on.
-            interpolate: put a frame between every two of the whole clip, not after an interrupt.
+            prompt: What moves, and how; one text for all images or one per image. `None` leaves it to the image.
+            image: Content of the first frame; one image for all prompts or one per prompt. `None` leaves it to the
+                text. PIL images of any size and mode are fitted; tensors and arrays are not, see `images_to_tensor`.
+            prompts: Texts of several stages, instead of `prompt`. Each stage samples `num_frames` frames and begins
+                with the last frame of the one before (Two-Stage Inference, DreamVideo, section 4.4).
+            num_frames: Number of frames to sample per stage.
+            guidance_scale: s_t, the guidance scale of the text; `None` takes what the model recommends, else 8.
+            image_guidance_scale: s_i, the guidance scale of the image; `None` takes what the model recommends, else
+                1.5. More adds contrast.
+            guidance_order: One of `GUIDANCE_ORDERS`. `"text_first"` is DreamVideo Eq. 5, for texts that describe
+                everything. `"picture_first"` is InstructPix2Pix Eq. 3, which leaves as in the image what a short text
+                does not mention.
+            retention_scale: Factor of the branch's residuals; 0 is the text-to-video model, which ignores the image.
+            hold_first_frame: Whether to replace the first frame of each stage by the image in every step, as in
+                inpainting, so that other frames attend to it. It stays as close to the image as the VAE allows.
+                Without, the branch alone determines it, as in the paper.
+            fit: Way to fit PIL images: `"crop"` crops two sides, `"pad"` pads with white.
+            latents: Initial noise of a single stage, `(batch, channels, num_frames, height / 8, width / 8)`.
+            output_type: As in `LandscapeVideoPipeline`; `"latent"` returns the latents of all stages.
+            callback_on_step_end: Callback of each step, which counts from 0 in each stage; `pipe.stage` is the index
+                of the stage.
+            drop_duplicate_frame: Whether to drop the first frame of later stages, which repeats the last one before.
+            match_stage_colors: Whether to give later stages the colors of the frame that they begin with.
+            interpolate: Whether to add a frame between every two of the whole clip. After an interrupt, no frames are
+                added.
 
         Returns:
-            `AnimateDiffPipelineOutput`, or a tuple if `return_dict` is False, of `len(prompts) * num_frames` frames
-            (one less for each later stage with `drop_duplicate_frame`) and those interpolated.
+            `AnimateDiffPipelineOutput`, or a tuple if `return_dict` is False, with `len(prompts) * num_frames` sampled
+            frames, or one less per later stage with `drop_duplicate_frame`, and the interpolated ones.
 
         Raises:
-            ValueError: an argument is out of its range; the message names it.
-            TypeError: `image` is no picture.
+            ValueError: An argument is out of its range; the message names it.
+            TypeError: `image` is not an image.
         """
         # 1. Check what can be checked before the first step
         check_choices(
@@ -214,7 +219,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
             self.check_inputs(text, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
         check_num_inference_steps(self.scheduler, num_inference_steps)
         warn_about_betas(self.scheduler)
-        check_stages(texts, image, retention_scale, latents, match_stage_colours and output_type == "latent")
+        check_stages(texts, image, retention_scale, latents, match_stage_colors and output_type == "latent")
         height = height or self.unet.config.sample_size * self.vae_scale_factor
         width = width or self.unet.config.sample_size * self.vae_scale_factor
         images = None if image is None else images_to_tensor(image, height, width, fit)
@@ -286,8 +291,8 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
                     clip, end = sample, None if is_last else self.decode_frames(sample[:, :, -1:], 1)
                 else:
                     clip = self.decode_frames(sample, decode_chunk_size)
-                    if match_stage_colours and clips:
-                        clip = map_clips(match_colors, clip, images / 2 + 0.5)
+                    if match_stage_colors and clips:
+                        clip = map_clips(match_colours, clip, images / 2 + 0.5)
                     end = clip[:, :, -1:]
                 clips.append(clip[:, :, 1:] if drop_duplicate_frame and clips else clip)
                 self.maybe_free_model_hooks()

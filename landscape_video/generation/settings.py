@@ -270,9 +270,7 @@ class ImageToVideoSettings(TextToVideoSettings):
     drop_duplicate_frame: bool = setting(
         False, "Drop the first frame of later stages, which repeats the last one of the stage before.", MOTION
     )
-    match_stage_colours: bool = setting(
-        False, "Match the colors of later stages to the frame they begin with.", MOTION
-    )
+    match_stage_colors: bool = setting(False, "Match the colors of later stages to the frame they begin with.", MOTION)
 
 
 @dataclass(frozen=True, kw_only=True)

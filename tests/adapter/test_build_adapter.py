@@ -80,7 +80,7 @@ def test_defaults_are_those_of_the_paper():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sparse_causal_mode": "next"}, "`sparse_causal_mode` is 'next', must be one of previous"),
+        ({"sparse_causal_mode": "next"}, "`sparse_causal_mode` must be one of previous, .*, got 'next'"),
         ({"motion_num_attention_heads": 3}, "must divide the channels of each block, got 3 for a block of 8 channels"),
         ({"motion_num_attention_heads": (2, 5)}, "got 5 for a block of 16 channels"),
     ],
@@ -159,9 +159,9 @@ def test_warm_start_keeps_an_ablation():
 
 
 def test_warm_start_refuses_what_it_cannot_take_over():
-    with pytest.raises(ValueError, match=r"does not fit `unet`: down_blocks\.1"):
+    with pytest.raises(ValueError, match=r"must fit `unet`: down_blocks\.1"):
         warm_start_motion_adapter(build_unet2d(), build_motion_adapter(None, block_out_channels=(8, 24)))
-    with pytest.raises(ValueError, match="has an input for pictures, as PIA's"):
+    with pytest.raises(ValueError, match="must not have an image input"):
         warm_start_motion_adapter(build_unet2d(), build_motion_adapter(None, conv_in_channels=9))
 
 
@@ -198,7 +198,7 @@ def test_attaching_copies_and_keeps_train_or_eval():
 
 
 def test_attaching_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"does not fit `unet`: down_blocks\.0 .*\(8, 2\).*\(8, 4\)"):
+    with pytest.raises(ValueError, match=r"must fit `unet`: down_blocks\.0 .*\(8, 4\).*got .*\(8, 2\)"):
         attach_motion_adapter(build_unet2d(), build_motion_adapter(motion_norm_num_groups=2))
     with pytest.raises(ValueError, match="'next'"):
         attach_motion_adapter(build_unet2d(), build_motion_adapter("next"))

@@ -33,6 +33,7 @@ CODE_FILES = {
     "landscape_sampling.py",
     "landscape_scheduler.py",
     "landscape_sofp.py",
+    "landscape_unet_compatibility.py",
     "landscape_warping.py",
 }
 FOLDERS = {"vae", "text_encoder", "tokenizer", "unet", "motion_adapter", "scheduler"}

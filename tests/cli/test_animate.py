@@ -108,7 +108,7 @@ def test_every_option_reaches_the_clip(animate):
     assert len(stages) == 8
     np.testing.assert_array_equal(stages[:4], plain)
     assert len(clip("mist", "rain", "--drop-duplicate-frame")) == 7
-    assert (clip("mist", "rain", "--match-stage-colours") != stages).any()
+    assert (clip("mist", "rain", "--match-stage-colors") != stages).any()
     Path("acts.txt").write_text("mist\nrain\n")
     np.testing.assert_array_equal(clip("--prompts", "acts.txt"), stages)
     assert len(clip("mist", "--stages", "3")) == 12
@@ -161,7 +161,7 @@ def test_pictures_as_people_have_them(animate, mode):
             ["painting.png", "mist", "--image-retention", "folder"],
             "folder: does not load: Error no file named",
         ),
-        (["painting.png", "mist", "--image-retention", "other"], "cross_attention_dim is 32, but 16 in the UNet"),
+        (["painting.png", "mist", "--image-retention", "other"], "cross_attention_dim must be 16, got 32"),
         (["painting.png", "mist", "--image-retention", "damaged/image_retention"], "--image-retention damaged/image_"),
         (["painting.png", "mist", "--model", "damaged"], "--model damaged: "),
         (["painting.png", "mist", "--image-retention", "moving/motion_adapter"], "of the class MotionAdapter, not"),

@@ -121,7 +121,7 @@ def test_flow_chooses_the_estimator_and_the_metadata_name_it(generate, monkeypat
         np.testing.assert_array_equal(pictures(output), pictures("b"))
     result = generate("mist", "--output", "f", "--flow", "raft", "--flow-weights", weights)
     assert result.exit_code == 2 and not Path("f").exists()
-    assert "does not hold the weights of torchvision's raft_large: tensors are missing" in result.stderr
+    assert "must hold the weights of torchvision's raft_large, got tensors that are missing" in result.stderr
 
 
 @pytest.mark.parametrize("output", ["mist.gif", "mist.webp", "mist"])
@@ -158,7 +158,7 @@ def test_an_image_model_with_a_motion_adapter(generate, models):
     result = generate("mist", "--output", "b", model="still")
     assert result.exit_code == 2 and "--motion-adapter must be given" in result.stderr.splitlines()[-1]
     result = generate("mist", "--motion-adapter", models / "wide_adapter", "--output", "b", model="still")
-    assert result.exit_code == 2 and "does not fit" in result.stderr.splitlines()[-1]
+    assert result.exit_code == 2 and "must fit" in result.stderr.splitlines()[-1]
     assert not Path("b").exists()
 
 

@@ -177,7 +177,7 @@ def test_a_single_frame_and_odd_sizes(tmp_path):
         ("in.mp4", ["out.mp4", "--sofp-mode", "cubic"], "--sofp-mode"),
         ("in.mp4", ["out.mp4", "--times", "0"], "--times"),
         ("in.mp4", ["out.mp4", "--flow-weights", "none.pth"], "--flow-weights must be a file, got none.pth"),
-        ("in.mp4", ["out.mp4", "--flow-weights", "text.mp4"], "text.mp4 is no file of weights"),
+        ("in.mp4", ["out.mp4", "--flow-weights", "text.mp4"], "text.mp4 must hold weights"),
         ("in.mp4", [], "Missing argument"),
     ],
 )

@@ -48,7 +48,7 @@ def test_animate_has_the_options_of_generate_and_its_own():
     found = {option for parameter in animate.params for option in parameter.opts}
     assert shared <= found
     own = "--fit --stages --image-guidance-scale --guidance-order --retention-scale --image-retention"
-    assert {*own.split(), "--drop-duplicate-frame", "--match-stage-colours"} <= found - shared
+    assert {*own.split(), "--drop-duplicate-frame", "--match-stage-colors"} <= found - shared
 
 
 COMMANDS = ("generate", "animate", "interpolate", "convert", "evaluate", "push", "pull", "report", "study")

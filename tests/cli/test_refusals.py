@@ -51,7 +51,7 @@ from processes import largest_files
             ["mist", "--flow", "dis", "--flow-weights", "good.txt"],
             "RAFT, but --flow is 'dis'",
         ),
-        (["mist", "--flow-weights", "broken.safetensors"], "broken.safetensors is no file of weights"),
+        (["mist", "--flow-weights", "broken.safetensors"], "broken.safetensors must hold weights"),
         (["mist", "--flow-weights", "other.pth"], "other.pth does not hold the weights of torchvision's raft_small"),
         (["mist", "--model", "./none"], "--model ./none: no such file or folder"),
         (["mist", "--model", "full"], "--model full: does not load: full: contains no model_index.json"),

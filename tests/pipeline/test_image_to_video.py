@@ -218,7 +218,7 @@ def test_latents_of_stages_are_those_of_their_frames():
 def test_stages_can_be_without_a_first_picture_and_take_its_colours():
     pipe = build_image_to_video()
     arguments = {"prompt": None, "prompts": ["mist", "rain"], "image": None}
-    plain, matched = frames_of(pipe, **arguments), frames_of(pipe, **arguments, match_stage_colours=True)
+    plain, matched = frames_of(pipe, **arguments), frames_of(pipe, **arguments, match_stage_colors=True)
     assert torch.equal(plain[:, :4], matched[:, :4])
     end, begin, before = matched[0, 3], matched[0, 4], plain[0, 4]
     distance = (begin.mean((1, 2)) - end.mean((1, 2))).abs().max()
@@ -392,7 +392,7 @@ def test_a_branch_that_attends_as_it_should_is_not_touched():
             {"prompt": None, "prompts": ["mist", "rain"], "latents": torch.zeros(1, 4, 4, 8, 8)},
             "`latents` must be None with several stages, got 2 `prompts`",
         ),
-        ({"output_type": "latent", "match_stage_colours": True}, "`match_stage_colours` needs frames"),
+        ({"output_type": "latent", "match_stage_colors": True}, "`match_stage_colors` needs frames"),
         ({"guidance_order": "both"}, "`guidance_order` must be one of text_first, picture_first, got 'both'"),
         ({"fit": "stretch"}, "`fit` must be one of crop, pad, got 'stretch'"),
         ({"output_type": "gif"}, "`output_type` must be one of pil, np, pt, latent, got 'gif'"),
@@ -437,10 +437,10 @@ def test_a_branch_that_does_not_belong_here_is_refused(tiny_components):
     pipe = build_image_to_video()
     other = branch_for(pipe.unet)
     other.register_to_config(cross_attention_dim=32)
-    with pytest.raises(ValueError, match="`image_retention` does not fit `unet`: cross_attention_dim is 32, but 16"):
+    with pytest.raises(ValueError, match="`image_retention` must fit `unet`: cross_attention_dim must be 16, got 32"):
         LandscapeImageToVideoPipeline(**tiny_components(), image_retention=other)
     pipe.image_retention = other
-    with pytest.raises(ValueError, match="does not fit `unet`"):
+    with pytest.raises(ValueError, match="must fit `unet`"):
         frames_of(pipe)
     pipe.image_retention = learnt(branch_for(pipe.unet, image_channels=(8, 8, 8)))
     with pytest.raises(ValueError, match="must take images 8 times as large as the latents, .* a branch for 4 times"):

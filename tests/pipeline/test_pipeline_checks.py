@@ -21,9 +21,13 @@ from tiny_models import build_unet2d
         (
             {"num_inference_steps": 1000},
             ValueError,
-            "`num_inference_steps` is 1000, .* an offset of 1",
+            "`num_inference_steps` must be smaller .* an offset of 1, got 1000",
         ),
-        ({"num_inference_steps": 1001}, ValueError, "`num_inference_steps` is 1001, too many for DDIMScheduler"),
+        (
+            {"num_inference_steps": 1001},
+            ValueError,
+            "`num_inference_steps` must be smaller for DDIMScheduler with 1000 timesteps .*, got 1001",
+        ),
         ({"height": 60}, ValueError, "`height` must be a positive multiple of 8, got 60"),
         ({"width": 60}, ValueError, "`width` must be a positive multiple of 8, got 60"),
         ({"height": 0}, ValueError, "`height` must be a positive multiple of 8, got 0"),

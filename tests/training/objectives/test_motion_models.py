@@ -40,7 +40,7 @@ def test_a_field_that_would_be_lost_is_named(field):
     unet = build_unet2d()
     unet.register_to_config(**field)  # some of these cannot be built at this size
     name, value = next(iter(field.items()))
-    with pytest.raises(ValueError, match=f"{name}={value!r}, which a motion UNet cannot have"):
+    with pytest.raises(ValueError, match=f"must not have {name}={value!r}: motion UNets do not support it"):
         create_motion_adapter(unet)
 
 
