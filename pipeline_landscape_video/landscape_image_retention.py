@@ -224,19 +224,6 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
             if own != others:
                 raise ValueError(f"`image_retention` must fit `unet`: {name} must be {others}, got {own}.")
 
-    def check_image_factor(self, vae_scale_factor: int) -> None:
-        """
-        Check that the branch was made for such a VAE.
-
-        Raises:
-            ValueError: Images must be another number of times as large as their latents.
-        """
-        if self.image_factor != vae_scale_factor:
-            raise ValueError(
-                f"`image_retention` must take images {vae_scale_factor} times as large as the latents, as this VAE"
-                f" makes them, got a branch for {self.image_factor} times."
-            )
-
     def _check_attention(self) -> None:
         mode = self.config.sparse_causal_mode
         for module in self.modules():
@@ -271,3 +258,19 @@ def _init_weights(layer: nn.Conv2d, generator: torch.Generator | None) -> None:
     bound = (layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]) ** -0.5
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+
+def check_branch(branch: ImageRetention | None, retention_scale: float, vae_scale_factor: int) -> None:
+    """
+    Check that a call can use a branch.
+
+    Raises:
+        ValueError: The branch is missing although its residuals count, or it was made for another VAE.
+    """
+    if branch is None and retention_scale != 0:
+        raise ValueError("`image_retention` must be a component of this pipeline, or `retention_scale` must be 0.")
+    if branch is not None and branch.image_factor != vae_scale_factor:
+        raise ValueError(
+            f"`image_retention` must take images {vae_scale_factor} times as large as the latents, as this VAE makes"
+            f" them, got a branch for {branch.image_factor} times."
+        )

@@ -116,17 +116,33 @@ class LandscapePipelineMixin:
                 f" {self.vae_scale_factor}, width / {self.vae_scale_factor}), got {given}."
             )
 
-    def check_tensor_inputs(self, names: list[str]) -> None:
+    def check_tensor_inputs(self, names: Sequence[str] | None) -> list[str]:
         """
-        Check the names of the tensors that a callback asks for.
+        Check the names of the tensors that a callback asks for, and return them.
 
         Raises:
             ValueError: A name is not among `_callback_tensor_inputs`.
         """
+        names = list(names or ())
         for name in names:
             if name not in self._callback_tensor_inputs:
                 allowed = ", ".join(self._callback_tensor_inputs)
                 raise ValueError(f"`callback_on_step_end_tensor_inputs` must be among {allowed}, got {name!r}.")
+        return names
+
+    def check_supports_images(self) -> None:
+        """
+        Refuse features that cannot be combined with an image.
+
+        Raises:
+            ValueError: FreeNoise or an IP-Adapter is active.
+        """
+        if self.free_noise_enabled:
+            raise ValueError(
+                "FreeNoise is not supported with images; call `pipe.disable_free_noise()` and pass `prompts`."
+            )
+        if self.unet.config.encoder_hid_dim_type == "ip_image_proj":
+            raise ValueError("IP-Adapters are not supported with images; call `pipe.unload_ip_adapter()`.")
 
     def warn_about_truncated_text(self, text: str | list[str] | dict[int, str] | None) -> None:
         """Log the part of a negative prompt that the tokenizer cuts off. diffusers does so for the prompt only."""

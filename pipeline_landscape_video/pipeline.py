@@ -189,7 +189,7 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
         self.check_inputs(prompt, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
         height = height or self.unet.config.sample_size * self.vae_scale_factor
         width = width or self.unet.config.sample_size * self.vae_scale_factor
-        tensor_inputs = list(callback_on_step_end_tensor_inputs or ())
+        tensor_inputs = self.check_tensor_inputs(callback_on_step_end_tensor_inputs)
         AnimateDiffPipeline.check_inputs(
             self,
             prompt,

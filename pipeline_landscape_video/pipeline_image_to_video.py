@@ -27,7 +27,7 @@ from .landscape_denoising import NoisePredictor, call_on_step_end, denoise
 from .landscape_first_frame_inpainting import FirstFrameInpainting
 from .landscape_frame_interpolation import FrameInterpolator
 from .landscape_guidance import GUIDANCE_ORDERS, guidance_terms, guide_by_text_and_image
-from .landscape_image_retention import ImageRetention
+from .landscape_image_retention import ImageRetention, check_branch
 from .landscape_motion_attention import (
     build_motion_unet,
     ensure_configured_attention,
@@ -95,14 +95,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         unet = build_motion_unet(unet, motion_adapter)
         prepare_branch(image_retention, unet)
         super().__init__(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=unet,
-            motion_adapter=motion_adapter,
-            scheduler=scheduler,
-            feature_extractor=feature_extractor,
-            image_encoder=image_encoder,
+            vae, text_encoder, tokenizer, unet, motion_adapter, scheduler, feature_extractor, image_encoder
         )
         self.register_modules(image_retention=image_retention)
         self._flow_estimators = FlowEstimatorCache()
@@ -174,13 +167,10 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
                 Without, the branch alone determines it, as in the paper.
             fit: Way to fit PIL images: `"crop"` crops two sides, `"pad"` pads with white.
             latents: Initial noise of a single stage, `(batch, channels, num_frames, height / 8, width / 8)`.
-            output_type: As in `LandscapeVideoPipeline`; `"latent"` returns the latents of all stages.
-            callback_on_step_end: Callback of each step, which counts from 0 in each stage; `pipe.stage` is the index
-                of the stage.
+            callback_on_step_end: Callback of each step. Steps count from 0 in each stage, `pipe.stage` counts stages.
             drop_duplicate_frame: Whether to drop the first frame of later stages, which repeats the last one before.
             match_stage_colors: Whether to give later stages the colors of the frame that they begin with.
-            interpolate: Whether to add a frame between every two of the whole clip. After an interrupt, no frames are
-                added.
+            interpolate: Whether to add a frame between every two of the whole clip, except after an interrupt.
 
         Returns:
             `AnimateDiffPipelineOutput`, or a tuple if `return_dict` is False, with `len(prompts) * num_frames` sampled
@@ -200,7 +190,8 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         )
         self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)  # `pipe.unet` may be a new one
         prepare_branch(self.image_retention, self.unet)
-        self.check_supported(retention_scale)
+        check_branch(self.image_retention, retention_scale, self.vae_scale_factor)
+        self.check_supports_images()
         sampling = self.resolve_sampling(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -209,11 +200,8 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         )
         num_inference_steps, eta = sampling["num_inference_steps"], sampling["eta"]
         guidance_scale, image_guidance_scale = sampling["guidance_scale"], sampling["image_guidance_scale"]
-        check_finite(
-            guidance_scale=guidance_scale, image_guidance_scale=image_guidance_scale, retention_scale=retention_scale
-        )
-        tensor_inputs = list(callback_on_step_end_tensor_inputs or ())
-        self.check_tensor_inputs(tensor_inputs)
+        check_finite(retention_scale=retention_scale, **sampling)
+        tensor_inputs = self.check_tensor_inputs(callback_on_step_end_tensor_inputs)
         texts = list_stages(prompt, prompts)
         for text in texts:
             self.check_inputs(text, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
@@ -403,24 +391,6 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         )
         embeds = torch.cat([with_text if has_text else without for has_text, _ in terms])
         return {"prompt_embeds": embeds.repeat_interleave(num_frames, dim=0)}
-
-    def check_supported(self, retention_scale: float) -> None:
-        """
-        Check that this pipeline can work with its components and settings.
-
-        Raises:
-            ValueError: The retention branch is missing or of another VAE, or FreeNoise or an IP-Adapter is active.
-        """
-        if self.image_retention is None and retention_scale != 0:
-            raise ValueError("`image_retention` must be a component of this pipeline, or `retention_scale` must be 0.")
-        if self.image_retention is not None:
-            self.image_retention.check_image_factor(self.vae_scale_factor)
-        if self.free_noise_enabled:
-            raise ValueError(
-                "FreeNoise is not supported with images; call `pipe.disable_free_noise()` and pass `prompts`."
-            )
-        if self.unet.config.encoder_hid_dim_type == "ip_image_proj":
-            raise ValueError("IP-Adapters are not supported with images; call `pipe.unload_ip_adapter()`.")
 
 
 def prepare_branch(branch: ImageRetention | None, unet: UNetMotionModel | None) -> None:

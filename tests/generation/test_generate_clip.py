@@ -105,7 +105,7 @@ def test_cancelling_stops_between_two_steps(pipe):
 
 
 def test_errors_name_the_setting(pipe):
-    with pytest.raises(ValueError, match="`steps` is 1001"):
+    with pytest.raises(ValueError, match="`steps` must be smaller .*, got 1001"):
         generate_clip(pipe, "mist", replace(TEXT, steps=1001))
     with pytest.raises(ValueError, match="`num_frames` .* 32"):
         generate_clip(pipe, "mist", replace(TEXT, num_frames=33))
