@@ -280,7 +280,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
                 else:
                     clip = self.decode_frames(sample, decode_chunk_size)
                     if match_stage_colors and clips:
-                        clip = map_clips(match_colours, clip, images / 2 + 0.5)
+                        clip = map_clips(match_colors, clip, images / 2 + 0.5)
                     end = clip[:, :, -1:]
                 clips.append(clip[:, :, 1:] if drop_duplicate_frame and clips else clip)
                 self.maybe_free_model_hooks()

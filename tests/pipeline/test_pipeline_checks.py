@@ -92,7 +92,7 @@ def test_as_many_frames_as_positions_are_allowed(tiny_pipeline):
 def test_image_unet_assigned_later_is_refused(tiny_pipeline):
     pipe = tiny_pipeline()
     pipe.unet = build_unet2d()
-    with pytest.raises(ValueError, match="`pipe.unet` is an image UNet"):
+    with pytest.raises(ValueError, match="`pipe.unet` must be a `UNetMotionModel`, got an image UNet"):
         sample(pipe)
 
 
