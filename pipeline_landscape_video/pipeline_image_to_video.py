@@ -34,7 +34,7 @@ from .landscape_motion_attention import (
     ensure_sparse_causal_attention,
 )
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
-from .landscape_pictures import FITS, images_to_tensor
+from .landscape_pictures import FITS, images_to_tensor, match_colors
 from .landscape_pipeline_mixin import (
     BRANCH,
     OUTPUT_TYPES,

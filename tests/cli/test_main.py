@@ -36,7 +36,16 @@ def test_help_teaches_every_flag_with_its_default():
     for flag in flags.split():
         row = rf"^\W*(--[\w-]+[ /,]+)?{flag}(?![\w-])"  # --flow is not --flow-weights
         assert re.search(row, result.stdout, re.MULTILINE), flag
-    for default in ("landscape.mp4", "16", "25", "quadratic", "shanshui-tiny", "auto", "none", "the model's own"):
+    for default in (
+        "landscape.mp4",
+        "16",
+        "the model's own, else 25",
+        "quadratic",
+        "shanshui-tiny",
+        "auto",
+        "none",
+        "the model's own",
+    ):
         assert f"(default: {default})" in result.stdout
     for choice in ("raft|raft-small|dis", "quadratic|projection|linear", "float16"):
         assert choice in result.stdout
