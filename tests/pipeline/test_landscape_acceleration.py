@@ -20,7 +20,7 @@ def unet():
 
 @pytest.mark.parametrize("most_tokens", [256, 16, 1])  # 64 and 16 places, 6 frames: all plain, some, none
 def test_output_and_gradient_are_those_of_the_fused_attention(unet, monkeypatch, most_tokens):
-    monkeypatch.setattr(cpu_attention, "MOST_TOKENS", most_tokens)
+    monkeypatch.setattr(cpu_attention, "MAX_SHORT_TOKENS", most_tokens)
     sample, text = torch.randn(1, 4, 6, 8, 8), torch.randn(6, 77, 16)
     short, took = ShortAttnProcessor(), Counter()
     for kind in ("plain", "fused"):
