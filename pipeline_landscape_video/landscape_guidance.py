@@ -13,7 +13,7 @@ NoisePredictor = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]  # as
 
 def guide_by_text(predict_noise: NoisePredictor, pipe: AnimateDiffPipeline) -> NoisePredictor:
     """
-    Classifier-free guidance (Ho and Salimans, 2022, Eq. 6): `f(0) + s [f(c) - f(0)]`.
+    CFG Eq. 6: classifier-free guidance by a text, `f(0) + s [f(c) - f(0)]`, with s = 1 + w.
 
     Args:
         predict_noise: Predictor of a doubled batch, the unconditional half first; of a single one without guidance.
