@@ -138,7 +138,7 @@ def measure_run(
         held_out: Result of `make_held_out`.
         prompts: Number of clips to generate.
         models: The models that metrics use.
-        device: Where to compute.
+        device: Device to compute on.
         dtype: "float32" or "bfloat16", of the steps.
         steps: Denoising steps.
         workers: Processes that generate side by side on a CPU.

@@ -108,7 +108,7 @@ def evaluate(
     Args:
         plan: What to evaluate, and how.
         models: The models that metrics use, on the device of this process.
-        device: Where to generate clips.
+        device: Device to generate clips on.
         state: Result of `start_processes`; None for this process alone.
 
     Returns:

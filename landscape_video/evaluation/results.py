@@ -160,7 +160,7 @@ def _clip(entry: dict[str, Any]) -> ClipResult:
 
 
 def _checked(name: str, value: Any, kind: Any) -> Any:
-    """Return `value` if it is of that kind; True and False are no numbers, and numbers must be finite."""
+    """Return `value` if it is of that kind; True and False are not numbers, and numbers must be finite."""
     is_finite = not isinstance(value, float) or math.isfinite(value)
     if isinstance(value, bool) or not isinstance(value, kind) or not is_finite:
         expected = {str: "a string", int | None: "an integer", NUMBER: "a finite number"}

@@ -1,4 +1,4 @@
-"""The file of results: what is written is read back, and what is no such file is refused by name."""
+"""The file of results: what is written is read back, and other files are rejected by name."""
 
 import json
 
@@ -72,7 +72,7 @@ def changed(path, change) -> None:
             lambda content: content["systems"][1]["metrics"]["FVD16"].update(value=None),
             "`value` must be a finite number, got None",
         ),
-        (lambda content: content["systems"][1]["metrics"]["FVD16"].update(colour="red"), "colour"),
+        (lambda content: content["systems"][1]["metrics"]["FVD16"].update(color="red"), "color"),
         (lambda content: content.update(systems=3), "not iterable"),
     ],
 )

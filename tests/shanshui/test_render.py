@@ -83,7 +83,7 @@ def test_half_way_in_time_is_half_way_in_space(direction: str) -> None:
 @pytest.mark.parametrize("palette", ["ink", "dawn"])
 def test_camera_moves_as_named(palette: str, seed: int) -> None:
     flows = {camera: flow(Scene(palette, 4, camera, seed=seed)) for camera in CAMERAS}
-    # Where the painting has something to follow: the half with the strongest gradients stands below the sky.
+    # Compare where there is something to follow: the half with the strongest gradients, below the sky.
     across = {camera: np.median(field[50:90, :, 0]) for camera, field in flows.items()}
     assert across["left"] > 0.5 and across["right"] < -0.5
     assert abs(across["still"]) < 0.05 and np.abs(flows["still"]).mean() < 0.05
@@ -191,7 +191,7 @@ def test_the_way_of_a_clip_and_that_of_its_beginning_are_drawn_apart() -> None:
         assert counts.min() > 0 and np.abs(shares - 1 / len(ways)).max() < 0.08, (name, counts)
 
 
-def test_palettes_are_told_apart_by_their_mean_colour() -> None:
+def test_palettes_are_told_apart_by_their_mean_color() -> None:
     rng = np.random.default_rng(0)
     scenes = [dataclasses.replace(sample_scene(rng, False), palette=palette) for palette in PALETTES for _ in range(4)]
     means = np.array([render_clip(scene, [1.0], 64, 64).mean((0, 1, 2)) for scene in scenes]).reshape(5, 4, 3)

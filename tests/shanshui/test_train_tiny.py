@@ -1,4 +1,4 @@
-"""All of shanshui-tiny from nothing, with next to no training: every stage, what it leaves, and its resumption."""
+"""shanshui-tiny from scratch, with minimal training: every stage, its results, and resuming."""
 
 import json
 import os

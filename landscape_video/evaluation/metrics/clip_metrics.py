@@ -22,7 +22,7 @@ class ClipScorer:
     Args:
         source: Folder or name on the Hub of a `transformers.CLIPModel` with tokenizer and image processor. None uses
             the one of shanshui-tiny, which needs no network; its values do not compare with published ones.
-        device: Where to compute.
+        device: Device to compute on.
         batch_size: Frames in one forward pass.
 
     Raises:

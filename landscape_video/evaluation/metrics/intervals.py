@@ -36,7 +36,7 @@ def bootstrap(
             below.
         columns: Arrays (clips, ...) that belong together row by row. Whole rows are drawn, with replacement.
         resamples: Number of draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         The statistic of all clips with its interval. It is NaN without clips. Draws whose statistic is NaN (a ratio

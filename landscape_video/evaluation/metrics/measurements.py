@@ -44,7 +44,7 @@ def measure_clip(clip: MeasuredClip, metrics: Sequence[Metric] | None = None) ->
 
     Args:
         clip: Frames with the models, and what is known about them.
-        metrics: Which ones; the default metrics if None.
+        metrics: Metrics to measure; the default ones if None.
 
     Raises:
         ValueError: Too few frames, an image of another aspect ratio, or an unknown label.
@@ -86,8 +86,8 @@ def summarize(
         groups: Any number for the prompt of each clip. Clips of one prompt resemble each other, so they are drawn
             together; by default each clip is a group of its own.
         reference: Measurements of true clips, for FVD and KVD.
-        seed: Of the draws.
-        metrics: Which metrics of a set to compute; the default metrics if None.
+        seed: Seed of the draws.
+        metrics: Metrics of a set to compute; the default metrics if None.
 
     Returns:
         Values by label. A metric that some clips lack, or that there are too few clips for, is left out.

@@ -81,7 +81,7 @@ class I3DFeatures:
             (`rgb_imagenet.pt`, `i3d_pretrained_400.pt`, or the same as safetensors). TorchScript runs code: use only
             files from a source that you trust.
         preset: One of `I3D_PRESETS`.
-        device: Where to compute.
+        device: Device to compute on.
 
     Raises:
         FileNotFoundError: The file is missing.
@@ -172,7 +172,7 @@ class VideoClassifier:
     Args:
         source: Folder or name on the Hub of an `AutoModelForVideoClassification` (VideoMAE, TimeSformer, ViViT) with
             its processor.
-        device: Where to compute.
+        device: Device to compute on.
 
     Raises:
         FileNotFoundError, ValueError, ConnectionError: The source is missing or is not such a model.

@@ -43,7 +43,7 @@ class Study:
         num_raters: Number of sessions.
         pairs_per_rater: Pairs in a session.
         form: Form of all clips.
-        differed: In what the clips differed before: "size", "frame rate", "length".
+        differed: Properties in which the clips differed: "size", "frame rate", "length".
     """
 
     num_pairs: int
@@ -75,8 +75,8 @@ def build_study(
         ours: Compare this system with each of the others, as the paper does, instead of each with each.
         num_raters: Number of different sessions; further raters share one.
         pairs_per_rater: Pairs in a session.
-        seed: Of sessions, sides and names; the same input and seed give the same study.
-        contact: Where to send the answers, for the last page ("mail them to ...").
+        seed: Seed of sessions, sides and names; the same input and seed give the same study.
+        contact: Instruction on the last page for sending the answers ("mail them to ...").
         progress: Wraps the list of clips, for a progress bar.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What trains, and its loss."""
+"""Trainable parts and their losses."""

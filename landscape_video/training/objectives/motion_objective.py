@@ -45,9 +45,9 @@ def motion_losses(
         encoder_hidden_states: Prompt embeddings, (batch, tokens, dim).
         noise: Standard normal noise of the latents' shape.
         timesteps: One timestep for each clip, (batch,); all frames of a clip are equally noisy.
-        contrastive_weight: lambda of NADM Eq. 13.
-        temperature, threshold, negatives, positives: As in `contrastive_loss`.
-        snr_gamma: gamma of min-SNR weighting; None weighs all timesteps alike, as the paper does.
+        contrastive_weight: Weight lambda of NADM Eq. 13.
+        temperature, threshold, negatives, positives: See `contrastive_loss`.
+        snr_gamma: Parameter gamma of min-SNR weighting; None weighs all timesteps alike, as the paper does.
         first_frame_weight: Weight of the first frame's error, where each other frame has 1. The weights are scaled to
             a mean of 1. An image that the clip starts from tells all of its first frame and little of the others.
         speed: Share of a clip's speed at which its noisy version moves, (batch,), where alpha_bar is at most 0.8. The
@@ -105,7 +105,7 @@ class MotionObjective(nn.Module):
     FSDP takes a single module, whose weights are whole while it is called.
 
     Args:
-        unet, noise_adapter, scheduler: As in `motion_losses`.
+        unet, noise_adapter, scheduler: See `motion_losses`.
         settings: Keywords of `motion_losses`.
     """
 

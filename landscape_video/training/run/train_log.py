@@ -34,7 +34,7 @@ class TrainLog:
     The losses stay tensors on their device, so that a step does not wait for the one before it.
 
     Args:
-        settings: Where the log is written.
+        settings: Run settings, with the folder of the log.
         first_step: Number of finished steps, after which lines of an earlier run are dropped.
         accelerator: Processes to average over; the main one writes.
     """
@@ -117,7 +117,7 @@ class LossWatch:
 
         Args:
             name: Name of the loss that is watched.
-            losses: That loss of each batch since the last look.
+            losses: Loss of each batch since the last look.
             grad_norms: Norm of each gradient that was applied since then.
         """
         warnings = []

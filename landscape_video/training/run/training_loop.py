@@ -148,7 +148,7 @@ def train_steps(
 
 
 def begin(run: TrainingRun, step: int, recorded: dict[str, str]) -> None:
-    """Clear what lies beyond `step` in the output folder, and start the status file and the trackers."""
+    """Set aside everything after `step` in the output folder, and start the status file and the trackers."""
     run.signals.training = True
     settings, accelerator = run.settings.run, run.accelerator
     if accelerator.is_main_process:

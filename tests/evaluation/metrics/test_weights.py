@@ -1,4 +1,4 @@
-"""Where the weights that measure and paint come from, and the hash that stands beside every number."""
+"""Weights of metrics and models: where they are found, and the hash that is reported with every number."""
 
 from dataclasses import replace
 from hashlib import sha256

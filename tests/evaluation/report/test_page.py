@@ -108,7 +108,7 @@ def test_whoever_cannot_see_is_told(page):
         assert re.match("Six frames, first to last, of .+ for: .+", sheet["alt"])
         assert re.match("Clip of .+ for: .+", video["aria-label"])
     assert page.all("svg") and page.of_class("scroll") and page.all("th")
-    assert all(svg["aria-hidden"] == "true" for svg in page.all("svg"))  # the numbers stand beside them as text
+    assert all(svg["aria-hidden"] == "true" for svg in page.all("svg"))  # the numbers are beside them as text
     for scrollable in page.of_class("scroll"):
         assert scrollable["tabindex"] == "0" and scrollable["role"] == "region" and scrollable["aria-label"]
     assert all(head["scope"] in ("col", "row") for head in page.all("th"))

@@ -1,4 +1,4 @@
-"""Numbers on a page: what is best, what cannot be told apart, and where everything lies on its axis."""
+"""Numbers on a page: the best ones, those that cannot be told apart, and their positions on the axis."""
 
 import pytest
 

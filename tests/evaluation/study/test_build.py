@@ -168,7 +168,7 @@ def test_clips_become_alike_without_losing_what_they_show(tmp_path):
     assert read_video(tmp_path / "alike-fast.mp4").frames.shape == (11, 32, 32, 3)
 
 
-def test_pictures_cover_the_size_and_are_cut_at_the_centre():
+def test_images_cover_the_size_and_are_cropped_at_the_center():
     picture = np.zeros((30, 90, 3), np.uint8)
     picture[:, 30:60] = 200
     assert (cover(picture, 30, 30) == 200).all()

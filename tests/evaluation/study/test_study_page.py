@@ -1,4 +1,4 @@
-"""What the page of a study does, run as JavaScript: sessions, answers, going back, resuming, saving."""
+"""The page of a study, run as JavaScript: sessions, answers, going back, resuming, saving."""
 
 import json
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_nobody_goes_on_before_all_is_answered(browser):
         browser.choose(question, "right")
         browser.next()
         assert browser.current["pair"] == first
-    browser.choose("colour", "left")
+    browser.choose("color", "left")
     browser.choose(QUESTIONS[-1], "middle")
     browser.next()
     assert browser.current["pair"] == first and len(browser.current["choices"]) == 3

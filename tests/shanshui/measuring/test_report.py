@@ -1,4 +1,4 @@
-"""What values have to reach, and the tables for the model card."""
+"""Targets of measured values, and the tables for the model card."""
 
 import json
 import math

@@ -75,7 +75,7 @@ def test_the_limit_keeps_the_newest_in_numeric_order(tmp_path):
 
 
 def test_the_limit_does_not_count_checkpoints_of_later_steps(tmp_path):
-    # A run that resumed from step 5, because 9 was damaged, must not delete its own checkpoints in favour of 9.
+    # A run that resumed from step 5, because 9 was damaged, must not delete its own checkpoints and keep 9.
     save(tmp_path, 9)
     for step in (5, 6, 7):
         save(tmp_path, step, total_limit=1)

@@ -1,4 +1,4 @@
-"""What a run says before its first step, and the counting behind it."""
+"""The summary that a run logs before its first step, and the counting behind it."""
 
 import re
 

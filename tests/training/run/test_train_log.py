@@ -1,4 +1,4 @@
-"""What losses and gradients say of a run that goes wrong, and that they say nothing of one that goes well."""
+"""Warnings from losses and gradients of a run that goes wrong, and none for a run that goes well."""
 
 import re
 

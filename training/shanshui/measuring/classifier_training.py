@@ -66,7 +66,7 @@ def get_classifier(
         vae: Autoencoder that reconstructs some of the training frames.
         folder: Folder of the classifier and its log.
         steps: Training steps.
-        device: Where to train.
+        device: Device to train on.
     """
     folder.mkdir(exist_ok=True)
     ends = hash_chunks([clips[0].tobytes(), clips[len(scenes) - 1].tobytes()])
@@ -117,8 +117,8 @@ def train_classifier(
         steps: Steps of AdamW with a one-cycle learning rate.
         batch_size: Frames in a step.
         learning_rate: Its highest value.
-        device: Where to train.
-        seed: Of the weights, the batches and the disturbances.
+        device: Device to train on.
+        seed: Seed of the weights, the batches and the disturbances.
 
     Returns:
         The classifier in evaluation mode.

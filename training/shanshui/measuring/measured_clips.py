@@ -90,7 +90,7 @@ class ClipMaker:
         folder: Folder of all stored clips.
         batch: Prompts in one call.
         seed: Seed of all starting noises.
-        device: Where to generate.
+        device: Device to generate clips on.
         dtype: "float32" or "bfloat16". Weights and the latents between steps are float32 in both cases; autocast
             computes each step and the decoding in bfloat16.
         workers: Processes of one thread each that generate side by side on a CPU; 1 generates in this process.

@@ -29,7 +29,7 @@ class Predictions:
 
     Args:
         cameras: Directions of the camera.
-        pans, zooms: As in `CameraMotion`.
+        pans, zooms: See `CameraMotion`.
         magnitudes: Mean length of the optical flow, pixels a frame.
         flickers: Mean difference between frames that flow does not explain, gray levels out of 255.
         clip_text: CLIP-text with the clips' texts; None without them.

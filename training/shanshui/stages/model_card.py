@@ -109,7 +109,7 @@ def weights_row(part: str, file: Path) -> str:
 
 
 def training_row(run_dir: Path, stage: str) -> str:
-    """Return the table row of a stage from the last line of its log; dashes if there is none."""
+    """Return the table row of a stage from the last line of its log; dashes without a log."""
     log = read_log(run_dir / stage / "log.jsonl")
     if not log:
         return f"| {stage} | - | - | - |"
