@@ -78,7 +78,10 @@ def test_only_a_folder(evaluate):
         (["--prompts", "prompts.txt", "--baseline", "zeroscope=x"], "got 'zeroscope'"),
         (["--prompts", "prompts.txt", "--height", "100"], "--height must be a multiple of 8, got 100."),
         (["--videos", "clips", "--num-frames", "4", "--clip", "./none"], "./none: no such file or folder"),
-        (["--videos", "clips", "--num-frames", "4", "--i3d", "prompts.txt"], "prompts.txt: neither TorchScript"),
+        (
+            ["--videos", "clips", "--num-frames", "4", "--i3d", "prompts.txt"],
+            "prompts.txt: must end in .safeten",
+        ),
         (["--videos", "clips", "--num-frames", "4", "--i3d", "none.pt"], "none.pt: no such file"),
         (["--videos", "clips", "--num-frames", "4", "--video-classifier", "clips"], "clips: not a video classifier"),
         (["--videos", "clips", "--metrics", "charm"], "--metrics must be names of metrics, got 'charm'. Choose from"),

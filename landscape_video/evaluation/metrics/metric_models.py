@@ -12,12 +12,7 @@ from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS, 
 from landscape_video.evaluation.metrics.clip_metrics import ClipScorer
 from landscape_video.evaluation.metrics.motion_metrics import MotionMeasurements, measure_flow
 from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier, label_index
-from landscape_video.evaluation.metrics.video_features import (
-    ClipFeatures,
-    FeatureExtractor,
-    I3DFeatures,
-    VideoClassifier,
-)
+from landscape_video.evaluation.metrics.video_features import ClipFeatures, I3DFeatures, VideoClassifier
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class MetricModels:
     """
 
     clip: ClipScorer
-    extractor: FeatureExtractor | None = None
+    extractor: ClipFeatures | I3DFeatures | None = None
     clip_sim: ClipScorer | None = None
     classifier: VideoClassifier | None = None
     scene_classifier: SceneClassifier | None = None

@@ -3,7 +3,6 @@
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from landscape_video.evaluation.metrics.clip_metrics import ClipScorer
 from landscape_video.evaluation.metrics.i3d import I3D, MIN_FRAMES
 from landscape_video.evaluation.metrics.weights import find_folder, hash_weights
+from motion_adapter.convert import read_weights
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,11 @@ class I3DPreset:
     ddof: int
 
 
+MAX_REASON = 200  # characters: a file of another network lacks hundreds of tensors
 I3D_PRESETS = {
     "stylegan-v": I3DPreset("whole frame stretched to 224 x 224, covariance / n (StyleGAN-V)", False, 0),
     "center-crop": I3DPreset("shorter side to 224, center crop 224, covariance / (n - 1) (VideoGPT)", True, 1),
 }
-
-
-class FeatureExtractor(Protocol):
-    """What FVD and KVD need: a name for their labels, a description for the protocol, and features."""
-
-    name: str
-    description: str
-    ddof: int
-    min_frames: int
-
-    def features(self, clip: np.ndarray) -> np.ndarray:
-        """Features (dim,) float64 of a clip, uint8 RGB (num_frames, height, width, 3)."""
 
 
 class ClipFeatures:
@@ -127,42 +116,20 @@ def prepare_i3d(clip: np.ndarray, preset: I3DPreset) -> torch.Tensor:
 
 def load_i3d(file: str | Path) -> torch.nn.Module:
     """Load the network of a file, see `I3DFeatures`."""
-    if Path(file).suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
+    if Path(file).suffix != ".safetensors":
         try:
-            return _i3d_of(load_file(file), file)
-        except SafetensorError as error:
-            raise ValueError(f"{file}: not a complete safetensors file: {error}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch deprecates TorchScript, but the usual file is one
-            return torch.jit.load(str(file), map_location="cpu")
-    except RuntimeError:
-        pass  # not TorchScript: it may be a state dict
-    from pickle import UnpicklingError
-
-    try:
-        return _i3d_of(torch.load(file, map_location="cpu", weights_only=True), file)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it ends early"
-        raise ValueError(f"{file}: neither TorchScript nor a state dict: {reason}") from error
-
-
-def _i3d_of(weights: dict[str, torch.Tensor], file: str | Path) -> I3D:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PyTorch deprecates TorchScript, but the usual file is one
+                return torch.jit.load(str(file), map_location="cpu")
+        except RuntimeError:
+            pass  # not TorchScript: it may be a state dict
+    weights, _ = read_weights(file)
     model = I3D()
-    needed = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    counters = {name for name in needed if name.endswith("num_batches_tracked")}  # missing in older files
-    given = {name: getattr(tensor, "shape", None) for name, tensor in dict(weights).items() if name not in counters}
-    for name, shape in needed.items():
-        if name not in counters and given.get(name) != shape:
-            found = "missing" if name not in given else f"of shape {tuple(given[name] or ())}"
-            reason = f"{name} must be of shape {tuple(shape)}, but is {found}."
-            raise ValueError(f"{file}: not an I3D checkpoint with 400 classes: {reason}")
-    if unknown := sorted(given.keys() - needed.keys()):
-        raise ValueError(f"{file}: not an I3D checkpoint with 400 classes: unexpected key {unknown[0]}.")
-    model.load_state_dict(weights, strict=False)  # only the counters may be missing: the rest was compared above
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).partition(":")[2].split())
+        raise ValueError(f"{file}: not an I3D checkpoint with 400 classes: {reason[:MAX_REASON]}") from error
     return model
 
 

@@ -174,12 +174,12 @@ def test_files_that_are_no_i3d(weights, tmp_path):
     for content, problem in (
         (
             {name: tensor for name, tensor in weights.items() if name != "logits.conv3d.bias"},
-            "logits.conv3d.bias must be of shape .*, but is missing",
+            "Missing key.*logits.conv3d.bias",
         ),
-        ({**weights, "logits.conv3d.bias": torch.zeros(600)}, r"must be of shape \(400,\), but is of shape \(600,\)"),
-        ({**weights, "Mixed_6a.b0.conv3d.weight": torch.zeros(1)}, "unexpected key Mixed_6a.b0.conv3d.weight"),
-        ({"epoch": 3}, "Conv3d_1a_7x7.conv3d.weight must be"),
-        (I3D, "neither TorchScript nor a state dict"),
+        ({**weights, "logits.conv3d.bias": torch.zeros(600)}, r"size mismatch for logits.conv3d.bias.*\[600\]"),
+        ({**weights, "Mixed_6a.b0.conv3d.weight": torch.zeros(1)}, "Unexpected key.*Mixed_6a.b0.conv3d.weight"),
+        ({"epoch": 3}, "Missing key.*Conv3d_1a_7x7.conv3d.weight"),
+        (I3D, "holds more than tensors"),
     ):
         torch.save(content, file)
         with pytest.raises(ValueError, match=problem) as error:
