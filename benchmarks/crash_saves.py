@@ -1,8 +1,8 @@
-"""Kill a process with -9 at random moments while it saves checkpoints, and see what a resume would find.
+"""Kill a process with -9 at random moments while it saves checkpoints, and check what a resume finds.
 
     python benchmarks/crash_saves.py --kills 50
 
-The state is the real one: motion modules, moments and average of shanshui-tiny's adapter, with one checkpoint kept.
+The state is a real one: motion modules, moments and average of shanshui-tiny's adapter, with one checkpoint kept.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from pipeline_landscape_video import SHANSHUI_TINY
 
 
 def build_state() -> tuple[torch.nn.Module, TrainingState]:
-    """A UNet and its training state, moments and average included."""
+    """Build a UNet and its training state with moments and average."""
     image_unet = UNet2DConditionModel.from_pretrained(SHANSHUI_TINY / "unet")
     adapter = MotionAdapter.from_pretrained(SHANSHUI_TINY / "motion_adapter")
     unet = attach_motion_adapter(image_unet, warm_start_motion_adapter(image_unet, adapter))
@@ -47,7 +47,7 @@ def build_state() -> tuple[torch.nn.Module, TrainingState]:
 
 
 def save_for_ever(directory: Path, unet: torch.nn.Module, state: TrainingState, step: int, pipe: Connection) -> None:
-    """Save step after step; every weight of a step's state is that step's number."""
+    """Save step after step. Every weight of the state is the number of the step."""
     while True:
         step += 1
         fill(state, step)
@@ -60,12 +60,13 @@ def save_for_ever(directory: Path, unet: torch.nn.Module, state: TrainingState, 
 
 @torch.no_grad()
 def fill(state: TrainingState, value: float) -> None:
+    """Set every weight to a value."""
     for parameter in state.parameters.values():
         parameter.fill_(value)
 
 
 def is_usable(directory: Path, state: TrainingState) -> int | None:
-    """The step that a resume would go on from, None if it could not."""
+    """The step that a resume would continue from, None if it could not."""
     checkpoint = newest_valid_checkpoint(directory)
     if checkpoint is None:
         return None
@@ -77,14 +78,13 @@ def is_usable(directory: Path, state: TrainingState) -> int | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=50, help="how often to kill the process (default: 50)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     args = parser.parse_args()
-    torch.set_num_threads(1)  # a process with more threads must not be forked
+    torch.set_num_threads(1)  # a process with several threads must not be forked
     context, moments = get_context("fork"), random.Random(args.seed)
     unet, state = build_state()
-    unusable = unfinished = lost = 0
-    step, size = 0, 0
+    unusable = unfinished = lost = step = size = 0
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         for kill in range(1, args.kills + 1):

@@ -1,4 +1,4 @@
-"""The Markdown tables of the SOFP benchmark, made from its raw results alone."""
+"""Make the Markdown tables of the SOFP benchmark from its results file."""
 
 from collections.abc import Callable
 
@@ -11,17 +11,17 @@ from motion_adapter.markdown import markdown_table
 RAFT_NAMES = {"raft_linear": "RAFT linear", "raft_quadratic": "RAFT quadratic"}
 RIVALS = ("sofp_linear", "farneback", "rife")
 SPEEDS = ("even", "rising", "falling")
-MARGIN = 0.15  # dB that quadratic may lie below the best rival at even speed
+MARGIN = 0.15  # dB that quadratic may be below the best rival at even speed
 
 RAFT_NOTE = (
-    "This RAFT was trained on satellite images of clouds, the only trained one that a package index carries: it shows "
-    "that real weights run, not what torchvision's weights reach."
+    "This RAFT was trained on satellite images of clouds; a package index has no other trained one. It shows that real "
+    "weights run, not what torchvision's weights reach."
 )
 NATURAL_NOTE = "Every second frame is held out. Hand-held or from a moving car, with sensor noise."
 
 
 def markdown(results: dict) -> str:
-    """All tables, and where SOFP loses."""
+    """Make all tables, and list where SOFP loses."""
     rendered = [record for record in results["clips"] if record["kind"] == "rendered"]
     natural = [record for record in results["clips"] if record["kind"] == "natural"]
     with_raft = [record for record in results["clips"] if "raft_linear" in record["scores"]]
@@ -43,7 +43,7 @@ def markdown(results: dict) -> str:
 
 
 def summary(results: dict) -> str:
-    """A row for each method, a column for each speed of the rendered clips and for each natural one; PSNR in dB."""
+    """Tabulate PSNR in dB: a row for each method, a column for each speed and each natural clip."""
     groups = {}
     for record in results["clips"]:
         groups.setdefault(record["speed"] or record["motif"], []).append(record)
@@ -54,7 +54,7 @@ def summary(results: dict) -> str:
 
 
 def promises(clips: list[dict]) -> str:
-    """How far quadratic SOFP leads, and every class (motif, camera, speed; or natural clip) where it does not."""
+    """Say how far quadratic SOFP leads, and list every class (motif, camera and speed, or natural clip) where not."""
 
     def lead(records: list[dict], rivals: tuple[str, ...]) -> float:
         return _mean(records, "sofp_quadratic") - max(_mean(records, rival) for rival in rivals)

@@ -104,8 +104,8 @@ def run_main(monkeypatch, *arguments):
 def test_wrong_calls_end_with_one_line(monkeypatch, tmp_path, capsys):
     output = tmp_path / "sofp.json"
     for message, *arguments in (
-        ("--rounds is 6, but there are 1 to 5 camera moves", "--rounds", 6),
-        ("holds no results", "--table-only"),
+        ("--rounds must be from 1 to 5, the number of camera moves, got 6", "--rounds", 6),
+        ("--output must have results to make tables from", "--table-only"),
         ("python benchmarks/assets.py", "--clips", 1),
     ):
         monkeypatch.setattr(sofp, "ASSETS", tmp_path / "nothing")
