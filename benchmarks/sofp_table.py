@@ -14,8 +14,8 @@ SPEEDS = ("even", "rising", "falling")
 MARGIN = 0.15  # dB that quadratic may be below the best rival at even speed
 
 RAFT_NOTE = (
-    "This RAFT was trained on satellite images of clouds; a package index has no other trained one. It shows that real "
-    "weights run, not what torchvision's weights reach."
+    "This RAFT was trained on satellite images of clouds; a package index has no other trained one. It shows that "
+    "real weights run, not what torchvision's weights reach."
 )
 NATURAL_NOTE = "Every second frame is held out. Hand-held or from a moving car, with sensor noise."
 
