@@ -172,7 +172,7 @@ def test_what_is_to_stay_unsaid_is_not_said(language):
 
 
 def test_unknown_unsaid_attribute_is_refused():
-    with pytest.raises(ValueError, match=r"`unsaid` must hold names .* got \['colour'\]"):
+    with pytest.raises(ValueError, match=r"`unsaid` must hold names .* got \['color'\]"):
         caption(PLAIN, np.random.default_rng(0), unsaid=["color", "boat"])
 
 
