@@ -73,8 +73,8 @@ def guidance_terms(
     term with coefficient 0 is dropped.
 
     Args:
-        guidance_scale: s_t.
-        image_guidance_scale: s_i.
+        guidance_scale: Guidance scale s_t of the text.
+        image_guidance_scale: Guidance scale s_i of the image.
         has_text: Whether there is a text.
         has_image: Whether there is an image.
         guidance_order: One of `GUIDANCE_ORDERS`.

@@ -37,7 +37,7 @@ def install_sparse_causal_attention(unet: UNetMotionModel, mode: str) -> None:
 
     Args:
         unet: Motion UNet or retention branch, of any dtype and on any device.
-        mode: Which frames are the keys of frame i: `"previous"`, i-1 (NADM Eq. 8); `"current_previous"`, i-1 and i;
+        mode: Frames that are the keys of frame i: `"previous"`, i-1 (NADM Eq. 8); `"current_previous"`, i-1 and i;
             `"first_previous"`, 0 and i-1, as in Tune-A-Video; `"full"`, all frames, as in AnimateDiff. Frame 0 has no
             previous frame and sees itself.
 

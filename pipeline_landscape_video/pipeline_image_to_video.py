@@ -155,8 +155,8 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
             prompts: Texts of several stages, instead of `prompt`. Each stage samples `num_frames` frames and begins
                 with the last frame of the one before (Two-Stage Inference, DreamVideo, section 4.4).
             num_frames: Number of frames to sample per stage.
-            guidance_scale: s_t, the guidance scale of the text; `None` takes what the model recommends, else 8.
-            image_guidance_scale: s_i, the guidance scale of the image; `None` takes what the model recommends, else
+            guidance_scale: Guidance scale s_t of the text; `None` takes what the model recommends, else 8.
+            image_guidance_scale: Guidance scale s_i of the image; `None` takes what the model recommends, else
                 1.5. More adds contrast.
             guidance_order: One of `GUIDANCE_ORDERS`. `"text_first"` is DreamVideo Eq. 5, for texts that describe
                 everything. `"picture_first"` is InstructPix2Pix Eq. 3, which leaves as in the image what a short text

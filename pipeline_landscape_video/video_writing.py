@@ -131,7 +131,7 @@ def as_pixels(frame: Any) -> np.ndarray:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Read the metadata that `write_video` stored in a file or folder; empty if there is none."""
+    """Read the metadata that `write_video` stored in a file or folder; empty without any."""
     path = Path(path)
     if path.is_dir():
         path = min(

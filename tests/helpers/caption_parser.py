@@ -43,7 +43,7 @@ def scan(tokens: list[str]) -> Iterator[tuple[str, tuple[str, object] | None]]:
 
 
 def find_attributes(text: str) -> dict[str, object]:
-    """Return what phrases of captions in a text state, in the order of the attributes."""
+    """Return the attributes that phrases of captions in a text name, in the order of the attributes."""
     found = dict(meaning for _, meaning in scan(tokens_of(text)) if meaning)
     return {name: found[name] for name in ATTRIBUTES if name in found}
 

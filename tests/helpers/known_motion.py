@@ -41,11 +41,11 @@ class KnownFlow:
         return torch.stack(flows)
 
 
-def square_clip(centres, size=64, half=8):
+def square_clip(centers, size=64, half=8):
     """Return a clip of a bright square over a static image, and masks of the square, (frames, 1, size, size)."""
     background = picture(3)[:, :size, :size] * 0.5
     frames, masks = [], []
-    for x in centres:
+    for x in centers:
         mask = torch.zeros(1, size, size)
         mask[:, size // 2 - half : size // 2 + half, x - half : x + half] = 1
         frames.append(background * (1 - mask) + mask * torch.tensor([0.9, 0.8, 1.0]).view(3, 1, 1))
@@ -53,12 +53,12 @@ def square_clip(centres, size=64, half=8):
     return torch.stack(frames), torch.stack(masks)
 
 
-def square_flow(frames, masks, centres):
+def square_flow(frames, masks, centers):
     def flow(frames_a, frames_b):
         flows = []
         for frame_a, frame_b in zip(frames_a, frames_b, strict=True):
             a, b = (next(i for i, f in enumerate(frames) if torch.equal(f, frame)) for frame in (frame_a, frame_b))
-            flows.append(torch.cat([masks[a] * (centres[b] - centres[a]), torch.zeros_like(masks[a])]))
+            flows.append(torch.cat([masks[a] * (centers[b] - centers[a]), torch.zeros_like(masks[a])]))
         return torch.stack(flows)
 
     return flow

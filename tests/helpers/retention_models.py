@@ -17,7 +17,7 @@ def branch_for(unet, **arguments: Any) -> ImageRetention:
     return ImageRetention.from_unet(unet, generator=torch.Generator().manual_seed(0), **arguments)
 
 
-def learnt(branch: ImageRetention) -> ImageRetention:
+def randomize_branch(branch: ImageRetention) -> ImageRetention:
     """Return the branch with random weights in every layer that starts at zero."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def build_image_to_video(fresh: bool = False, **components: Any) -> LandscapeIma
     unet = build_motion_unet(components["unet"], components["motion_adapter"])
     if "image_retention" not in components:
         branch = branch_for(unet)
-        components["image_retention"] = branch if fresh else learnt(branch)
+        components["image_retention"] = branch if fresh else randomize_branch(branch)
     pipe = LandscapeImageToVideoPipeline(**components | {"unet": unet})
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -95,7 +95,7 @@ def broken_at_the_middle_frame(path: Path, cut: bool) -> bytes:
     return data[:position] if cut else data[:position] + b"\xff" * size + data[position + size :]
 
 
-def grey_clip(num_frames: int, height: int = 48, width: int = 64, brightness: int = 8) -> np.ndarray:
+def gray_clip(num_frames: int, height: int = 48, width: int = 64, brightness: int = 8) -> np.ndarray:
     """Return a clip in which frame i has the gray level i * brightness in a central square, which tells its number."""
     frames = np.zeros((num_frames, height, width, 3), np.uint8)
     side = (width - height) // 2
@@ -108,7 +108,7 @@ def make_video_folder(directory: Path, lengths: Sequence[int]) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, length in enumerate(lengths):
-        write_video(directory / f"{number}.mp4", grey_clip(length), fps=8)
+        write_video(directory / f"{number}.mp4", gray_clip(length), fps=8)
         lines.append(json.dumps({"file_name": f"{number}.mp4", "text": f"clip {number}", "texts": [f"片{number}"]}))
     (directory / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return directory

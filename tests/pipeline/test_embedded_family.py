@@ -1,4 +1,4 @@
-"""shanshui-tiny as it stands in the package: its size, that its card is about these weights, and its two commands."""
+"""The bundled shanshui-tiny: its size, the weights that its card names, and its two commands."""
 
 import re
 

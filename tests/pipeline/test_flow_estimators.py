@@ -91,7 +91,7 @@ def test_raft_takes_any_size_by_reflection(small, height, width):
 
 
 def reflected(size, padded):
-    """Indices of a line of `size` centred in one of `padded`, walked to and fro beyond its ends."""
+    """Return the indices of reflect padding from `size` to `padded` pixels, centered."""
     there_and_back = list(range(size)) + list(range(size - 2, 0, -1))
     return [there_and_back[(i - (padded - size) // 2) % len(there_and_back)] for i in range(padded)]
 

@@ -15,7 +15,7 @@ def interpolate_pan(positions, **arguments):
 
 
 def assert_shows(frame, position, margin=16, tolerance=1e-3):
-    """The frame is the picture at that place; `margin` columns at the sides come from beyond a neighbour's border."""
+    """Assert that the frame is the image at a position; `margin` columns at the sides are outside a neighbor."""
     expected = pan([position])[0]
     torch.testing.assert_close(frame[..., margin:-margin], expected[..., margin:-margin], rtol=0, atol=tolerance)
 
@@ -108,7 +108,7 @@ def test_doublings_of_even_motion_are_even():
 
 
 def test_time_is_measured_by_timestamps():
-    """Even motion, unevenly sampled: only with its timestamps is it recognised as even."""
+    """Even motion with uneven sampling is recognized as even only with its timestamps."""
     positions, timestamps = [0, 4, 16, 28], [0.0, 0.04, 0.16, 0.28]
     assert_shows(interpolate_pan(positions, timestamps=timestamps)[1], 2)
     assert_shows_another(interpolate_pan(positions)[1], 2)
@@ -127,7 +127,7 @@ def test_two_frames_and_window_two_are_linear():
     assert_shows(interpolate_pan([0, 4, 16], window=2)[1], 2)
 
 
-def test_each_pair_of_neighbours_is_matched_once_each_way():
+def test_each_pair_of_neighbors_is_matched_once_each_way():
     positions = list(range(0, 40, 2))
     frames = pan(positions)
     flow = KnownFlow(frames, positions)
@@ -137,10 +137,10 @@ def test_each_pair_of_neighbours_is_matched_once_each_way():
 
 def test_an_accelerating_object_lands_where_it_should():
     """Only the object moves, by s^2; its background must not slow it down or be dragged along."""
-    centres = [8, 12, 24, 44]
-    frames, masks = square_clip(centres)
+    centers = [8, 12, 24, 44]
+    frames, masks = square_clip(centers)
     truth, _ = square_clip([9, 17, 33])
-    flow = square_flow(frames, masks, centres)
+    flow = square_flow(frames, masks, centers)
     errors = {}
     for sofp_mode in ("quadratic", "linear"):
         middles = interpolate_frames(frames, flow, sofp_mode=sofp_mode)[1::2]
@@ -149,7 +149,7 @@ def test_an_accelerating_object_lands_where_it_should():
 
 
 def test_estimated_flow_places_an_accelerating_object():
-    """The same with flow that DIS estimates: the centre of what differs from the background, to a third of a pixel."""
+    """The same with flow from DIS: the center of the foreground is right to a third of a pixel."""
     yy, xx = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
     texture = picture(5)[:, :96, :96]
 
@@ -157,14 +157,14 @@ def test_estimated_flow_places_an_accelerating_object():
         weight = torch.sigmoid((10 - ((xx - x) ** 2 + (yy - 48) ** 2).sqrt()) * 2)
         return 0.3 * texture + 0.6 * weight
 
-    def centre(image):
+    def center(image):
         weight = (image - 0.3 * texture).clamp_min(0).sum(0)
         return (weight * xx).sum() / weight.sum()
 
     frames = torch.stack([frame(20 + 2 * t**2) for t in range(5)])
     interpolated = interpolate_frames(frames, DISFlowEstimator())
     for index, position in ((3, 24.5), (5, 32.5)):
-        assert abs(centre(interpolated[index]) - position) < 0.34
+        assert abs(center(interpolated[index]) - position) < 0.34
 
 
 def test_no_pixel_of_a_large_frame_is_lost():

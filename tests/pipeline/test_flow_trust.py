@@ -10,7 +10,7 @@ from pipeline_landscape_video import SOFP_MODES, interpolate_frames
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_equal_neighbours_give_the_same_frame_whatever_the_flow_says(seed):
+def test_equal_neighbors_give_the_same_frame_whatever_the_flow_says(seed):
     frames = pan([0, 0, 0, 6])
     noise = torch.Generator().manual_seed(seed)
     interpolated = interpolate_frames(frames, lambda a, b: 5 * torch.randn(len(a), 2, *a.shape[-2:], generator=noise))
@@ -152,7 +152,7 @@ def test_what_comes_back_by_chance_is_not_taken_for_still():
     """Stripes of 8 pixels move by 8: no motion explains them, too, and better than a flow that is a little short."""
     stripes = (torch.arange(96) // 4 % 2).float() * 0.5 + 0.2
     frames = stripes.expand(3, 3, 96, 96).contiguous()
-    frames[0, :, :2] = frames[2, :, :2] = 0.0  # equal neighbours would be taken as they are
+    frames[0, :, :2] = frames[2, :, :2] = 0.0  # equal neighbors would be taken as they are
 
     def flow(frames_a, frames_b):
         flows = torch.zeros(4, 2, *frames_a.shape[-2:])

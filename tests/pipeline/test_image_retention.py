@@ -1,4 +1,4 @@
-"""The image retention branch: a copy of the UNet's way down that changes nothing until it has learnt something."""
+"""The image retention branch: a copy of the UNet's encoder that changes nothing until it is trained."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from motion_adapter.build import freeze_idle_layers
 from motion_unets import NUM_FRAMES, inputs, moving_unet
 from pipeline_landscape_video import SHANSHUI_TINY, ImageRetention, LandscapeVideoPipeline
 from pipeline_landscape_video.landscape_motion_attention import install_sparse_causal_attention
-from retention_models import branch_for, fuse_projections, learnt
+from retention_models import branch_for, fuse_projections, randomize_branch
 
 
 def picture(dtype=torch.float32):
@@ -37,7 +37,7 @@ def predict(unet, branch=None, dtype=torch.float32, **arguments):
 
 @torch.no_grad()
 def own_skips(unet):
-    """What the way down of a UNet hands to its way up, in the order of the blocks, and to its middle's end."""
+    """Return a UNet's skip connections in the order of the blocks, and the output of its mid block."""
     skips, middle = [], []
     hooks = [
         block.register_forward_pre_hook(
@@ -61,7 +61,7 @@ def test_a_new_branch_changes_nothing_to_the_bit(mode, use_motion_mid_block):
     unet = moving_unet(mode, use_motion_mid_block=use_motion_mid_block)
     branch = branch_for(unet)
     assert torch.equal(predict(unet, branch), predict(unet))
-    assert not torch.equal(predict(unet, learnt(branch)), predict(unet))
+    assert not torch.equal(predict(unet, randomize_branch(branch)), predict(unet))
 
 
 @pytest.mark.parametrize("use_motion_mid_block", [False, True])
@@ -80,7 +80,7 @@ def test_before_training_its_layers_compute_what_the_unets_compute(mode, use_mot
 
 
 def test_the_picture_is_added_behind_conv_in_for_every_frame():
-    branch = learnt(branch_for(moving_unet()))
+    branch = randomize_branch(branch_for(moving_unet()))
     nn.init.dirac_(branch.zero_convs[0].weight)
     latents, _ = inputs()
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_the_picture_is_added_behind_conv_in_for_every_frame():
 
 def test_it_is_a_copy():
     unet = moving_unet()
-    branch, before = learnt(branch_for(unet)), predict(unet)
+    branch, before = randomize_branch(branch_for(unet)), predict(unet)
     with torch.no_grad():
         for parameter in branch.parameters():
             parameter.add_(1)
@@ -117,7 +117,7 @@ def test_the_generator_decides_what_is_new():
 
 def test_text_and_picture_and_scale_reach_the_residuals():
     unet = moving_unet()
-    branch = learnt(branch_for(unet))
+    branch = randomize_branch(branch_for(unet))
     down, mid = residuals(branch)
     for other_down, other_mid in (
         residuals(branch, image=torch.ones(2, 3, 64, 64)),
@@ -137,7 +137,7 @@ def test_text_and_picture_and_scale_reach_the_residuals():
 
 def test_gradients_reach_everything_and_checkpointing_changes_none():
     def gradients(checkpointing):
-        branch = learnt(branch_for(moving_unet())).train()
+        branch = randomize_branch(branch_for(moving_unet())).train()
         if checkpointing:
             branch.enable_gradient_checkpointing()
             assert any(getattr(module, "gradient_checkpointing", False) for module in branch.modules())
@@ -175,7 +175,7 @@ def test_only_layers_without_effect_are_kept_from_training():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_rounds_no_more_than_the_unet_alone_does(dtype):
     unet = moving_unet().to(dtype)
-    branch = learnt(branch_for(unet))
+    branch = randomize_branch(branch_for(unet))
     assert {parameter.dtype for parameter in branch.parameters()} == {dtype}
     rounded = [predict(unet, branch, dtype), predict(unet, None, dtype)]
     assert {sample.dtype for sample in rounded} == {dtype}
@@ -189,7 +189,7 @@ def test_half_precision_rounds_no_more_than_the_unet_alone_does(dtype):
 
 @pytest.mark.parametrize("change", ["processor", "fused", "slicing"])
 def test_attention_processors_change_nothing(change):
-    branch = learnt(branch_for(moving_unet()))
+    branch = randomize_branch(branch_for(moving_unet()))
     with torch.no_grad():
         before = residuals(branch)[1]
         assert {type(processor) for processor in branch.attn_processors.values()} == {AttnProcessor2_0}
@@ -208,7 +208,7 @@ def test_attention_processors_change_nothing(change):
 
 @torch.no_grad()
 def test_layers_may_wait_elsewhere_until_they_are_needed():
-    branch = learnt(branch_for(moving_unet()))
+    branch = randomize_branch(branch_for(moving_unet()))
     before = residuals(branch)[1]
     cpu_offload(branch, execution_device="cpu")
     assert branch.conv_in.weight.is_meta
@@ -221,7 +221,7 @@ def test_layers_may_wait_elsewhere_until_they_are_needed():
 @pytest.mark.parametrize("mode", ["previous", "full"])
 @torch.no_grad()
 def test_saved_and_loaded_it_is_the_same_once_its_attention_is_installed(mode, tmp_path):
-    branch = learnt(branch_for(moving_unet(mode), image_channels=(8, 16, 16, 24)))
+    branch = randomize_branch(branch_for(moving_unet(mode), image_channels=(8, 16, 16, 24)))
     branch.save_pretrained(tmp_path / "branch")
     assert sorted(file.name for file in (tmp_path / "branch").iterdir()) == [
         "config.json",

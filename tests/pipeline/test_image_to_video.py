@@ -10,7 +10,7 @@ from pipeline_calls import Steps, sample, still
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from pipeline_landscape_video.landscape_guidance import guidance_terms
 from pipeline_landscape_video.landscape_pictures import images_to_tensor
-from retention_models import branch_for, build_image_to_video, learnt, painting
+from retention_models import branch_for, build_image_to_video, painting, randomize_branch
 
 
 WHITE = Image.new("RGB", (64, 64), "white")
@@ -215,7 +215,7 @@ def test_latents_of_stages_are_those_of_their_frames():
     torch.testing.assert_close(frames, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_stages_can_be_without_a_first_picture_and_take_its_colours():
+def test_stages_can_be_without_a_first_picture_and_take_its_colors():
     pipe = build_image_to_video()
     arguments = {"prompt": None, "prompts": ["mist", "rain"], "image": None}
     plain, matched = frames_of(pipe, **arguments), frames_of(pipe, **arguments, match_stage_colors=True)
@@ -346,7 +346,7 @@ def test_a_branch_put_into_a_folder_is_found(tiny_pipeline, tmp_path):
 def test_from_pipe_adds_a_branch(tiny_pipeline):
     base = tiny_pipeline()
     expected = sample(base)
-    pipe = LandscapeImageToVideoPipeline.from_pipe(base, image_retention=learnt(branch_for(base.unet)))
+    pipe = LandscapeImageToVideoPipeline.from_pipe(base, image_retention=randomize_branch(branch_for(base.unet)))
     pipe.set_progress_bar_config(disable=True)
     assert torch.equal(frames_of(pipe), frames_of(build_image_to_video()))
     assert torch.equal(sample(base), expected)
@@ -442,7 +442,7 @@ def test_a_branch_that_does_not_belong_here_is_refused(tiny_components):
     pipe.image_retention = other
     with pytest.raises(ValueError, match="must fit `unet`"):
         frames_of(pipe)
-    pipe.image_retention = learnt(branch_for(pipe.unet, image_channels=(8, 8, 8)))
+    pipe.image_retention = randomize_branch(branch_for(pipe.unet, image_channels=(8, 8, 8)))
     with pytest.raises(ValueError, match="must take images 8 times as large as the latents, .* a branch for 4 times"):
         frames_of(pipe)
     pipe.image_retention = None

@@ -1,4 +1,4 @@
-"""What diffusers' own pipeline brings along works in ours: FreeNoise, FreeInit, FreeU, decoding in chunks."""
+"""Features of diffusers' own pipeline work in ours: FreeNoise, FreeInit, FreeU, decoding in chunks."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What `LandscapeVideoPipeline` makes of its components: attention, folders, other pipelines."""
+"""`LandscapeVideoPipeline` and its components: attention, folders, other pipelines."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The noise schedule: scaled_linear betas are replaced or warned about, and a scheduler has only so many steps."""
+"""The noise schedule: scaled_linear betas are replaced or warned about, and the number of steps is limited."""
 
 import logging
 
@@ -86,7 +86,7 @@ def test_the_most_steps_a_scheduler_has_are_allowed():
     offset_by_one, no_offset = build_scheduler(), DDIMScheduler(timestep_spacing="trailing")
     check_num_inference_steps(offset_by_one, 999)
     check_num_inference_steps(no_offset, 1000)
-    check_num_inference_steps(FlowMatchEulerDiscreteScheduler(), 1000)  # its timesteps are no indices
+    check_num_inference_steps(FlowMatchEulerDiscreteScheduler(), 1000)  # its timesteps are not indices
 
 
 def test_scheduler_without_betas_is_warned_about(tiny_pipeline, caplog):

@@ -147,7 +147,7 @@ def test_all_that_trains_lies_on_the_device(image_model, adapter):
 
 
 def test_the_branch_learns_to_follow_the_picture(image_model, adapter, tmp_path):
-    """Clips whose latents only the picture tells: all of a clip at one value, and its first frame at such a grey."""
+    """Train on clips with one value in all latents, which only the gray level of the first frame tells."""
     model, data = tmp_path / "model", tmp_path / "levels"
     shutil.copytree(image_model, model)
     DDIMScheduler.from_config(build_scheduler().config, prediction_type="v_prediction").save_pretrained(
@@ -156,8 +156,8 @@ def test_the_branch_learns_to_follow_the_picture(image_model, adapter, tmp_path)
     data.mkdir()
     levels = torch.tensor([-2.0, 2.0])
     latents = levels[:, None, None, None, None].expand(-1, 4, 4, 8, 8)  # (clips, frames, channels, height, width)
-    grey = (levels * 50 + 128).to(torch.uint8)
-    write_first_frames(write_shard(data, 0, latents), grey[:, None, None, None, None].expand(-1, 1, 3, 64, 64))
+    gray = (levels * 50 + 128).to(torch.uint8)
+    write_first_frames(write_shard(data, 0, latents), gray[:, None, None, None, None].expand(-1, 1, 3, 64, 64))
     (data / "captions.jsonl").write_text('{"text": "mist"}\n' * 2)
     flags = ("--freeze_motion", "--num_frames_range", "4", "--max_train_steps", "40", "--learning_rate", "3e-3")
     assert run_retention(model, adapter, data, tmp_path / "run", *flags) == 0
@@ -224,7 +224,7 @@ def test_less_memory_and_precision_change_little(train, precision):
 
 
 def test_validation_animates_pictures_and_says_how_like_they_are(train, tmp_path, caplog):
-    files = [str(tmp_path / f"{name}.png") for name in ("wide", "grey")]
+    files = [str(tmp_path / f"{name}.png") for name in ("wide", "gray")]
     Image.new("RGB", (90, 70), (200, 120, 40)).save(files[0])
     Image.new("L", (64, 64), 90).save(files[1])
     flags = ("--max_train_steps", "2", "--use_ema", "--freeze_motion", "--mixed_precision", "bf16")

@@ -15,7 +15,7 @@ import torch
 from landscape_video.training.data.clip_sampling import ClipRequest
 from landscape_video.training.data.video_dataset import VideoDataset
 from pipeline_landscape_video.video_io import write_video
-from video_files import grey_clip, make_video, make_video_folder, moving_frames
+from video_files import gray_clip, make_video, make_video_folder, moving_frames
 
 
 def request(clip: int = 0, start: int = 0, num_frames: int = 4, stride: int = 1) -> ClipRequest:
@@ -23,7 +23,7 @@ def request(clip: int = 0, start: int = 0, num_frames: int = 4, stride: int = 1)
 
 
 def frame_numbers(clip: torch.Tensor) -> list[int]:
-    """Which frames of a `grey_clip` those of a clip are."""
+    """Which frames of a `gray_clip` those of a clip are."""
     return ((clip[:, :, 8:24, 2:30].mean(dim=(1, 2, 3)) + 1) * 127.5 / 8).round().int().tolist()
 
 
@@ -163,7 +163,7 @@ def folder_of(directory: Path, **video) -> Path:
 def test_a_varying_frame_rate_keeps_its_speed(tmp_path):
     # 16 frames at 16 a second, then 8 at 4 a second: 3 s, 24 frames, so that positions are 1/8 s apart.
     timestamps = [Fraction(i, 16) for i in range(16)] + [1 + Fraction(i, 4) for i in range(8)]
-    videos = VideoDataset(folder_of(tmp_path, frames=grey_clip(24), timestamps=timestamps), resolution=32)
+    videos = VideoDataset(folder_of(tmp_path, frames=gray_clip(24), timestamps=timestamps), resolution=32)
     assert videos.lengths == [24]
     times = [position * 2.75 / 23 for position in range(24)]  # the last frame begins at 2.75 s
     # The frame that is shown at each of them; a quarter of a position is the tolerance.
@@ -175,13 +175,13 @@ def test_a_varying_frame_rate_keeps_its_speed(tmp_path):
 @pytest.mark.parametrize("fps", [24, 25, 60])
 def test_rounded_timestamps_lose_and_repeat_no_frame(tmp_path, fps):
     # Matroska rounds to milliseconds.
-    videos = VideoDataset(folder_of(tmp_path, frames=grey_clip(30), fps=fps), resolution=32)
+    videos = VideoDataset(folder_of(tmp_path, frames=gray_clip(30), fps=fps), resolution=32)
     assert frame_numbers(videos.read(0, 0, 30, 1)) == list(range(30))
 
 
 def test_a_clip_that_became_shorter_is_an_error(tmp_path):
     folder = make_video_folder(tmp_path, [20])
     videos = VideoDataset(folder)
-    write_video(folder / "0.mp4", grey_clip(9), fps=8)
+    write_video(folder / "0.mp4", gray_clip(9), fps=8)
     with pytest.raises(ValueError, match="0.mp4: has become shorter since it was checked"):
         videos.read(0, 0, 10, 2)
