@@ -53,6 +53,22 @@ class LandscapePipelineMixin:
         """Number of runs of the denoising loop: 1 without FreeInit."""
         return self._free_init_num_iters if self.free_init_enabled else 1
 
+    def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Encode prompts as `AnimateDiffPipeline` does, with `clip_skip` for any version of transformers.
+
+        diffusers asks the text encoder for `text_model`, a level that `CLIPTextModel` has no more in transformers 5.
+        """
+        encoder = self.text_encoder
+        is_flat = encoder is not None and not hasattr(encoder, "text_model")
+        if is_flat:
+            encoder.__dict__["text_model"] = encoder  # past `nn.Module`, so that no submodule is registered
+        try:
+            return super().encode_prompt(*args, **kwargs)
+        finally:
+            if is_flat:
+                del encoder.__dict__["text_model"]
+
     def check_inputs(
         self,
         prompt: str | list[str] | dict[int, str] | None,

@@ -63,3 +63,19 @@ def test_free_init_and_freeu_work_with_interpolation(tiny_pipeline):
 def test_chunked_decoding_gives_the_same_frames(tiny_pipeline):
     pipe = tiny_pipeline()
     torch.testing.assert_close(sample(pipe, decode_chunk_size=1), sample(pipe), atol=1e-5, rtol=1e-5)
+
+
+def test_clip_skip_takes_an_earlier_layer_of_the_text_encoder(tiny_pipeline):
+    pipe = tiny_pipeline()
+    arguments = {"device": torch.device("cpu"), "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    tokens = pipe.tokenizer(
+        "mist", padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt"
+    )
+    hidden_states = pipe.text_encoder(tokens.input_ids, output_hidden_states=True).hidden_states
+    before = list(pipe.text_encoder.state_dict())
+    for clip_skip in (0, 1):
+        embeds, _ = pipe.encode_prompt("mist", clip_skip=clip_skip, **arguments)
+        expected = pipe.text_encoder.final_layer_norm(hidden_states[-1 - clip_skip])
+        torch.testing.assert_close(embeds, expected)
+    assert list(pipe.text_encoder.state_dict()) == before
+    assert not torch.equal(sample(pipe, clip_skip=1), sample(pipe))
