@@ -92,10 +92,12 @@ class MeasuredClip:
 
     def has(self, need: str) -> bool:
         """Whether it has one of `registry.NEEDS`. A reference is needed by sets of clips, never by a single one."""
+        if need == "camera label":
+            return "camera" in self.labels
+        if need == "palette label":
+            return "palette" in self.labels and "palette" in self.models.scene_classifier.valid
         if need == "motif labels":
             return self.labels.keys() >= set(self.models.scene_classifier.motifs)
-        if need.endswith(" label"):
-            return need.removesuffix(" label") in self.labels
         return need == "reference" or getattr(self, need, getattr(self.models, need, None)) is not None
 
     def label_index(self, attribute: str) -> int:

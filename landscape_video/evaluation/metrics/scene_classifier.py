@@ -83,8 +83,9 @@ class SceneClassifier(nn.Module):
 
     @property
     def description(self) -> str:
-        """Name and hash of the weights, for the protocol."""
-        return f"{self.name}, sha256 {self.sha256}, {FRAMES_PER_CLIP} frames evenly spaced, {SIZE} x {SIZE}"
+        """Name, hash of the weights, preprocessing and valid attributes, for the protocol."""
+        frames = f"{FRAMES_PER_CLIP} frames evenly spaced, {SIZE} x {SIZE}"
+        return f"{self.name}, sha256 {self.sha256}, {frames}, valid for {', '.join(self.valid) or 'nothing'}"
 
     def save(self, path: Path) -> None:
         """Write weights and names of the classes as safetensors."""

@@ -119,7 +119,11 @@ def test_palette_and_motifs_need_a_classifier_and_labels(models):
     # Boats are asked for twice and seen once; in one of the two other clips there is one.
     boats = values["motif accuracy[told]"]
     assert boats.value == 0.5 and 0 <= boats.low < 0.5 < boats.high <= 1
-    assert measure_clip(MeasuredClip(clip, with_classifier, labels={"palette": "ink"}), metrics).vectors == {}
+    only_palette = measure_clip(MeasuredClip(clip, with_classifier, labels={"palette": "ink"}), metrics)
+    assert only_palette.vectors == {} and "palette accuracy[told]" in only_palette.metrics
+    unsure = MetricModels(models.clip, scene_classifier=Told(attributes, valid=("boat",)))
+    found = measure_clip(MeasuredClip(clip, unsure, labels=labels), metrics)
+    assert found.metrics == {} and found.vectors["motifs"].shape == (1, 2)
 
 
 def test_figures_of_a_system_are_those_of_its_features(models):

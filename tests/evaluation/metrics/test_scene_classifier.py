@@ -17,7 +17,7 @@ def test_a_file_carries_everything(tmp_path):
     classifier.save(tmp_path / "my-scenes.safetensors")
     loaded = SceneClassifier.load(tmp_path / "my-scenes.safetensors")
     assert loaded.name == "my-scenes" and loaded.attributes == ATTRIBUTES and loaded.motifs == ("light",)
-    assert "my-scenes, sha256 " in loaded.description and "64 x 64" in loaded.description
+    assert "my-scenes, sha256 " in loaded.description and "64 x 64, valid for palette, light" in loaded.description
     clip = np.random.default_rng(0).integers(0, 256, (7, 40, 60, 3), dtype=np.uint8)
     seen = loaded.classify(clip)
     for name, probabilities in classifier.classify(clip).items():
