@@ -45,7 +45,7 @@ def main(settings: RetentionTraining, signals: StopSignals) -> int:
     # 3. Encode the clips (slow, hence after all checks)
     clips.dataset = inputs.encode(settings, accelerator)
     num_timesteps = inputs.noise_scheduler.config.num_train_timesteps
-    loader = make_loader(settings, clips, num_timesteps, 0, accelerator, clips.last_start)
+    loader = make_loader(settings, clips, num_timesteps, accelerator, clips.last_start)
 
     # 4. Train
     validation = None

@@ -40,7 +40,7 @@ def main(settings: MotionTraining, signals: StopSignals) -> int:
 
     # 3. Encode the clips (slow, hence after all checks)
     clips = inputs.encode(settings, accelerator)
-    loader = make_loader(settings, clips, inputs.noise_scheduler.config.num_train_timesteps, 0, accelerator)
+    loader = make_loader(settings, clips, inputs.noise_scheduler.config.num_train_timesteps, accelerator)
 
     # 4. Train
     validation = Validation(settings, recipe, accelerator) if run.validates else None

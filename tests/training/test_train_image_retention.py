@@ -249,7 +249,7 @@ def test_pictures_that_cannot_be_read_end_it_before_videos_are_encoded(train, tm
     flags = ("--validation_steps", "1", "--validation_images", str(broken), "--validation_prompts", "mist")
     flags += ("--max_train_steps", "1", "--resolution", "64", "--sample_stride", "1")
     code, output = train("broken", *flags, "--cache_dir", str(tmp_path / "cache"), data=videos)
-    assert code == 1 and "broken.png: cannot identify image file" in status_of(output)["reason"]
+    assert code == 1 and "broken.png: not a usable image: cannot identify image file" in status_of(output)["reason"]
     assert not list(tmp_path.glob("cache/latents-*"))
     Image.new("L", (64, 64), 90).save(broken)
     code, _ = train("mended", *flags, "--cache_dir", str(tmp_path / "cache"), data=videos)

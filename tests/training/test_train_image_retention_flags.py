@@ -48,8 +48,8 @@ def test_the_adapter_beside_the_image_model_is_taken(tmp_path):
     ("flags", "message"),
     [
         ((), "a/model has no motion_adapter/"),
-        ((*ADAPTER, "--first_frame_weight", "0"), "`first_frame_weight` must be above 0, got 0.0"),
-        ((*ADAPTER, "--image_dropout_prob", "1.5"), "`image_dropout_prob` must be between 0 and 1, got 1.5"),
+        ((*ADAPTER, "--first_frame_weight", "0"), "`first_frame_weight` must be greater than 0, got 0.0"),
+        ((*ADAPTER, "--image_dropout_prob", "1.5"), "`image_dropout_prob` must be from 0 to 1, got 1.5"),
         (
             (*ADAPTER, "--validation_images", "a.png"),
             "`validation_images` are for validation clips: set `validation_steps`",
@@ -72,7 +72,7 @@ def test_the_adapter_beside_the_image_model_is_taken(tmp_path):
             "`validation_images` must be existing files, got a.png",
         ),
         ((*ADAPTER, "--sparse_causal_mode", "full"), "unrecognized arguments: --sparse_causal_mode"),
-        ((*ADAPTER, "--learning_rate", "0"), "`learning_rate` must be above 0, got 0.0"),
+        ((*ADAPTER, "--learning_rate", "0"), "`learning_rate` must be greater than 0, got 0.0"),
     ],
 )
 def test_wrong_flags_are_refused_with_a_reason(flags, message, capsys, tmp_path, monkeypatch):

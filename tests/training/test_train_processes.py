@@ -70,24 +70,31 @@ def test_two_processes_train_what_one_does(alone, image_model, latent_cache, tmp
     assert_same_weights(together, alone)
 
 
-@pytest.mark.long  # starts five processes, and torch itself has crashed in one of nine tries (malloc) on a CPU
-def test_processes_that_split_the_weights_train_what_one_does(alone, image_model, latent_cache, tmp_path):
-    environment = fsdp_environment()
-    assert environment["ACCELERATE_USE_FSDP"] == "true"
-    split, resumed, whole = tmp_path / "split", tmp_path / "resumed", tmp_path / "whole"
-    flags = (*FLAGS, "--gradient_checkpointing", "--validation_steps", "3", "--validation_inference_steps", "1")
-    launch_trainer(2, image_model, latent_cache, split, *flags, **environment)
+def assert_split_and_whole_runs_resume_each_other(
+    folder: Path, alone: Path, models: tuple[Path, Path], *flags: str, **environment: str
+) -> None:
+    """Two processes that split weights or moments train as one does, from the start and from its checkpoint."""
+    split, resumed, whole = (folder / name for name in ("split", "resumed", "whole"))
+    validation = ("--validation_steps", "3", "--validation_inference_steps", "1")
+    launch_trainer(2, *models, split, *FLAGS, *flags, *validation, **environment)
     assert_same_log(split, alone)
     assert_same_weights(split, alone)
     assert (split / "validation" / "step-000003.mp4").exists()
 
-    # What one process saved, they resume; and what they saved, one does.
-    flags = (*FLAGS, "--resume_from_checkpoint", str(alone / "checkpoint-2"))
-    launch_trainer(2, image_model, latent_cache, resumed, *flags, **environment)
+    # They resume what one process saved, and one process what they saved.
+    launch_trainer(2, *models, resumed, *FLAGS, "--resume_from_checkpoint", str(alone / "checkpoint-2"), **environment)
     assert_same_weights(resumed, alone)
-    flags = (*FLAGS, "--gradient_accumulation_steps", "2", "--resume_from_checkpoint", str(split / "checkpoint-2"))
-    launch_trainer(1, image_model, latent_cache, whole, *flags)
+    accumulated = (*FLAGS, "--gradient_accumulation_steps", "2")
+    launch_trainer(1, *models, whole, *accumulated, "--resume_from_checkpoint", str(split / "checkpoint-2"))
     assert_same_weights(whole, alone)
+
+
+@pytest.mark.long  # starts five processes, and torch itself has crashed in one of nine tries (malloc) on a CPU
+def test_processes_that_split_the_weights_train_what_one_does(alone, image_model, latent_cache, tmp_path):
+    environment = fsdp_environment()
+    assert environment["ACCELERATE_USE_FSDP"] == "true"
+    models = (image_model, latent_cache)
+    assert_split_and_whole_runs_resume_each_other(tmp_path, alone, models, "--gradient_checkpointing", **environment)
 
 
 @pytest.mark.long
@@ -96,20 +103,7 @@ def test_processes_that_split_the_moments_train_what_one_does(stage, alone, imag
     pytest.importorskip("deepspeed", reason="compiles itself and a GPU's kernels: no part of the test extra")
     environment = deepspeed_environment() | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": stage, "DS_ACCELERATOR": "cpu"}
     assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
-    split, resumed, whole = tmp_path / "split", tmp_path / "resumed", tmp_path / "whole"
-    flags = (*FLAGS, "--validation_steps", "3", "--validation_inference_steps", "1")
-    launch_trainer(2, image_model, latent_cache, split, *flags, **environment)
-    assert_same_log(split, alone)
-    assert_same_weights(split, alone)
-    assert (split / "validation" / "step-000003.mp4").exists()
-
-    # What one process saved, they resume; and what they saved, one does.
-    flags = (*FLAGS, "--resume_from_checkpoint", str(alone / "checkpoint-2"))
-    launch_trainer(2, image_model, latent_cache, resumed, *flags, **environment)
-    assert_same_weights(resumed, alone)
-    flags = (*FLAGS, "--gradient_accumulation_steps", "2", "--resume_from_checkpoint", str(split / "checkpoint-2"))
-    launch_trainer(1, image_model, latent_cache, whole, *flags)
-    assert_same_weights(whole, alone)
+    assert_split_and_whole_runs_resume_each_other(tmp_path, alone, (image_model, latent_cache), **environment)
 
 
 @pytest.mark.parametrize(

@@ -89,17 +89,15 @@ def make_loader(
     settings: TrainingSettings,
     clips: ClipDataset,
     num_train_timesteps: int,
-    first_step: int,
     accelerator: Accelerator,
     last_start: int | None = None,
 ) -> torch.utils.data.DataLoader:
-    """This process's batches, from `first_step` to the last step.
+    """This process's batches; a resumed run sets the sampler's `first_step`.
 
     Args:
         settings: What to draw.
         clips: Clips to draw from.
         num_train_timesteps: Length of the noise schedule.
-        first_step: Steps already done.
         accelerator: Processes that share a step.
         last_start: Last frame that a clip may start at; None for any.
     """
@@ -115,7 +113,7 @@ def make_loader(
         stride_range=data.sample_stride or clips.default_stride,
         caption_dropout_prob=data.caption_dropout_prob,
         num_train_timesteps=num_train_timesteps,
-        first_step=first_step,
+        first_step=0,
         last_step=optimization.max_train_steps,
         accumulation_steps=optimization.gradient_accumulation_steps,
         num_processes=accelerator.num_processes,

@@ -15,7 +15,6 @@ from motion_adapter.build import (
     remove_attentions,
     warm_start_motion_adapter,
 )
-from motion_adapter.noise_adapter import NoiseAdapter
 from pipeline_landscape_video.landscape_acceleration import use_fast_attention
 
 
@@ -65,14 +64,6 @@ def build_motion_unet(
     if optimization.torch_compile:
         compile_unet(unet)
     return unet
-
-
-def build_noise_adapter(contrastive_weight: float, latent_shape: tuple[int, int, int]) -> NoiseAdapter | None:
-    """A new noise adapter for the contrastive loss (NADM Eq. 9), None if that loss has no weight."""
-    if contrastive_weight == 0:
-        return None
-    channels, height, width = latent_shape
-    return NoiseAdapter(channels, pool_size=min(32, max(height, width)))
 
 
 def check_fit(unet: UNetMotionModel, latent_shape: tuple[int, int, int], num_frames: int) -> None:

@@ -8,7 +8,6 @@ from torch import nn
 
 from landscape_video.files import write_directory
 from landscape_video.training.data.batches import prepare_batch
-from landscape_video.training.objectives.motion_models import build_noise_adapter
 from landscape_video.training.objectives.motion_objective import MotionObjective
 from landscape_video.training.objectives.recipe import Recipe
 from landscape_video.training.objectives.sharded_weights import whole_model
@@ -17,6 +16,7 @@ from landscape_video.training.objectives.training_record import TrainingRecord
 from landscape_video.training.settings.models import MOTION_ADAPTER
 from landscape_video.training.settings.optimization import ObjectiveSettings
 from motion_adapter.build import extract_motion_adapter
+from motion_adapter.noise_adapter import NoiseAdapter
 
 
 NOISE_ADAPTER = "noise_adapter"  # folder in OUTPUT_DIR, and prefix of its parameters in checkpoints
@@ -44,7 +44,10 @@ class MotionRecipe(Recipe):
         self.unet = unet
         self.inputs = inputs
         self.record = record
-        self.noise_adapter = build_noise_adapter(settings.contrastive_weight, inputs.latent_shape)
+        self.noise_adapter = None
+        if settings.contrastive_weight > 0:
+            channels, *size = inputs.latent_shape
+            self.noise_adapter = NoiseAdapter(channels, pool_size=min(32, max(size)))  # 32 x 32 for NADM Eq. 9
         self.objective = MotionObjective(
             unet,
             self.noise_adapter,

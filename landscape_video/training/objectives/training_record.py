@@ -32,10 +32,12 @@ class TrainingRecord:
         """Write `training.json` beside a model: settings, figures of the last log line, machine."""
         on_gpu = PartialState().device.type == "cuda"
         cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+        log = self.settings.run.log_file
+        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
         record: dict[str, Any] = {
             "base_model": self.settings.base_model,
             "settings": self.settings.published(),
-            "figures": {"clips": self.num_clips, **self.last_log_line()},
+            "figures": {"clips": self.num_clips, **(json.loads(lines[-1]) if lines else {})},
             "machine": {
                 "processes": self.num_processes,
                 "device": torch.cuda.get_device_name() if on_gpu else cpu,
@@ -43,9 +45,3 @@ class TrainingRecord:
             },
         }
         (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-    def last_log_line(self) -> dict[str, float]:
-        """Means over the steps that the log's last line covers."""
-        log = self.settings.run.log_file
-        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-        return json.loads(lines[-1]) if lines else {}

@@ -3,8 +3,9 @@
 import argparse
 from dataclasses import MISSING, Field, fields
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
+from landscape_video.generation.settings import choices
 from landscape_video.training.settings.options import GroupedSettings
 
 
@@ -48,15 +49,20 @@ def parse_settings(
 
 def add_flag(parser: argparse._ArgumentGroup, field: Field, default: Any) -> None:
     """Add the flag of one option."""
-    argument = dict(field.metadata["argument"])
-    if field.type is bool:
+    argument, kind = dict(field.metadata["argument"]), field.type
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        (kind,) = (part for part in get_args(kind) if part is not NoneType)
+    if kind is bool:
         argument["action"] = argparse.BooleanOptionalAction if argument.pop("negatable", False) else "store_true"
-    else:
-        scalar, is_tuple = value_type(field.type)
-        argument |= {"type": scalar} | ({"action": StoreTuple} if is_tuple else {})
+    elif get_origin(kind) is tuple:
+        argument["action"], kind = StoreTuple, get_args(kind)[0]
+    if allowed := choices(kind):
+        argument["choices"] = allowed
+    elif kind is not bool:
+        argument["type"] = kind
     text = field.metadata["default_text"] or show(default)
-    names = field.metadata["flags"] or (f"--{field.name}",)
     help = f"{field.metadata['help']} (default: {text})".replace("%", "%%")
+    names = field.metadata["flags"] or (f"--{field.name}",)
     if names[0].startswith("-"):  # a positional argument takes no other name
         argument["dest"] = field.name
     parser.add_argument(*names, help=help, **argument)
@@ -68,14 +74,6 @@ class StoreTuple(argparse.Action):
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
         is_range = self.metavar == ("MIN", "MAX")
         setattr(namespace, self.dest, tuple(values * 2 if is_range and len(values) == 1 else values))
-
-
-def value_type(annotation: Any) -> tuple[type, bool]:
-    """Type of a single value, and whether it is one of a tuple: (int, True) for `tuple[int, int] | None`."""
-    if isinstance(annotation, UnionType):
-        (annotation,) = (part for part in get_args(annotation) if part is not NoneType)
-    is_tuple = get_origin(annotation) is tuple
-    return (get_args(annotation)[0] if is_tuple else annotation), is_tuple
 
 
 def show(default: Any) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from landscape_video.evaluation.metrics.clip_metrics import fff_ssim
+from landscape_video.generation.images import read_image
 from landscape_video.training.data.first_frames import WithFirstFrames
 from landscape_video.training.data.latents import encode_frames
 from landscape_video.training.run.validation import Validation
@@ -62,14 +62,6 @@ def read_images(files: tuple[str, ...] | None, size: tuple[int, int]) -> torch.T
     """Read images of any size as `(images, 3, height, width)` in [-1, 1]; None without files.
 
     Raises:
-        ValueError: A file is not a usable image; the message names it.
+        ValueError: A file is not a usable image; the message begins with its name.
     """
-    return None if files is None else torch.cat([_read_image(file, *size) for file in files])
-
-
-def _read_image(file: str, height: int, width: int) -> torch.Tensor:
-    try:
-        with Image.open(file) as image:
-            return images_to_tensor(image, height, width)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"`validation_images` {file}: {error}") from None
+    return None if files is None else torch.cat([images_to_tensor(read_image(file), *size) for file in files])

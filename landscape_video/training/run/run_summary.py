@@ -37,8 +37,8 @@ def describe_run(
     num_clips: int,
     num_processes: int,
     first_step: int,
-) -> list[str]:
-    """Describe a run in a line each for what trains, memory and epochs.
+) -> None:
+    """Log a line each for what trains, what does not, memory and epochs.
 
     Args:
         settings: Settings of the run.
@@ -51,14 +51,14 @@ def describe_run(
     """
     optimization = settings.optimization
     clips_per_step = optimization.train_batch_size * optimization.gradient_accumulation_steps * num_processes
-    lines = [
+    for line in (
         *describe_trainable(recipe),
         describe_memory(models, recipe.trainable(), cost, moment_bytes(optimization), optimization.use_ema),
         describe_epochs(num_clips, clips_per_step, optimization.max_train_steps, first_step),
-    ]
+    ):
+        logger.info("%s", line)
     if settings.validation.validation_steps is None:
-        lines.append("Losses do not show whether clips move: set --validation_steps to generate and measure some.")
-    return lines
+        logger.info("Losses do not show whether clips move: set --validation_steps to generate and measure some.")
 
 
 def count_groups(trainable: Mapping[str, nn.Parameter]) -> dict[str, int]:

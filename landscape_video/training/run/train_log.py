@@ -123,7 +123,8 @@ class LossWatch:
         warnings = []
         self._losses += losses
         if len(self._losses) >= WINDOW:
-            warnings += self._compare(name, mean_and_error(self._losses))
+            error = statistics.stdev(self._losses) / math.sqrt(len(self._losses))
+            warnings += self._compare(name, (statistics.fmean(self._losses), error))
             self._losses = []
         if any(norm > 0 for norm in grad_norms):
             self._last_change = step
@@ -147,11 +148,6 @@ class LossWatch:
             f"the {name} loss is {now[0]:.4f} on average, {now[0] / before[0]:.1f} times its lowest so far: it "
             "diverges. Resume from an earlier checkpoint with a lower --learning_rate or a longer --lr_warmup_steps."
         ]
-
-
-def mean_and_error(values: list[float]) -> tuple[float, float]:
-    """Mean of the values, and its standard error."""
-    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
 
 
 def check_trackers(names: tuple[str, ...]) -> None:

@@ -1,13 +1,13 @@
 """Train a recipe: the one loop of all training scripts."""
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -71,8 +71,7 @@ def train(
     if accelerator.is_main_process:
         # A dict, because the VAE of validation may be that of the recipe.
         models = dict.fromkeys([recipe.model, *recipe.frozen, *([validation.vae] if validation else [])])
-        for line in describe_run(settings, recipe, models, cost, num_clips, num_processes, step):
-            logger.info("%s", line)
+        describe_run(settings, recipe, models, cost, num_clips, num_processes, step)
 
     begin(run, step, recorded)
     save = partial(save_checkpoint, recipe, state, run, recorded, push)
@@ -130,7 +129,7 @@ def train_steps(
         timer.after(step)
         if state.average is not None:
             state.average.step()
-        stop = sync_stop_reason(accelerator, run.stop_reason())
+        stop = sync_stop_reason(run)
         ends = stop is not None or step == optimization.max_train_steps
         saves = ends or step % settings.checkpointing_steps == 0
         if saves or step % settings.logging_steps == 0:
@@ -187,12 +186,12 @@ def save_checkpoint(
         push(settings, output_dir / f"checkpoint-{step}", False)
 
 
-def sync_stop_reason(accelerator: Accelerator, reason: str | None) -> str | None:
-    """The strongest reason to stop of all processes: they must agree, or one would wait for the others forever."""
+def sync_stop_reason(run: TrainingRun) -> str | None:
+    """The strongest reason of any process to stop: they must agree, or one would wait for the others forever."""
     reasons = list(ENDS)
-    strongest = reasons.index(reason)
-    if accelerator.num_processes > 1:
-        strongest = int(accelerator.gather(torch.tensor([strongest], device=accelerator.device)).max())
+    strongest = reasons.index("stopped") if run.signals.received else int(time.monotonic() > run.deadline)
+    if run.accelerator.num_processes > 1:
+        strongest = int(run.accelerator.gather(torch.tensor([strongest], device=run.accelerator.device)).max())
     return reasons[strongest]
 
 

@@ -83,12 +83,6 @@ class TrainingRun:
         takes_part = self.accelerator.is_main_process or is_sharded(self.accelerator)
         return takes_part and self.settings.validation.validation_steps is not None
 
-    def stop_reason(self) -> str | None:
-        """Why this process wants to stop: "stopped" by a signal, or "time_over"."""
-        if self.signals.received:
-            return "stopped"
-        return "time_over" if time.monotonic() > self.deadline else None
-
 
 def make_accelerator(settings: TrainingSettings) -> Accelerator:
     """The processes of a run, as the launcher and the settings say."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from landscape_video.training.settings.options import AT_LEAST_ONE, NOT_NEGATIVE, GroupedSettings, OptionGroup, option
+from landscape_video.training.settings.options import GroupedSettings, OptionGroup, option
 
 
 @dataclass(kw_only=True)
@@ -14,13 +14,11 @@ class CacheSettings(OptionGroup):
     revision: str | None = option(None, "commit, tag or branch of the model's Hub id")
     train_data_dir: Path = option(help="videos, in any layout that train_motion.py reads", required=True)
     output_dir: Path = option(help="folder to write, which must not exist yet", required=True)
-    resolution: int = option(256, "height and width of video frames in pixels", within=AT_LEAST_ONE)
-    num_frames: int | None = option(
-        None, "frames to keep of each clip, from its first", within=AT_LEAST_ONE, default_text="all"
-    )
-    sample_stride: int = option(1, "frame stride: keep every N-th frame", within=AT_LEAST_ONE)
+    resolution: int = option(256, "height and width of video frames in pixels", minimum=1)
+    num_frames: int | None = option(None, "frames to keep of each clip, from its first", minimum=1, default_text="all")
+    sample_stride: int = option(1, "frame stride: keep every N-th frame", minimum=1)
     first_frames: int = option(
-        0, "for train_image_retention.py: keep the pixels of the first N frames of each clip", within=NOT_NEGATIVE
+        0, "for train_image_retention.py: keep the pixels of the first N frames of each clip", minimum=0
     )
     skip_bad: bool = option(False, "encode the other clips if some cannot be used, instead of stopping")
 

@@ -4,14 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from landscape_video.training.settings.options import (
-    AT_LEAST_ONE,
-    NOT_NEGATIVE,
-    POSITIVE,
-    PROBABILITY,
-    OptionGroup,
-    option,
-)
+from landscape_video.training.settings.options import OptionGroup, option
 
 
 def check_range(name: str, values: tuple[int, ...]) -> None:
@@ -38,9 +31,7 @@ class DataSettings(OptionGroup):
         False,
         "train without unusable clips instead of stopping; OUTPUT_DIR/clips_report.jsonl lists them with reasons",
     )
-    resolution: int | None = option(
-        None, "height and width of video frames in pixels", within=AT_LEAST_ONE, default_text="256"
-    )
+    resolution: int | None = option(None, "height and width of video frames in pixels", minimum=1, default_text="256")
     num_frames_range: tuple[int, int] = option(
         (8, 8),
         "frames of a clip; with two numbers, each step draws a length between them",
@@ -55,12 +46,12 @@ class DataSettings(OptionGroup):
         default_text="4 for videos, 1 for a latent cache",
     )
     caption_dropout_prob: float = option(
-        0.1, "probability of replacing a caption with the empty prompt", within=PROBABILITY
+        0.1, "probability of replacing a caption with the empty prompt", minimum=0, maximum=1
     )
     dataloader_num_workers: int = option(
         0,
         "worker processes that load clips; 0 loads them in the training process",
-        within=NOT_NEGATIVE,
+        minimum=0,
         free=True,
         private=True,
     )
@@ -94,13 +85,14 @@ class ImageSettings(OptionGroup):
     image_dropout_prob: float = option(
         0.1,
         "probability of replacing a clip's image with the null image (white), independent of caption dropout",
-        within=PROBABILITY,
+        minimum=0,
+        maximum=1,
     )
     first_frame_weight: float = option(
         1.0,
         "weight of the first frame in the loss, where each other frame has 1. A larger weight makes the first frame "
         "match the image sooner and more closely; the paper uses 1",
-        within=POSITIVE,
+        above=0,
     )
     validation_images: tuple[str, ...] | None = option(
         None,

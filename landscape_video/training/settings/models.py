@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from landscape_video.training.settings.options import AT_LEAST_ONE, OptionGroup, option
+from landscape_video.training.settings.options import OptionGroup, option
 from pipeline_landscape_video import SHANSHUI_TINY
 from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 from pipeline_landscape_video.landscape_motion_attention import SPARSE_CAUSAL_MODES
@@ -36,7 +37,7 @@ class ModelSettings(OptionGroup):
 
 @dataclass(kw_only=True)
 class MotionModelSettings(ModelSettings):
-    """Models of `train_motion.py`."""
+    """Models that training starts from."""
 
     motion_adapter_name_or_path: str | None = option(
         None,
@@ -44,10 +45,9 @@ class MotionModelSettings(ModelSettings):
         default_text="a new adapter",
         private=True,
     )
-    sparse_causal_mode: str | None = option(
+    sparse_causal_mode: Literal[SPARSE_CAUSAL_MODES] | None = option(
         None,
         "frames that Sparse-Causal attention sees (NADM Eq. 8)",
-        choices=SPARSE_CAUSAL_MODES,
         default_text="the given adapter's mode, previous for a new one",
     )
     no_versatile: bool = option(False, "ablation: fix the output of Versatile attention at zero")
@@ -55,7 +55,7 @@ class MotionModelSettings(ModelSettings):
     motion_max_seq_length: int | None = option(
         None,
         "maximum number of frames of a clip",
-        within=AT_LEAST_ONE,
+        minimum=1,
         default_text="the given adapter's, 32 for a new one",
     )
     use_motion_mid_block: bool = option(False, "add a motion module to the mid block")
@@ -68,7 +68,7 @@ class MotionModelSettings(ModelSettings):
 
 @dataclass(kw_only=True)
 class RetentionModelSettings(ModelSettings):
-    """Models of `train_image_retention.py`."""
+    """Models that training starts from."""
 
     motion_adapter_name_or_path: str | None = option(
         None,

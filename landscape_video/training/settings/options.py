@@ -5,54 +5,42 @@ A settings class lists its options with `option(default, help)`. The command lin
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
-
-class Range(NamedTuple):
-    """Values that a number may have, and how to say so."""
-
-    contains: Callable[[float], bool]
-    text: str
-
-
-AT_LEAST_ONE = Range(lambda value: value >= 1, "at least 1")
-POSITIVE = Range(lambda value: 0 < value < math.inf, "above 0")
-NOT_NEGATIVE = Range(lambda value: value >= 0, "0 or more")
-PROBABILITY = Range(lambda value: 0 <= value <= 1, "between 0 and 1")
-FRACTION = Range(lambda value: 0 < value < 1, "above 0 and below 1")
+from landscape_video.generation.settings import check_value, setting
 
 
 def option(
     default: Any = MISSING,
     help: str = "",
     *,
-    within: Range | None = None,
     default_text: str | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
     flags: tuple[str, ...] = (),
     free: bool = False,
     private: bool = False,
     **argument: Any,
 ) -> Any:
-    """A dataclass field with what a command line needs to know about it.
+    """A dataclass field with what a command line needs to know about it, made by `setting`.
 
     Args:
         default: Default value; an option without one is required.
         help: Help text of the flag, without the default.
-        within: Range of a number.
         default_text: What the help shows as the default where the value alone does not tell, as for None.
+        minimum, maximum, above: Range of a number.
         flags: Names of the flag if they differ from the field's; the last one is also the name in saved files.
         free: May change when a run is resumed, because it does not affect what a step computes.
         private: Says where files are rather than how the weights were trained, so it is not published.
-        argument: Keywords for `ArgumentParser.add_argument`, such as `choices`, `nargs` and `metavar`.
+        argument: Keywords for `ArgumentParser.add_argument`, such as `nargs` and `metavar`.
     """
-    metadata = {
-        "help": help, "within": within, "default_text": default_text, "flags": flags, "free": free,
-        "private": private, "argument": argument,
-    }  # fmt: skip
-    return dataclasses.field(default=default, metadata=metadata)
+    limits = {"minimum": minimum, "maximum": maximum, "above": above}
+    metadata = setting(default, help, "", default_text=default_text, **limits).metadata
+    more = {"flags": flags, "free": free, "private": private, "argument": argument}
+    return dataclasses.field(default=default, metadata=metadata | more)
 
 
 class OptionGroup:
@@ -60,15 +48,9 @@ class OptionGroup:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, within = getattr(self, field.name), field.metadata["within"]
-            choices = field.metadata["argument"].get("choices")
-            if value is None or value is field.default:
-                continue
-            if within is not None and not within.contains(value):
-                raise ValueError(f"`{field.name}` must be {within.text}, got {value}.")
+            value = getattr(self, field.name)
             for item in value if isinstance(value, tuple) else (value,):
-                if choices is not None and item not in choices:
-                    raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}, got {item!r}.")
+                check_value(field, item)
 
 
 class GroupedSettings:

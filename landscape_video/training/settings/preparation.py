@@ -5,22 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from landscape_video.files import hash_json
-from landscape_video.training.settings.options import (
-    AT_LEAST_ONE,
-    NOT_NEGATIVE,
-    GroupedSettings,
-    OptionGroup,
-    Range,
-    option,
-)
+from landscape_video.training.settings.options import GroupedSettings, OptionGroup, option
 
 
 MANIFEST, REJECTED = "metadata.jsonl", "refused.jsonl"  # tables of a prepared dataset
 VERSION = 2  # of the processing; outcomes of other versions are computed again
 CAPTION_PROMPT = "Describe this landscape painting in one sentence: what it shows and what moves."
-
-AT_LEAST_16 = Range(lambda value: value >= 16, "at least 16")
-ABOVE_ONE = Range(lambda value: value > 1, "above 1")
 
 
 @dataclass(kw_only=True)
@@ -51,13 +41,11 @@ class FolderSettings(OptionGroup):
 class ClipSettings(OptionGroup):
     """How clips are cut from raw videos."""
 
-    resolution: int = option(
-        512, "shorter side of the clips in pixels; smaller videos are not enlarged", within=AT_LEAST_16
-    )
+    resolution: int = option(512, "shorter side of the clips in pixels; smaller videos are not enlarged", minimum=16)
     square: bool = option(False, "crop the center to a square")
     max_seconds: float = option(6.0, "longest clip; longer scenes become several clips")
-    trim_frames: int = option(2, "frames dropped at both ends of a scene", within=NOT_NEGATIVE)
-    cut_threshold: float = option(3.0, "how many times the usual change a cut changes the image", within=ABOVE_ONE)
+    trim_frames: int = option(2, "frames dropped at both ends of a scene", minimum=0)
+    cut_threshold: float = option(3.0, "how many times the usual change a cut changes the image", above=1)
     crop_bars: bool = option(False, "crop black bars instead of rejecting clips with them")
 
 
@@ -65,23 +53,21 @@ class ClipSettings(OptionGroup):
 class FilterSettings(OptionGroup):
     """What is rejected. report.html gives the measured value of each rejection."""
 
-    min_seconds: float = option(2.0, "too short: seconds without the trimmed frames", within=NOT_NEGATIVE)
-    min_size: int = option(256, "too small: pixels of the shorter side, without black bars", within=AT_LEAST_16)
+    min_seconds: float = option(2.0, "too short: seconds without the trimmed frames", minimum=0)
+    min_size: int = option(256, "too small: pixels of the shorter side, without black bars", minimum=16)
     # Measured at 64 pixels on the shorter side, where grain and compression average out.
-    min_motion: float = option(
-        0.8, "still: largest mean difference from the first frame, in levels of 255", within=NOT_NEGATIVE
-    )
+    min_motion: float = option(0.8, "still: largest mean difference from the first frame, in levels of 255", minimum=0)
     min_brightness: float = option(
-        48.0, "black: level that the brightest 5 % of pixels reach in half of the frames", within=NOT_NEGATIVE
+        48.0, "black: level that the brightest 5 % of pixels reach in half of the frames", minimum=0
     )
-    max_bars: float = option(0.02, "letterboxed: share of the height or width in black bars", within=NOT_NEGATIVE)
+    max_bars: float = option(0.02, "letterboxed: share of the height or width in black bars", minimum=0)
     # In rendered clips, captions, logos and clocks reach 0.8 and more; a painter's seal that the camera does not move
     # reaches 0.3. Where nothing moves, they cannot be told from a painting's own inscriptions and pass.
     max_border_text: float = option(
         0.45,
         "watermarked or subtitled: share of a small window at the border that is sharp and stands still while the "
         "image moves; 1 turns this off",
-        within=NOT_NEGATIVE,
+        minimum=0,
     )
     max_hash_distance: float = option(
         6.0, "duplicates: how many of the 64 bits of their perceptual hashes may differ; -1 turns this off"
@@ -110,7 +96,7 @@ class CaptionSettings(OptionGroup):
 class MachineSettings(OptionGroup):
     """Where the work is done."""
 
-    workers: int | None = option(None, "number of processes", within=AT_LEAST_ONE, default_text="one per core")
+    workers: int | None = option(None, "number of processes", minimum=1, default_text="one per core")
     ray: str | None = option(
         None,
         "address of a Ray cluster that sees both folders under the same paths: auto for the cluster around this "

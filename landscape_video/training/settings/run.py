@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
-from landscape_video.training.settings.options import AT_LEAST_ONE, NOT_NEGATIVE, OptionGroup, option
+from landscape_video.training.settings.options import OptionGroup, option
 from motion_adapter.hub import check_repo_id
 from motion_adapter.model_card import check_license
 
@@ -18,15 +19,13 @@ class RunSettings(OptionGroup):
     output_dir: Path = option(
         Path("motion-adapter"), "folder of the trained models, checkpoints and logs", free=True, private=True
     )
-    seed: int = option(0, "seed of new weights and of everything that is drawn in training", within=NOT_NEGATIVE)
-    logging_steps: int = option(
-        10, "steps that one line of log.jsonl averages", within=AT_LEAST_ONE, free=True, private=True
-    )
-    checkpointing_steps: int = option(500, "steps between checkpoints", within=AT_LEAST_ONE, free=True, private=True)
+    seed: int = option(0, "seed of new weights and of everything that is drawn in training", minimum=0)
+    logging_steps: int = option(10, "steps that one line of log.jsonl averages", minimum=1, free=True, private=True)
+    checkpointing_steps: int = option(500, "steps between checkpoints", minimum=1, free=True, private=True)
     checkpoints_total_limit: int | None = option(
         None,
         "number of checkpoints to keep; older ones are deleted",
-        within=AT_LEAST_ONE,
+        minimum=1,
         default_text="all",
         free=True,
         private=True,
@@ -39,11 +38,10 @@ class RunSettings(OptionGroup):
         free=True,
         private=True,
     )
-    report_to: tuple[str, ...] = option(
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = option(
         (),
         "trackers that get losses, learning rate, speed and validation clips; files in OUTPUT_DIR get them anyway",
         nargs="+",
-        choices=("tensorboard", "wandb"),
         default_text="none",
         free=True,
         private=True,
@@ -62,7 +60,7 @@ class ValidationSettings(OptionGroup):
     validation_steps: int | None = option(
         None,
         "steps between validations, which generate clips and report how much moves",
-        within=AT_LEAST_ONE,
+        minimum=1,
         default_text="never",
         free=True,
     )
@@ -74,7 +72,7 @@ class ValidationSettings(OptionGroup):
         default_text="the first training caption",
         free=True,
     )
-    validation_inference_steps: int = option(25, "denoising steps of validation clips", within=AT_LEAST_ONE, free=True)
+    validation_inference_steps: int = option(25, "denoising steps of validation clips", minimum=1, free=True)
     validation_guidance_scale: float | None = option(
         None,
         "guidance scale of validation clips",
@@ -107,10 +105,9 @@ class HubSettings(OptionGroup):
         private=True,
     )
     hub_private: bool = option(False, "make a new repository private", free=True, private=True)
-    hub_strategy: str = option(
+    hub_strategy: Literal["end", "every_save"] = option(
         "end",
         "publish when training ends, or with each checkpoint",
-        choices=("end", "every_save"),
         free=True,
         private=True,
     )

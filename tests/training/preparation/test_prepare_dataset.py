@@ -376,9 +376,9 @@ def test_nothing_fit_is_a_failure_that_leaves_its_report(tmp_path, caplog):
     [
         (["--resolution", "8"], "`resolution` must be at least 16, got 8"),
         (["--workers", "0"], "`workers` must be at least 1, got 0"),
-        (["--min_motion", "nan"], "`min_motion` must be 0 or more, got nan"),
+        (["--min_motion", "nan"], "`min_motion` must be a finite number, got nan"),
         (["--max_seconds", "1"], "`max_seconds` must be at least 2, got 1.0"),
-        (["--cut_threshold", "1"], "`cut_threshold` must be above 1, got 1.0"),
+        (["--cut_threshold", "1"], "`cut_threshold` must be greater than 1, got 1.0"),
         (["--captions", "none.csv"], "`captions` must be an existing file, got none.csv"),
         (["--output_dir", "raw/clips"], "must not contain one another"),
         (["--output_dir", "."], "must not contain one another"),
