@@ -27,7 +27,12 @@ EVERY = 3  # clips of the first round: each motif at one speed
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "sofp_choices.md")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "benchmarks" / "results" / "sofp_choices.md",
+        help="Markdown file to write (default: benchmarks/results/sofp_choices.md)",
+    )
     args = parser.parse_args()
     dis, coarse, sparse = CachedFlow(DISFlowEstimator()), DISFlowEstimator(1, 3), DISFlowEstimator(0, 3)
     choices = {

@@ -5,6 +5,7 @@ in every step, keeps all weights in float32, puts autocast around the whole UNet
 `enable_gradient_checkpointing`. Both are counted on fake tensors, see `landscape_video/training/run/step_cost.py`.
 """
 
+import argparse
 from functools import partial
 from typing import NamedTuple
 
@@ -104,6 +105,7 @@ def count_encoding(size: Size) -> int:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print(f"torch {torch.__version__}, one clip, counted; kept and peak are activations without weights")
     print(f"{'':36} {'TFLOP':>8} {'kept GiB':>9} {'peak GiB':>9}")
     for size in (Size(8, 256), Size(16, 256), Size(16, 512)):

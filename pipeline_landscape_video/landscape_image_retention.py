@@ -160,7 +160,7 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
         retention_scale: float = 1.0,
     ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """
-        Compute the residuals.
+        DreamVideo Eq. 3: compute the residuals R that are added to the UNet's skip connections and mid block.
 
         Args:
             sample: Noisy latents, `(batch, channels, num_frames, height, width)`, as the UNet receives them.

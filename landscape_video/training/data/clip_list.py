@@ -70,7 +70,7 @@ def list_clips(
         location: A CSV file, or a folder with one of the `LAYOUTS` in it or in one of the `PLACES` below it.
         rejected: Receives rows and members that cannot be used.
         caption_column: Column of a table, or key of a shard's JSON, that holds the caption. WebVid's is always `name`.
-        root: Folder that files must lie in after symbolic links are resolved; the table's own folder by default.
+        root: Folder that must contain the files after symbolic links are resolved; the table's own folder by default.
 
     Raises:
         FileNotFoundError: No dataset at `location`.

@@ -62,7 +62,7 @@ class TensorStore:
                 logger.warning("Skipped the damaged file %s: %s", shard, error)
 
     def read(self, name: str) -> torch.Tensor:
-        """Read a tensor. Raises a `KeyError` if there is none of that name."""
+        """Read a tensor. Raises a `KeyError` if it is missing."""
         return self.reader.read(self.shards[name], name)
 
     def write(self, tensors: dict[str, torch.Tensor]) -> None:

@@ -34,7 +34,7 @@ class VideoDataset(torch.utils.data.Dataset):
         caption_column: Column that holds the caption.
         skip_bad: Warn about clips that cannot be used and continue without them.
         report: File for the outcome of the check, JSON lines; files checked before are not decoded again.
-        root: Folder that the files must lie in after links are resolved; the dataset's own folder by default.
+        root: Folder that must contain the files after links are resolved; the dataset's own folder by default.
 
     Attributes:
         captions: For each clip, its caption and that caption's other wordings.

@@ -79,7 +79,7 @@ def motion_losses(
             f"got {scheduler.config.prediction_type!r}."
         )
 
-    # NADM Eq. 5: L_diff, the mean over all elements unless frames or timesteps are weighted.
+    # NADM Eq. 12: L_diff, the mean over all elements unless frames or timesteps are weighted.
     if snr_gamma is None and first_frame_weight == 1:
         diffusion = F.mse_loss(prediction, target.float())
     else:

@@ -31,7 +31,7 @@ class Bars(NamedTuple):
 def find_faults(
     seconds: float, size: tuple[int, int], samples: np.ndarray, bars: Bars, limits: FilterSettings
 ) -> list[str]:
-    """Reasons to reject a stretch, each with the measured value; an empty list if there are none.
+    """Reasons to reject a stretch, each with the measured value; an empty list for a good one.
 
     Args:
         seconds: Duration.
