@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import torch
 
-from landscape_video.evaluation.metrics.clip_metrics import ClipScorer
+from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier
 from landscape_video.files import write_text
 from landscape_video.generation.settings import TextToVideoSettings

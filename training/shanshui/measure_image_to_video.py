@@ -22,7 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS, fit_camera
-from landscape_video.evaluation.metrics.clip_metrics import ClipScorer, fff_ssim
+from landscape_video.evaluation.metrics.clip_metrics import fff_ssim
+from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.distribution_metrics import polynomial_mmd
 from landscape_video.evaluation.metrics.video_features import ClipFeatures
 from landscape_video.files import write_json, write_text

@@ -13,6 +13,7 @@ CLIP embeddings, optical flow and the fitted camera. A number of a whole set of 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,8 +21,12 @@ from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS
 from landscape_video.evaluation.metrics.clip_metrics import clip_temp, clip_text, fff_clip, fff_ssim, frame_consistency
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance, inception_score, polynomial_mmd
 from landscape_video.evaluation.metrics.intervals import balanced_accuracy
-from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
 from landscape_video.evaluation.results import MetricValue
+
+
+# Reports need names and notes only, and must not wait for torch.
+if TYPE_CHECKING:
+    from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
 
 
 REVISION = 1  # raise it when a metric is computed differently: stored measurements are then made again
@@ -62,10 +67,10 @@ class Metric:
     note: str = ""
     needs: tuple[str, ...] = ()
     weights: str = ""
-    of_clip: Callable[[MeasuredClip], float | np.ndarray] | None = None
+    of_clip: "Callable[[MeasuredClip], float | np.ndarray] | None" = None
     is_default: bool = True
 
-    def label(self, models: MetricModels, num_frames: int = 0) -> str:
+    def label(self, models: "MetricModels", num_frames: int = 0) -> str:
         """The name in a table. A distance to a reference depends on the clips' length, so it carries `num_frames`."""
         frames = num_frames if "reference" in self.needs else ""
         return f"{self.name}{frames}" + (f"[{getattr(models, self.weights).name}]" if self.weights else "")
@@ -83,7 +88,7 @@ class SetMetric(Metric):
     """
 
     vector: str = ""
-    of_set: Callable[[np.ndarray, np.ndarray, MetricModels], float] | None = None
+    of_set: "Callable[[np.ndarray, np.ndarray, MetricModels], float] | None" = None
     min_clips: int = 2
     bounds: tuple[float, float] = (-inf, inf)
 

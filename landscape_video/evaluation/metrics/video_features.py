@@ -8,10 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from landscape_video.evaluation.metrics.clip_metrics import ClipScorer
+from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.i3d import I3D, MIN_FRAMES
 from landscape_video.evaluation.metrics.weights import find_folder, hash_weights
-from motion_adapter.convert import read_weights
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,8 @@ def load_i3d(file: str | Path) -> torch.nn.Module:
                 return torch.jit.load(str(file), map_location="cpu")
         except RuntimeError:
             pass  # not TorchScript: it may be a state dict
+    from motion_adapter.convert import read_weights  # imports diffusers, which takes seconds
+
     weights, _ = read_weights(file)
     model = I3D()
     try:

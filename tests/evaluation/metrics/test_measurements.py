@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from known_motion import moving_noise
-from landscape_video.evaluation.metrics.clip_metrics import ClipScorer, clip_temp
+from landscape_video.evaluation.metrics.clip_metrics import clip_temp
+from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance, inception_score, polynomial_mmd
 from landscape_video.evaluation.metrics.measurements import ClipMeasurements, measure_clip, summarize
 from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels

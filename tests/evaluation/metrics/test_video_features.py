@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import VideoMAEForVideoClassification, VideoMAEVideoProcessor
 
-from landscape_video.evaluation.metrics.clip_metrics import ClipScorer
+from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.i3d import I3D, MIN_FRAMES
 from landscape_video.evaluation.metrics.video_features import (
     I3D_PRESETS,

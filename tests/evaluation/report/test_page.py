@@ -3,6 +3,8 @@
 import base64
 import io
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -229,6 +231,11 @@ def test_several_runs_stand_on_one_page_and_differences_of_protocol_are_said(tmp
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "8 systems" in page.text and "ours & more (b)" in page.text
     assert "These files were not measured in the same way. They differ in: seed." in page.text
+
+
+def test_a_report_does_not_wait_for_torch():
+    code = "import sys, landscape_video.evaluation.report.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize(

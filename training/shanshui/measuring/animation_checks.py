@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from landscape_video.evaluation.metrics.clip_metrics import ClipScorer, fff_ssim
+from landscape_video.evaluation.metrics.clip_metrics import fff_ssim
+from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.intervals import Interval, bootstrap, mean, median, ratio_of_means
 from shanshui.measuring.argument_checks import ArgumentCheck
 from shanshui.measuring.predictions import Predictions, predict

@@ -7,7 +7,8 @@ from typing import Self
 import numpy as np
 
 from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS, fit_camera
-from landscape_video.evaluation.metrics.clip_metrics import ClipScorer, clip_text
+from landscape_video.evaluation.metrics.clip_metrics import clip_text
+from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.intervals import (
     Interval,
     balanced_accuracy,
