@@ -11,7 +11,7 @@ import torch
 from diffusers import DiffusionPipeline, MotionAdapter
 from torch import nn
 
-from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline, resolve_sampling
 from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 from .build import extract_motion_adapter
@@ -69,7 +69,9 @@ def publish(
     frames = sample_frames(pipe)
 
     # 2. Describe
-    card_facts = replace(facts, image_to_video=BRANCH in pipe.components)
+    has_branch = BRANCH in pipe.components
+    sampling = resolve_sampling(pipe.scheduler.config, "image" if has_branch else "text") if facts.full else {}
+    card_facts = replace(facts, image_to_video=has_branch, sampling=sampling)
     if not is_public(facts.base_model):
         card_facts = replace(card_facts, base_model=None)
     card = model_card(card_facts, adapter)

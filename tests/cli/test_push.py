@@ -77,6 +77,8 @@ def test_a_pipeline_is_created_pushed_and_loaded_by_its_name(hub, pipeline_folde
     assert [message for _, message, _ in repo.commits] == ["initial commit", "Add pipeline"]
     top = {name for name in repo.files() if "/" not in name}
     assert top == CODE | {"README.md", "model_index.json", ".gitattributes"}
+    card = repo.files()["README.md"].decode()
+    assert "settings of this pipeline are `num_inference_steps` 25, `guidance_scale` 8, `eta` 0." in card
     run_elsewhere(hub, tmp_path, FRAMES)
     assert torch.equal(load_file(tmp_path / "frames.safetensors")["frames"], frames_of(tiny_pipeline()))
     assert "hf_me" not in result.output

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import AnimateDiffPipeline, DDIMScheduler, EulerDiscreteScheduler
 
-from motion_adapter.publish import export_pipeline
+from motion_adapter.export import export_pipeline
 from pipeline_calls import Steps, recommend, sample
 from pipeline_landscape_video import (
     SHANSHUI_TINY,
