@@ -10,7 +10,7 @@ from motion_adapter.markdown import markdown_table
 from shanshui.measuring.argument_checks import ArgumentCheck
 from shanshui.measuring.report import CHECK_HEADER, check_row, versions_text
 from shanshui.renderer.constants import PICTURES_SEED
-from shanshui.stages.model_card import training_row, weights_row
+from shanshui.stages.model_card import training_table, weights_table
 
 
 ROWS = {
@@ -68,18 +68,15 @@ def markdown(results: AnimationResults) -> str:
 
 def card_section(model: Path, run_dir: Path, results: AnimationResults) -> str:
     """The tables, after what the retention branch is and, where its logs are in `run_dir`, how it was trained."""
-    lines = [
+    parts = [
         "The image retention branch (DreamVideo) in `image_retention/` animates an image: "
         '`landscape-video animate painting.png "mist drifting right"`. It was trained by '
         "`training/shanshui/train_tiny.py --stages pictures retention`, first on single frames, then on whole clips, "
         f"while all other weights were frozen. Its rendered clips (seed {PICTURES_SEED}) have first frames that do "
         "not tell where camera and boat go.",
-        "",
-        markdown_table(("part", "parameters", "sha256"), []),
-        weights_row(BRANCH, model / BRANCH / "diffusion_pytorch_model.safetensors"),
+        weights_table({BRANCH: model / BRANCH / "diffusion_pytorch_model.safetensors"}),
     ]
     stages = [stage for stage in ("pictures", "retention") if (run_dir / stage / "log.jsonl").exists()]
     if stages:
-        lines += ["", markdown_table(("stage", "steps", "minutes", "figures"), [])]
-        lines += [training_row(run_dir, stage) for stage in stages]
-    return "\n".join(lines) + "\n\n" + markdown(results)
+        parts.append(training_table(run_dir, stages))
+    return "\n\n".join([*parts, markdown(results)])

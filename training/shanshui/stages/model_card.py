@@ -1,6 +1,7 @@
 """Write the model card of shanshui-tiny: sizes, training figures from the logs, and tables of measurements."""
 
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import diffusers
@@ -8,13 +9,14 @@ import torch
 from safetensors import safe_open
 
 from landscape_video.files import hash_file, write_text
+from motion_adapter.markdown import markdown_table
 from shanshui.renderer.constants import TRAINING_SEED
 from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.training_logs import read_log, resumed_seconds
 
 
 # `{...}` is filled in; everything else stands word for word in the card of the bundled family, as a test checks.
-HEADER = """---
+CARD = """---
 license: apache-2.0
 library_name: diffusers
 pipeline_tag: text-to-video
@@ -48,19 +50,15 @@ frames = pipe(prompt).frames[0]
 
 ## Weights
 
-| part | parameters | sha256 |
-|---|---|---|
-"""
+{weights}
 
-TRAINING = """
 ## Training
 
 Rebuilt by `python training/shanshui/train_tiny.py` from {clips} rendered clips of 16 frames (seed {seed}), with
 captions in both languages. The last stages ran on {machine}, with torch {torch}, diffusers {diffusers} and Python
 {python}. Figures are those of the last line of each log, averaged over its steps:
 
-| stage | steps | minutes | figures |
-|---|---|---|---|
+{stages}
 """
 
 MEASURED = "\n## Measured\n"
@@ -78,9 +76,11 @@ PARTS = {
 def write_model_card(family: Path, run: FamilyRun) -> None:
     """Write `family`/README.md from its weights and the logs of the run; `measure.py --card` adds measurements."""
     on_gpu = run.device.type == "cuda"
-    card = HEADER.format(megabytes=sum((family / file).stat().st_size for file in PARTS.values()) / 1e6)
-    card += "".join(weights_row(part, family / file) + "\n" for part, file in PARTS.items())
-    card += TRAINING.format(
+    files = {part: family / file for part, file in PARTS.items()}
+    card = CARD.format(
+        megabytes=sum(file.stat().st_size for file in files.values()) / 1e6,
+        weights=weights_table(files),
+        stages=training_table(run.run_dir, ("clip", "text", "vae", "unet", "motion")),
         clips=run.clips,
         seed=TRAINING_SEED,
         machine=torch.cuda.get_device_name(run.device) if on_gpu else f"CPU, {torch.get_num_threads()} threads",
@@ -88,8 +88,6 @@ def write_model_card(family: Path, run: FamilyRun) -> None:
         diffusers=diffusers.__version__,
         python=platform.python_version(),
     )
-    stages = ("clip", "text", "vae", "unet", "motion")
-    card += "".join(training_row(run.run_dir, stage) + "\n" for stage in stages)
     (family / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -101,20 +99,30 @@ def put_measured(card: Path, tables: str, heading: str = MEASURED) -> None:
     write_text(card, "\n\n".join(filter(None, parts)) + "\n")
 
 
-def weights_row(part: str, file: Path) -> str:
-    """Return the table row of a weights file: its parameters and the first 16 hex digits of its hash."""
-    with safe_open(file, framework="pt") as weights:
-        count = sum(weights.get_tensor(name).numel() for name in weights.keys())
-    return f"| {part} | {count / 1e6:.2f} M | `{hash_file(file)[:16]}` |"
+def weights_table(files: Mapping[str, Path]) -> str:
+    """Format a table of weights files by part: their parameters and the first 16 hex digits of their hashes."""
+    rows = []
+    for part, file in files.items():
+        with safe_open(file, framework="pt") as weights:
+            count = sum(weights.get_tensor(name).numel() for name in weights.keys())
+        rows.append((part, f"{count / 1e6:.2f} M", f"`{hash_file(file)[:16]}`"))
+    return markdown_table(("part", "parameters", "sha256"), rows)
 
 
-def training_row(run_dir: Path, stage: str) -> str:
+def training_table(run_dir: Path, stages: Sequence[str]) -> str:
+    """Format a table of stages from the last lines of their logs."""
+    return markdown_table(
+        ("stage", "steps", "minutes", "figures"), [_training_row(run_dir, stage) for stage in stages]
+    )
+
+
+def _training_row(run_dir: Path, stage: str) -> tuple[str, ...]:
     """Return the table row of a stage from the last line of its log; dashes without a log."""
     log = read_log(run_dir / stage / "log.jsonl")
     if not log:
-        return f"| {stage} | - | - | - |"
+        return stage, "-", "-", "-"
     last = log[-1]
     minutes = last["minutes"] if "minutes" in last else resumed_seconds(log) / 60
     figures = {name: value for name, value in last.items() if name not in ("step", "minutes", "seconds")}
     text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, int | float))
-    return f"| {stage} | {last['step']} | {minutes:.1f} | {text} |"
+    return stage, str(last["step"]), f"{minutes:.1f}", text
