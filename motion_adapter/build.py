@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers.models.controlnets.controlnet import zero_module
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
 
@@ -77,7 +78,7 @@ def create_motion_adapter(
     if generator is not None:
         _initialize_linear_layers(adapter, generator)
     for motion_module in _motion_modules(adapter):
-        _set_to_zero(motion_module.proj_out)
+        zero_module(motion_module.proj_out)
     check_adapter_fits(unet, adapter)
     return adapter.to(unet.device)
 
@@ -166,7 +167,7 @@ def remove_attentions(model: UNetMotionModel | MotionAdapter, attentions: Sequen
     for block in _motion_blocks(model):
         for attention in attentions:
             layer, _ = ATTENTIONS[attention]
-            _set_to_zero(getattr(block, layer).to_out[0])
+            zero_module(getattr(block, layer).to_out[0])
     removed = {*model.config.get("removed_attentions", ()), *attentions}
     model.register_to_config(removed_attentions=sorted(removed))
 
@@ -269,11 +270,6 @@ def _motion_modules(model: nn.Module) -> Iterator[AnimateDiffTransformer3D]:
 
 def _motion_blocks(model: nn.Module) -> Iterator[nn.Module]:
     return (block for motion_module in _motion_modules(model) for block in motion_module.transformer_blocks)
-
-
-def _set_to_zero(linear: nn.Linear) -> None:
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
 
 
 def _initialize_linear_layers(model: nn.Module, generator: torch.Generator) -> None:

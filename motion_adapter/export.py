@@ -15,7 +15,7 @@ import torch
 from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import nn
 
-from pipeline_landscape_video.atomic_writing import check_replaceable, write_directory
+from pipeline_landscape_video.atomic_writing import write_directory
 from pipeline_landscape_video.landscape_image_retention import ImageRetention
 
 from .build import extract_motion_adapter
@@ -65,9 +65,8 @@ def export_pipeline(
         ValueError: Weights that these files cannot hold (LoRA, IP-Adapter, fused projections) or that are not finite
             in `dtype`. The message names one.
     """
-    check_replaceable(directory, overwrite)
     components = portable_components(pipe)
-    with write_directory(directory) as folder:
+    with write_directory(directory, overwrite) as folder:
         for name, component in components.items():
             if component is not None:
                 save_component(component, folder / name, dtype.get(name) if isinstance(dtype, dict) else dtype)
@@ -107,8 +106,7 @@ def export_adapter(
         FileExistsError: See `export_pipeline`.
         ValueError: Weights that are not finite in `dtype`.
     """
-    check_replaceable(directory, overwrite)
-    with write_directory(directory) as folder:
+    with write_directory(directory, overwrite) as folder:
         save_component(adapter, folder, dtype)
         copy_code(code_files(), folder)
         _write_card(folder, card)

@@ -27,7 +27,7 @@ def write_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def write_directory(path: str | Path) -> Iterator[Path]:
+def write_directory(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
     """
     Yield an empty folder to write into. When the block ends, that folder is synced to disk and takes the place of
     `path`; if the block raises, it is removed and `path` stays as it was. Missing parents of `path` are created.
@@ -35,10 +35,10 @@ def write_directory(path: str | Path) -> Iterator[Path]:
     One process at a time may write the same `path`: the next call removes what a killed process left behind.
 
     Raises:
-        FileExistsError: `path` is a file.
+        FileExistsError: `path` is a file, or (unless `overwrite`) a folder that is not empty.
     """
     path = Path(path).absolute()
-    check_replaceable(path, overwrite=True)
+    check_replaceable(path, overwrite)
     unfinished = path.with_name(f".{path.name}.incomplete")
     replaced = path.with_name(f".{path.name}.replaced")
     _remove_leftovers(path, unfinished, replaced)
