@@ -92,7 +92,7 @@ def check_output(path: str | Path, fps: float | Fraction | None = None) -> None:
         raise ValueError(f"{path}: the folder {path.parent} is not writable.")
     if suffix and path.is_dir():
         raise ValueError(f"{path}: is a folder; choose another name.")
-    if not suffix and path.exists() and not _is_png_folder(path):
+    if not suffix and path.exists() and not is_png_folder(path):
         raise ValueError(f"{path}: exists and is not a folder of frame_*.png files; choose another name.")
     if fps is not None and fps <= 0:
         raise ValueError(f"`fps` must be above 0, got {fps}.")
@@ -130,13 +130,21 @@ def as_pixels(frame: Any) -> np.ndarray:
     return np.rint(frame.clip(0, 1) * 255).astype(np.uint8)
 
 
+def is_png_folder(path: str | Path) -> bool:
+    """Whether a path is a folder with nothing but `frame_0000.png`, ... in it."""
+    return Path(path).is_dir() and all(_PNG_NAME.fullmatch(entry.name) for entry in Path(path).iterdir())
+
+
+def png_files(folder: str | Path) -> list[Path]:
+    """Frames of a folder of PNG files, in order."""
+    return sorted(entry for entry in Path(folder).iterdir() if _PNG_NAME.fullmatch(entry.name))
+
+
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read the metadata that `write_video` stored in a file or folder; empty without any."""
     path = Path(path)
     if path.is_dir():
-        path = min(
-            (entry for entry in path.iterdir() if _PNG_NAME.fullmatch(entry.name)), default=path / "frame_0.png"
-        )
+        path = next(iter(png_files(path)), path / "frame_0000.png")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file.")
     suffix = path.suffix.lower()
@@ -209,6 +217,7 @@ class Mp4Writer:
         self, container: av.container.OutputContainer, stream: av.VideoStream, size: tuple[int, int], fps: Fraction
     ):
         self.container = container
+        self.width, self.height = stream.width, stream.height  # as written: even
         self._stream = stream
         self._size = size  # (height, width)
         self._fps = fps
@@ -260,10 +269,6 @@ class Mp4Writer:
         for packet in packets:
             self._start = self._start or (packet.pts, packet.dts)
             self.container.mux(packet)
-
-
-def _is_png_folder(path: Path) -> bool:
-    return path.is_dir() and all(_PNG_NAME.fullmatch(entry.name) for entry in path.iterdir())
 
 
 def _of_one_size(frames: Iterable[Any]) -> Iterator[np.ndarray]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 
 from pipeline_landscape_video.video_io import start_offset
+from pipeline_landscape_video.video_writing import png_files
 
 
 class AudioCopy:
@@ -16,12 +17,13 @@ class AudioCopy:
     container's first packet is written.
 
     Args:
-        path: File whose audio is copied; it may have none.
+        path: Video whose audio is copied; it may have none.
         target: Container to write to.
     """
 
     def __init__(self, path: str | Path, target: av.container.OutputContainer):
-        self._source = av.open(str(path))
+        # A folder of PNG files has no sound, and neither has its first file.
+        self._source = av.open(str(path if Path(path).is_file() else png_files(path)[0]))
         self._target = target
         self._offset = start_offset(self._source)
         self._copies: dict[int, av.AudioStream] = {}

@@ -106,7 +106,7 @@ def interpolate(
             writer.write(frame, time, last_duration)  # only the last frame needs it; others end with the next one
             bar.update()
         audio.advance()
-    typer.echo(f"{output}: {bar.n} frames of {info.width} x {info.height}, {float(info.fps * multiple):.6g} fps")
+    typer.echo(f"{output}: {bar.n} frames of {writer.width} x {writer.height}, {float(info.fps * multiple):.6g} fps")
 
 
 def to_tensor(pixels: "np.ndarray", device: "torch.device") -> "Tensor":

@@ -11,10 +11,10 @@ import numpy as np
 
 from landscape_video.files import hash_file, hash_json
 from landscape_video.generation.images import read_image
-from pipeline_landscape_video.video_io import iterate_video, probe_video, read_metadata
+from pipeline_landscape_video.video_io import VIDEO_EXTENSIONS, is_clip, iterate_video, probe_video, read_metadata
+from pipeline_landscape_video.video_writing import png_files
 
 
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 TABLE = "metadata.jsonl"
 
@@ -43,7 +43,7 @@ class ClipFile:
 
     def key(self, num_frames: int, stride: int, measurers: str) -> str:
         """A hash of everything that determines the measurements; `measurers` stands for the models that measure."""
-        files = [hash_file(file) for file in (self.path, self.image) if file is not None]
+        files = [hash_clip(self.path), *([hash_file(self.image)] if self.image is not None else [])]
         return hash_json([files, num_frames, stride, self.prompt, self.still, dict(self.labels), measurers])[:32]
 
     def frames(self, num_frames: int, stride: int) -> np.ndarray:
@@ -64,6 +64,11 @@ class ClipFile:
         return None if self.image is None else np.asarray(read_image(self.image))
 
 
+def hash_clip(path: Path) -> str:
+    """Hash of a video, or of a folder of PNG files."""
+    return hash_json([hash_file(file) for file in png_files(path)]) if path.is_dir() else hash_file(path)
+
+
 def list_clips(folder: str | Path, num_frames: int, stride: int, images: str | Path | None = None) -> list[ClipFile]:
     """All videos of a folder, without its subfolders, sorted by name. Each is opened.
 
@@ -81,9 +86,11 @@ def list_clips(folder: str | Path, num_frames: int, stride: int, images: str | P
         ValueError: No videos, one that is not readable or too short, or a clip without its image.
     """
     folder = Path(folder)
-    paths = _files_in(folder, VIDEOS)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder.")
+    paths = sorted(path for path in folder.iterdir() if is_clip(path) and not path.name.startswith("."))
     if not paths:
-        raise ValueError(f"{folder}: contains no videos ({', '.join(VIDEOS)}).")
+        raise ValueError(f"{folder}: contains no videos ({', '.join(sorted(VIDEO_EXTENSIONS))}).")
     rows = _read_table(folder / TABLE)
     image_of = {} if images is None else {path.stem: path for path in _files_in(Path(images), IMAGES)}
     clips = []

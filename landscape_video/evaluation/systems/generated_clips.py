@@ -13,9 +13,9 @@ import torch
 from tqdm import tqdm
 
 from landscape_video.evaluation.metrics.peak_memory import PeakMemory
-from landscape_video.evaluation.systems.clips import ClipFile
+from landscape_video.evaluation.systems.clips import ClipFile, hash_clip
 from landscape_video.evaluation.systems.text_to_video import FORMS, SystemSpec
-from landscape_video.files import hash_file, hash_json, hash_text
+from landscape_video.files import hash_json, hash_text
 from pipeline_landscape_video.video_io import read_metadata, write_video
 from pipeline_landscape_video.video_writing import SAMPLED_FPS
 
@@ -101,4 +101,4 @@ def still_clips(clips: Sequence[ClipFile], folder: Path, num_frames: int) -> lis
 
 def shown_file(clip: ClipFile, still_folder: Path) -> Path:
     """The video that shows a clip."""
-    return still_folder / f"{clip.path.stem}-{hash_file(clip.path)[:8]}.mp4" if clip.still else clip.path
+    return still_folder / f"{clip.path.stem}-{hash_clip(clip.path)[:8]}.mp4" if clip.still else clip.path

@@ -22,12 +22,12 @@ from landscape_video.training.data.caption_tables import (
     reject_errors,
 )
 from landscape_video.training.data.webdataset import Member, read_member, read_samples
-from pipeline_landscape_video.video_io import VideoFrame, iterate_video
+from pipeline_landscape_video.video_io import VIDEO_EXTENSIONS, VideoFrame, iterate_video
 
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 PLACES = (".", "train", "data", "data/train")  # where datasets on the Hub keep their tables and shards
-VIDEO_EXTENSIONS = {"mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "gif"}
+SHARD_EXTENSIONS = VIDEO_EXTENSIONS - {"webp", "avif"}  # in shards, these are the still images of other datasets
 LAYOUTS = (
     "a metadata.jsonl or metadata.csv (file_name, text), a CSV file with WebVid's columns (videoid, name), or "
     "WebDataset shards (*.tar)"
@@ -147,7 +147,7 @@ def _list_shard(shard: Path, rejected: list[RejectedClip], caption_column: str) 
     clips = []
     for key, members in read_samples(shard, rejected):
         with reject_errors(f"{shard}: {key}", rejected):
-            videos = [member for extension, member in members.items() if extension in VIDEO_EXTENSIONS]
+            videos = [member for extension, member in members.items() if extension in SHARD_EXTENSIONS]
             if len(videos) != 1:
                 raise ValueError(f"a sample must have one video, got {len(videos)} in {', '.join(sorted(members))}.")
             captions = captions_of(_shard_row(shard, members, caption_column), caption_column)

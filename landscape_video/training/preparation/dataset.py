@@ -1,8 +1,10 @@
 """Prepare all sources, reject duplicates, and write the dataset."""
 
 import json
+import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -16,34 +18,44 @@ import numpy as np
 from tqdm import tqdm
 
 from landscape_video.files import write_directory
-from landscape_video.training.data.clip_list import VIDEO_EXTENSIONS
 from landscape_video.training.preparation.clip_filters import hash_distances
 from landscape_video.training.preparation.dataset_report import write_card, write_report
 from landscape_video.training.preparation.source_clips import prepare_source
 from landscape_video.training.settings.preparation import MANIFEST, REJECTED, PreparationSettings
+from pipeline_landscape_video.video_io import VIDEO_EXTENSIONS, is_clip, is_png_folder
 
 
 MANIFEST_KEYS = (
     "source", "scene", "start", "end", "num_frames", "fps", "width", "height", "source_width", "source_height",
 )  # fmt: skip
+TEXT_SUFFIXES = {".txt", ".csv", ".json", ".jsonl", ".md", ".srt", ".vtt", ".html"}
+
+logger = logging.getLogger(__name__)
 
 
 def find_sources(source_dir: Path) -> list[str]:
     """Paths of all videos in a folder and its subfolders, relative to it, sorted; hidden ones are left out.
 
+    Other files are counted in a warning, except text, such as captions.
+
     Raises:
         ValueError: No videos.
     """
-    paths = (path.relative_to(source_dir) for path in source_dir.rglob("*") if path.is_file())
-    names = [
-        path.as_posix()
-        for path in paths
-        if path.suffix.lower().removeprefix(".") in VIDEO_EXTENSIONS
-        and not any(part.startswith(".") for part in path.parts)
-    ]
+    names, others = [], Counter()
+    for path in sorted(source_dir.rglob("*")):
+        name = path.relative_to(source_dir)
+        if any(part.startswith(".") for part in name.parts):
+            continue
+        if is_clip(path):
+            names.append(name.as_posix())
+        elif path.is_file() and path.suffix.lower() not in TEXT_SUFFIXES and not is_png_folder(path.parent):
+            others[path.suffix.lower() or "no suffix"] += 1
+    if others:
+        found = ", ".join(f"{count} of {suffix}" for suffix, count in sorted(others.items()))
+        logger.warning("%d files have no name of a video and are left out: %s.", others.total(), found)
     if not names:
         raise ValueError(f"{source_dir} holds no videos ({', '.join(sorted(VIDEO_EXTENSIONS))}).")
-    return sorted(names)
+    return names
 
 
 def prepare_sources(settings: PreparationSettings) -> list[dict[str, Any]]:

@@ -234,7 +234,7 @@ def test_caches_of_earlier_versions_are_read(folder, tmp_path, encoded):
 def test_what_does_not_fit_is_found_before_anything_is_encoded(train, folder, tmp_path, encoded):
     cache = ("--cache_dir", str(tmp_path / "cache"), "--resolution", "64")
     code, output = train("long", "--num_frames_range", "6", "--motion_max_seq_length", "4", *cache, data=folder)
-    assert code == 1 and "has 4 positions" in status_of(output)["reason"]
+    assert code == 1 and "must end at 4 or less" in status_of(output)["reason"]
     assert not encoded
 
 

@@ -1,0 +1,340 @@
+"""Decode videos with FFmpeg into frames that are complete, progressive, upright, with square pixels and rising times.
+
+The properties that a decoded frame carries (size, fields, alpha, matrix, pixel aspect, rotation) are handled here, so
+that whoever reads a clip never sees them.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import av
+import numpy as np
+from av.format import Flags as FormatFlags
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.reformatter import Colorspace
+
+from .video_writing import EXACT_CONVERSION
+
+
+# 8192 x 8192. A file of a few kilobytes can declare frames that fill the memory.
+MAX_PIXELS = 2**26
+# Formats in which FFmpeg's duration is the time at which the file ends; in others it is the time that it lasts.
+DURATION_IS_END = ("matroska,webm", "nut", "asf")
+UNSPECIFIED = 2  # color property of ITU-T H.273
+
+logger = logging.getLogger(__name__)
+
+
+class VideoError(ValueError):
+    """Raised for a file that is not a video, is cut short or is damaged; the message begins with its path."""
+
+
+class VideoFrame(NamedTuple):
+    """One decoded frame: `pixels` (height, width, 3) uint8 RGB, `timestamp` and `duration` in seconds."""
+
+    pixels: np.ndarray
+    timestamp: Fraction
+    duration: Fraction
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file declares.
+
+    Attributes:
+        width, height: Size of the frames as they are read: upright, with square pixels.
+        fps: Average frame rate.
+        time_base: Unit of the timestamps in seconds.
+        num_frames: Number of frames, None if the container does not declare it.
+        duration: Seconds, None if the container does not declare them.
+        color_primaries, color_trc: Numbers of ITU-T H.273; those of BT.709 if none are declared.
+        tags: Tags of the container (title, artist, ...).
+    """
+
+    width: int
+    height: int
+    fps: Fraction
+    time_base: Fraction
+    num_frames: int | None
+    duration: Fraction | None
+    color_primaries: int
+    color_trc: int
+    tags: Mapping[str, str]
+
+
+def probe_container(path: str | Path) -> VideoInfo:
+    """Read what a file declares; see `probe_video`."""
+    with open_container(path) as container, naming(path):
+        stream = video_stream(container, path)
+        image = next(container.decode(stream), None)
+        if image is None:
+            raise VideoError(f"{path}: no frame could be decoded.")
+        height, width, _ = to_pixels(image, stream, path).shape
+        end = declared_end(container, stream)
+        primaries, transfer = (
+            1 if number == UNSPECIFIED else int(number) for number in (image.color_primaries, image.color_trc)
+        )
+        return VideoInfo(
+            width=width,
+            height=height,
+            fps=frame_rate(stream),
+            time_base=stream.time_base,
+            num_frames=stream.frames or None,
+            duration=None if end is None else end - stream_start(container, stream),
+            color_primaries=primaries,
+            color_trc=transfer,
+            tags=dict(container.metadata),
+        )
+
+
+def decode_video(path: str | Path, file: BinaryIO | None = None) -> Iterator[VideoFrame]:
+    """Decode a video frame by frame, in constant memory; see `iterate_video`."""
+    with open_container(path, file) as container, naming(path):
+        decoder = _Decoder(container, path)
+        pending = None  # held back by one, because a frame lasts until the next one starts
+        for image, timestamp in decoder.deinterlaced():
+            if pending is not None:
+                yield pending._replace(duration=timestamp - pending.timestamp)
+            pending = VideoFrame(to_pixels(image, decoder.stream, path), timestamp, decoder.interval)
+        if pending is None:
+            raise VideoError(f"{path}: no frame could be decoded.")
+        decoder.check_complete()
+        yield pending._replace(duration=decoder.last_duration(pending.timestamp))
+
+
+class _Decoder:
+    """Decodes the video stream of a container from its start, once."""
+
+    def __init__(self, container: av.container.InputContainer, path: str | Path) -> None:
+        self.container, self.path = container, path
+        self.stream = video_stream(container, path)
+        self.stream.thread_type = "AUTO"
+        self.interval = 1 / frame_rate(self.stream)
+        self.num_frames = 0
+        self.num_repaired = 0
+        self.video_end = Fraction(0)  # end of the frame decoded last, on the file's own clock
+        self.reached: dict[int, Fraction] = {}  # end of each stream so far, on the file's own clock
+
+    def deinterlaced(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+        """Frames and their times, with the fields of interlaced frames made into one image (FFmpeg's bwdif)."""
+        graph, times = None, deque()
+        for number, (image, timestamp) in enumerate(self.timed()):
+            if graph is None and image.interlaced_frame:
+                logger.warning("%s: is interlaced from frame %d; it is deinterlaced.", self.path, number)
+                graph = _deinterlacer(image)
+            if graph is None:
+                yield image, timestamp
+                continue
+            # The filter returns one frame for each it gets, in order and one late. It needs rising times of any kind.
+            image.pts, image.time_base = number, self.interval
+            times.append(timestamp)
+            graph.push(image)
+            yield from ((filtered, times.popleft()) for filtered in _pulled(graph))
+        if graph is not None:
+            graph.push(None)
+            yield from ((filtered, times.popleft()) for filtered in _pulled(graph))
+
+    def timed(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+        """Decoded frames with times that rise, even if those of the file do not."""
+        previous, shift = None, Fraction(0)
+        for (image, raw), (_, following) in pairwise(chain(self.decoded(), [(None, None)])):
+            if previous is None:
+                timestamp = raw if raw is not None else Fraction(0)
+            elif raw is not None and raw + shift > previous:
+                timestamp = raw + shift
+            else:
+                self.num_repaired += 1
+                if raw is not None and following is not None and following + shift > previous:
+                    timestamp = (previous + following + shift) / 2  # one wrong time among right ones
+                else:
+                    timestamp = previous + self.interval
+                    # The clock has jumped back, as where files were joined: continue it.
+                    shift = shift if raw is None else timestamp - raw
+            yield image, timestamp
+            previous = timestamp
+        if self.num_repaired and not self.container.format.flags & FormatFlags.no_timestamps.value:
+            logger.warning(
+                "%s: timestamps of %d of %d frames were missing or did not rise; they are repaired.",
+                self.path, self.num_repaired, self.num_frames,
+            )  # fmt: skip
+
+    def decoded(self) -> Iterator[tuple[av.VideoFrame, Fraction | None]]:
+        """Frames as they are stored, in the order they are shown, and their times in the file, where they have one."""
+        offset, first = start_offset(self.container), None
+        for packet in self.container.demux():
+            if packet.pts is not None:
+                end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                self.reached[packet.stream.index] = max(end, self.reached.get(packet.stream.index, end))
+            if packet.stream.index != self.stream.index:
+                continue
+            for image in packet.decode():
+                if image.is_corrupt:
+                    raise VideoError(f"{self.path}: frame {self.num_frames} is damaged.")
+                first = first or image
+                if (image.width, image.height) != (first.width, first.height):
+                    raise VideoError(
+                        f"{self.path}: frames change from {first.width} x {first.height} to "
+                        f"{image.width} x {image.height} pixels at frame {self.num_frames}; split the file there."
+                    )
+                self.num_frames += 1
+                raw = _time_of(image, first, self.container, self.stream)
+                self.video_end = (self.video_end if raw is None else raw) + self.interval
+                yield image, None if raw is None else raw - offset
+
+    def check_complete(self) -> None:
+        """Raise a `VideoError` if less was decoded than the file declares.
+
+        The declared number of frames decides if it is met. Otherwise the declared end does, because an edit list may
+        cut frames that are still counted. A container's duration is that of its longest stream, so the last packet of
+        any stream counts.
+        """
+        stream, end = self.stream, declared_end(self.container, self.stream)
+        if self.num_frames == stream.frames or end is None:
+            return
+        reached = self.video_end if stream.duration else max(self.video_end, *self.reached.values())
+        if reached < end - 2 * self.interval:
+            of_declared = f" of {stream.frames}" if stream.frames else ""
+            raise VideoError(
+                f"{self.path}: is cut short: {self.num_frames}{of_declared} frames decoded, up to "
+                f"{float(reached):.2f} s of {float(end):.2f} s."
+            )
+
+    def last_duration(self, timestamp: Fraction) -> Fraction:
+        """Duration of the last frame, which starts at `timestamp`: up to the declared end of the stream, if any."""
+        end = declared_end(self.container, self.stream) if self.stream.duration else None
+        last = self.interval if end is None else end - start_offset(self.container) - timestamp
+        return last if last > 0 else self.interval
+
+
+def start_offset(container: av.container.InputContainer) -> Fraction:
+    """Seconds to subtract from timestamps: the file's start in formats whose clock can start anywhere, else 0."""
+    if container.format.flags & FormatFlags.ts_discont.value and container.start_time is not None:
+        return Fraction(container.start_time, av.time_base)
+    return Fraction(0)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Add the name of the file to errors of FFmpeg."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise VideoError(f"{path}: cannot be decoded to its end ({error.strerror}).") from error
+
+
+def open_container(path: str | Path, file: BinaryIO | None = None) -> av.container.InputContainer:
+    """Open a file of any format that FFmpeg reads."""
+    if file is None and not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    try:
+        return av.open(str(path) if file is None else file)
+    except av.FFmpegError as error:
+        raise VideoError(f"{path}: not a video that can be read ({error.strerror}).") from error
+
+
+def video_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
+    """The video of a file. Raises a `VideoError` if there is none, or its frames are too large."""
+    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not videos:
+        only = "only a cover image" if container.streams.video else "only other streams"
+        raise VideoError(f"{path}: has no video, {only}.")
+    best = container.streams.best("video")
+    stream = best if best in videos else videos[0]
+    if stream.width * stream.height > MAX_PIXELS:
+        raise VideoError(
+            f"{path}: frames must have at most {MAX_PIXELS} pixels, got {stream.width} x {stream.height}."
+        )
+    return stream
+
+
+def frame_rate(stream: av.VideoStream) -> Fraction:
+    """Average rate of a stream in frames per second."""
+    return stream.average_rate or stream.guessed_rate or Fraction(25)  # FFmpeg's default for streams without a rate
+
+
+def stream_start(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
+    """Time at which a stream starts, in seconds of the file's own clock."""
+    if stream.start_time is not None:
+        return stream.start_time * stream.time_base
+    return Fraction(container.start_time or 0, av.time_base)
+
+
+def declared_end(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
+    """End that the stream, or else the whole file, declares, in seconds of the file's own clock."""
+    if container.format.flags & FormatFlags.no_timestamps.value:
+        return None  # raw streams, whose duration FFmpeg only guesses from the bit rate
+    lasts = container.format.name not in DURATION_IS_END
+    if stream.duration:
+        return stream.duration * stream.time_base + (stream_start(container, stream) if lasts else 0)
+    if container.duration:
+        return Fraction(container.duration + (container.start_time or 0 if lasts else 0), av.time_base)
+    return None
+
+
+def to_pixels(image: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> np.ndarray:
+    """Convert a decoded frame to (height, width, 3) uint8 RGB, upright, with square pixels, transparency on white."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    # What players do if no matrix is declared: BT.709 for high definition, BT.601 (FFmpeg's default) below.
+    unspecified = image.colorspace == UNSPECIFIED
+    has_alpha = image.format.name == "pal8" or any(component.is_alpha for component in image.format.components)
+    pixels = image.to_ndarray(
+        format="rgba" if has_alpha else "rgb24",
+        width=round(image.width * aspect) if aspect > 1 else image.width,
+        height=round(image.height / aspect) if aspect < 1 else image.height,
+        interpolation=EXACT_CONVERSION,
+        src_colorspace=Colorspace.ITU709 if unspecified and image.height >= 720 else None,
+    )
+    if has_alpha:
+        pixels = on_white(pixels)
+    matrix = image.side_data.get(SideDataType.DISPLAYMATRIX)
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.sign(np.frombuffer(matrix, dtype=np.int32)[:5])
+    if (a and b) or (c and d):
+        raise VideoError(f"{path}: rotation must be a multiple of 90 degrees, got {image.rotation}.")
+    if b:
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: d or 1, :: a or 1])
+
+
+def on_white(pixels: np.ndarray) -> np.ndarray:
+    """Put (height, width, 4) uint8 RGBA on white paper."""
+    colors, alpha = pixels[..., :3].astype(np.float32), pixels[..., 3:].astype(np.float32) / 255
+    return np.rint(255 + (colors - 255) * alpha).astype(np.uint8)
+
+
+def _time_of(
+    image: av.VideoFrame, first: av.VideoFrame, container: av.container.InputContainer, stream: av.VideoStream
+) -> Fraction | None:
+    """Time of a frame on the file's own clock, None if it has none."""
+    ticks = image.pts if image.pts is not None else image.dts
+    if container.format.name == "avi" and None not in (first.pts, first.dts, image.dts):
+        ticks = first.pts + image.dts - first.dts  # AVI stores the order of decoding, so B-frames have wrong times
+    return None if ticks is None else ticks * (image.time_base or stream.time_base)
+
+
+def _deinterlacer(image: av.VideoFrame) -> av.filter.Graph:
+    """FFmpeg's bwdif for frames like this one; frames that are not interlaced pass unchanged."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=image.width, height=image.height, format=image.format, time_base=Fraction(1, 1000))
+    bwdif, sink = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+    source.link_to(bwdif)
+    bwdif.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            yield graph.pull()
+        except (av.BlockingIOError, av.EOFError):  # it wants more frames, or has returned the last one
+            return
