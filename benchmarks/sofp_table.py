@@ -17,7 +17,7 @@ RAFT_NOTE = (
     "This RAFT was trained on satellite images of clouds; a package index has no other trained one. It shows that "
     "real weights run, not what torchvision's weights reach."
 )
-NATURAL_NOTE = "Every second frame is held out. Hand-held or from a moving car, with sensor noise."
+NATURAL_NOTE = "Every second frame is held out. The camera is hand-held or in a moving car; there is sensor noise."
 
 
 def markdown(results: dict) -> str:
@@ -26,7 +26,7 @@ def markdown(results: dict) -> str:
     natural = [record for record in results["clips"] if record["kind"] == "natural"]
     with_raft = [record for record in results["clips"] if "raft_linear" in record["scores"]]
     parts = [_introduction(results["settings"], rendered), summary(results)]
-    parts += ["## Where quadratic SOFP stands against others", promises(results["clips"])]
+    parts += ["## Where another method is better than quadratic SOFP", promises(results["clips"])]
     if rendered:
         parts += ["## SSIM", _grouped(rendered, "speed", NAMES, "ssim", 4)]
         for speed in SPEEDS:
@@ -88,12 +88,13 @@ def promises(clips: list[dict]) -> str:
 def _introduction(settings: dict, rendered: list[dict]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in settings["versions"].items())
     return (
-        "# Interpolated frames against true ones\n\n"
-        f"PSNR in dB, means over clips. {len(rendered)} rendered clips of {settings['size']} x {settings['size']}, "
-        f"{settings['num_frames']} frames given at {settings['frame_rate']} a second on average, the true half-time "
-        "frames held out; SOFP and Farneback go through the same warping, SOFP on DIS flow if nothing else is said. "
-        "Speeds: even; rising from rest (s^2); falling to rest. Made by `python benchmarks/sofp.py`, seed "
-        f"{settings['seed']}; tuned on other seeds. {settings['device']}; {versions}."
+        "# Interpolated frames compared with true ones\n\n"
+        f"Mean PSNR over clips, in dB. There are {len(rendered)} rendered clips of {settings['size']} x "
+        f"{settings['size']}. Methods receive {settings['num_frames']} frames, at {settings['frame_rate']} per second "
+        "on average; the true half-time frames are held out. SOFP uses DIS flow unless stated otherwise, and "
+        "Farneback's flow goes through the same warping. Motion is even, rising from rest (s^2), or falling to rest. "
+        "Measured by `python benchmarks/sofp.py`, seed "
+        f"{settings['seed']}; SOFP was tuned on other seeds. {settings['device']}; {versions}."
     )
 
 
