@@ -20,12 +20,13 @@ MOST_SEEDS = 1 + max(STUDENT)
 
 AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot be told apart"
 RULE = (
-    "A difference (row minus full model, same training seeds, prompts and noise) counts if it is larger than both its "
-    f"margins: over prompts, {SPREAD} standard deviations of {RESAMPLES} paired bootstrap draws; over training seeds, "
-    "Student's 95 % margin of the paired differences, or, for a row trained once, of the difference of two trainings "
+    "A difference is a row minus the full model, with the same training seeds, prompts and noise. It counts if it is "
+    "larger than both of its margins. The margin over prompts is "
+    f"{SPREAD} standard deviations of {RESAMPLES} paired bootstrap draws. The margin over training seeds is Student's "
+    "95 % margin of the paired differences. For a row trained once, it is that of the difference of two trainings "
     "that differ as the full model's seeds do. A difference that counts agrees with the paper if it has the sign of "
-    "the paper's, and disagrees if not; all others, and those without a known spread over seeds, cannot be told apart "
-    "at this budget. The margins are for one figure at a time: of twenty figures without any effect, one may count."
+    "the paper's, and disagrees if not. All others, and those without a known spread over seeds, cannot be told apart "
+    "at this budget. The margins are for one value at a time: of twenty values without any effect, one may count."
 )
 
 
