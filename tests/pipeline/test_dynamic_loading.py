@@ -1,4 +1,4 @@
-"""The pipeline as `custom_pipeline` code: what diffusers' loader allows, and loading where we are not installed."""
+"""The pipelines as `custom_pipeline` code: rules of diffusers' loader, and loading without this package."""
 
 import ast
 import os
@@ -94,9 +94,9 @@ from diffusers import DiffusionPipeline, MotionAdapter
 
 def save(pipe, file):
     assert type(pipe).__module__.startswith("diffusers_modules."), type(pipe)
-    pictures = type(pipe).__name__ == "LandscapeImageToVideoPipeline"
-    assert pictures or type(pipe).__name__ == "LandscapeVideoPipeline"
-    extra = {"image": torch.linspace(0, 1, 3 * 64 * 64).view(3, 64, 64)} if pictures else {}
+    takes_image = type(pipe).__name__ == "LandscapeImageToVideoPipeline"
+    assert takes_image or type(pipe).__name__ == "LandscapeVideoPipeline"
+    extra = {"image": torch.linspace(0, 1, 3 * 64 * 64).view(3, 64, 64)} if takes_image else {}
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
     frames = pipe(
@@ -190,7 +190,7 @@ save(pipe, "on_base.pt")
     torch.testing.assert_close(torch.load(tmp_path / "on_base.pt"), frames_of(pipe))
 
 
-def test_pipelines_that_take_pictures_load_where_we_are_not_installed(tiny_pipeline, tmp_path):
+def test_image_to_video_pipelines_load_where_we_are_not_installed(tiny_pipeline, tmp_path):
     import torch
 
     from motion_adapter.export import export_pipeline

@@ -36,9 +36,9 @@ def test_its_commands(command, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     painting(1, (96, 64)).save("painting.png")
-    picture = ["painting.png"] if command == "animate" else []
+    image = ["painting.png"] if command == "animate" else []
     options = "--num-frames 8 --steps 3 --seed 1 --device cpu --no-interpolate --output clip.mp4".split()
-    result = CliRunner().invoke(app, [command, *picture, "a boat sails left, the camera pans right", *options])
+    result = CliRunner().invoke(app, [command, *image, "a boat sails left, the camera pans right", *options])
     assert result.exit_code == 0, result.stderr
     frames = np.stack(read_video("clip.mp4").frames)
     assert frames.shape == (8, 128, 128, 3)

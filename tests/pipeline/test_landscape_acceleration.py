@@ -1,4 +1,4 @@
-"""The attention that trains on a CPU: the same numbers as diffusers' fused one."""
+"""Attention over few tokens: equal to the fused attention of diffusers."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from motion_adapter.build import attach_motion_adapter
-from pipeline_landscape_video import landscape_acceleration as cpu_attention
+from pipeline_landscape_video import landscape_acceleration
 from pipeline_landscape_video.landscape_acceleration import ShortAttnProcessor, use_fast_attention
 from tiny_models import build_motion_adapter, build_unet2d
 
@@ -20,7 +20,7 @@ def unet():
 
 @pytest.mark.parametrize("most_tokens", [256, 16, 1])  # 64 and 16 places, 6 frames: all plain, some, none
 def test_output_and_gradient_are_those_of_the_fused_attention(unet, monkeypatch, most_tokens):
-    monkeypatch.setattr(cpu_attention, "MAX_SHORT_TOKENS", most_tokens)
+    monkeypatch.setattr(landscape_acceleration, "MAX_SHORT_TOKENS", most_tokens)
     sample, text = torch.randn(1, 4, 6, 8, 8), torch.randn(6, 77, 16)
     short, took = ShortAttnProcessor(), Counter()
     for kind in ("plain", "fused"):

@@ -1,4 +1,4 @@
-"""`LandscapeVideoPipeline`: its call, what comes out, flow estimators, callbacks and interrupts."""
+"""`LandscapeVideoPipeline`: signature, outputs, flow estimators, callbacks and interrupts."""
 
 import inspect
 import io

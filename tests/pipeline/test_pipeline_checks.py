@@ -1,4 +1,4 @@
-"""`LandscapeVideoPipeline` says before the first step what cannot work, or not as it was meant."""
+"""`LandscapeVideoPipeline` refuses invalid arguments, and warns, before the first step."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Interpolation against closed forms: known motion in, known positions out."""
+"""Interpolation in closed form: known motion in, known positions out."""
 
 import pytest
 import torch

@@ -15,13 +15,13 @@ from pipeline_landscape_video.landscape_motion_attention import install_sparse_c
 from retention_models import branch_for, fuse_projections, randomize_branch
 
 
-def picture(dtype=torch.float32):
+def image_batch(dtype=torch.float32):
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(2)).to(dtype) * 2 - 1
 
 
 def residuals(branch, image=None, dtype=torch.float32, **arguments):
     latents, text = inputs(dtype)
-    image = picture(dtype) if image is None else image
+    image = image_batch(dtype) if image is None else image
     return branch(latents, 500, text.repeat_interleave(NUM_FRAMES, dim=0), image, **arguments)
 
 
@@ -79,14 +79,14 @@ def test_before_training_its_layers_compute_what_the_unets_compute(mode, use_mot
     assert torch.equal(mid, middle)
 
 
-def test_the_picture_is_added_behind_conv_in_for_every_frame():
+def test_the_image_is_added_behind_conv_in_for_every_frame():
     branch = randomize_branch(branch_for(moving_unet()))
     nn.init.dirac_(branch.zero_convs[0].weight)
     latents, _ = inputs()
     with torch.no_grad():
         first = residuals(branch)[0][0].unflatten(0, (2, NUM_FRAMES))
         noise = torch.stack([branch.conv_in(frame) for frame in latents.unbind(2)], dim=1)
-        seen = branch.image_embedding(picture())
+        seen = branch.image_embedding(image_batch())
     assert seen.shape == (2, 8, 8, 8)
     assert seen.std() > 0.01
     torch.testing.assert_close(first, noise + seen[:, None])
@@ -115,14 +115,14 @@ def test_the_generator_decides_what_is_new():
     assert not torch.equal(first["image_embedding.conv_in.weight"], other["image_embedding.conv_in.weight"])
 
 
-def test_text_and_picture_and_scale_reach_the_residuals():
+def test_text_and_image_and_scale_reach_the_residuals():
     unet = moving_unet()
     branch = randomize_branch(branch_for(unet))
     down, mid = residuals(branch)
     for other_down, other_mid in (
         residuals(branch, image=torch.ones(2, 3, 64, 64)),
-        branch(inputs()[0], 500, torch.zeros(2 * NUM_FRAMES, 7, 16), picture()),
-        branch(inputs()[0], 20, inputs()[1].repeat_interleave(NUM_FRAMES, dim=0), picture()),
+        branch(inputs()[0], 500, torch.zeros(2 * NUM_FRAMES, 7, 16), image_batch()),
+        branch(inputs()[0], 20, inputs()[1].repeat_interleave(NUM_FRAMES, dim=0), image_batch()),
     ):
         assert not torch.allclose(other_mid, mid)
         assert not torch.allclose(other_down[-1], down[-1])
@@ -254,7 +254,7 @@ def test_the_branch_of_the_embedded_model_leaves_the_weights_under_their_limit(t
 # What is refused
 
 
-def test_a_picture_of_another_size_is_refused():
+def test_an_image_of_another_size_is_refused():
     branch = branch_for(moving_unet())
     with pytest.raises(
         ValueError, match=r"`image` must have the shape \(2, 3, 64, 64\) for latents .*, got \(2, 3, 64, 72\)"

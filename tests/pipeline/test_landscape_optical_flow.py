@@ -1,4 +1,4 @@
-"""RAFT with shared encoders against torchvision's own forward pass, DIS against known motion, and what loads them."""
+"""RAFT against the forward pass of torchvision, DIS against known motion, and loading both."""
 
 import re
 from importlib.util import find_spec

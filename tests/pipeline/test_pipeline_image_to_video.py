@@ -1,10 +1,11 @@
-"""`LandscapeImageToVideoPipeline`: Eq. 5 of DreamVideo in closed form, stages, batches, and what callers rely on."""
+"""`LandscapeImageToVideoPipeline`: guidance in closed form, a held first frame, stages, batches, outputs, refusals."""
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from PIL import Image
+from pipeline_landscape_video.landscape_images import images_to_tensor
 
 from pipeline_calls import Steps, sample, still
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
@@ -21,7 +22,7 @@ def frames_of(pipe, **arguments):
 
 
 class Batches(Steps):
-    """Also remembers how many clips each run of the UNet saw."""
+    """Counts UNet calls and stores their batch sizes."""
 
     def __init__(self, pipe):
         self.sizes = []
@@ -32,31 +33,7 @@ class Batches(Steps):
         self.sizes.append(len(arguments[0]))
 
 
-# Guidance (Eq. 5)
-
-
-def test_coefficients_of_the_guidance():
-    assert guidance_terms(8, 1.5, True, True) == {(False, False): -7, (True, False): 6.5, (True, True): 1.5}
-    assert guidance_terms(3, 3, True, True) == {(False, False): -2, (True, True): 3}  # joint guidance
-    assert guidance_terms(1, 1, True, True) == {(True, True): 1}
-    assert guidance_terms(8, 0, True, True) == {(False, False): -7, (True, False): 8}
-    assert guidance_terms(1, 1.5, True, True) == {(True, False): -0.5, (True, True): 1.5}
-    assert guidance_terms(8.3, 1.7, True, False) == {(False, False): 1 - 8.3, (True, False): 8.3}
-    assert guidance_terms(8.3, 1.7, False, True) == {(False, False): 1 - 1.7, (False, True): 1.7}
-    assert guidance_terms(8.3, 1.7, False, False) == {(False, False): 1}
-
-
-def test_coefficients_of_the_guidance_with_the_picture_first():
-    def coefficients(*arguments):
-        return guidance_terms(*arguments, "picture_first")
-
-    assert coefficients(8, 1.5, True, True) == {(False, False): -0.5, (False, True): -6.5, (True, True): 8}
-    assert coefficients(3, 3, True, True) == guidance_terms(3, 3, True, True)
-    assert coefficients(1, 1, True, True) == {(True, True): 1}
-    assert coefficients(0, 1.5, True, True) == {(False, False): -0.5, (False, True): 1.5}
-    assert coefficients(8, 1, True, True) == {(False, True): -7, (True, True): 8}
-    for has_text, has_image in ((True, False), (False, True), (False, False)):
-        assert coefficients(8.3, 1.7, has_text, has_image) == guidance_terms(8.3, 1.7, has_text, has_image)
+# Guidance
 
 
 @torch.no_grad()
@@ -65,7 +42,7 @@ def test_the_guided_prediction_is_equation_five_or_that_of_instruct_pix2pix(guid
     pipe = build_image_to_video()
     pipe._cross_attention_kwargs = pipe._clip_skip = None
     latents = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
-    picture, white = torch.rand(1, 3, 64, 64) * 2 - 1, torch.ones(1, 3, 64, 64)
+    image, white = torch.rand(1, 3, 64, 64) * 2 - 1, torch.ones(1, 3, 64, 64)
     text = pipe.encode_for_frames("boat", None, 1, [(True, True)], num_frames=4)["prompt_embeds"]
     null = pipe.encode_for_frames("boat", None, 1, [(False, False)], num_frames=4)["prompt_embeds"]
 
@@ -74,18 +51,18 @@ def test_the_guided_prediction_is_equation_five_or_that_of_instruct_pix2pix(guid
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
         return pipe.unet(latents, 500, states, **residuals).sample
 
-    nothing, by_text, by_picture, by_both = f(null, white), f(text, white), f(null, picture), f(text, picture)
+    nothing, by_text, by_image, by_both = f(null, white), f(text, white), f(null, image), f(text, image)
     assert not torch.allclose(by_both, by_text, atol=1e-3)
-    assert not torch.allclose(by_both, by_picture, atol=1e-3)
+    assert not torch.allclose(by_both, by_image, atol=1e-3)
     if guidance_order == "text_first":
-        states, pictures = [null, text, text], [white, white, picture]
+        states, images = [null, text, text], [white, white, image]
         expected = nothing + 8 * (by_text - nothing) + 1.5 * (by_both - by_text)
     else:
-        states, pictures = [null, null, text], [white, picture, picture]
-        expected = nothing + 1.5 * (by_picture - nothing) + 8 * (by_both - by_picture)
+        states, images = [null, null, text], [white, image, image]
+        expected = nothing + 1.5 * (by_image - nothing) + 8 * (by_both - by_image)
     terms = guidance_terms(8, 1.5, True, True, guidance_order)
     embeds = {"prompt_embeds": torch.cat(states)}
-    predict_noise = pipe.noise_predictor(embeds, torch.cat(pictures), list(terms.values()), retention_scale=1.0)
+    predict_noise = pipe.noise_predictor(embeds, torch.cat(images), list(terms.values()), retention_scale=1.0)
     guided = predict_noise(latents, torch.tensor(500), 0)
     torch.testing.assert_close(guided, expected, atol=1e-4, rtol=1e-4)
 
@@ -112,13 +89,13 @@ def test_branches_run_in_one_batch_and_only_if_they_count(arguments, size):
     assert batches.sizes == [size, size]  # two steps
 
 
-def test_text_alone_is_the_white_picture():
+def test_text_alone_is_the_white_image():
     pipe = build_image_to_video()
     torch.testing.assert_close(frames_of(pipe, image=None), frames_of(pipe, image=WHITE), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(frames_of(pipe, image=None), frames_of(pipe), atol=1e-3)
 
 
-def test_picture_alone_needs_no_text_and_text_still_counts():
+def test_image_alone_needs_no_text_and_text_still_counts():
     pipe = build_image_to_video()
     alone = frames_of(pipe, prompt=None)
     assert torch.equal(frames_of(pipe, prompt=None, guidance_scale=3.0), alone)  # of a text that is not there
@@ -140,25 +117,25 @@ def test_without_retention_it_is_the_base_model(tiny_components):
 def test_a_fresh_branch_changes_no_frame():
     pipe = build_image_to_video(fresh=True)
     assert torch.equal(frames_of(pipe, image=None), frames_of(pipe, image=None, retention_scale=0.0))
-    # With a picture the same predictions come in a batch of three.
+    # With an image the same predictions come in a batch of three.
     torch.testing.assert_close(frames_of(pipe), frames_of(pipe, retention_scale=0.0), atol=1e-4, rtol=1e-4)
 
 
 # A first frame that is held
 
 
-def decoded_picture(pipe, picture: torch.Tensor) -> torch.Tensor:
-    """What the VAE makes of a picture (3, height, width) in [0, 1]."""
+def decoded_image(pipe, image: torch.Tensor) -> torch.Tensor:
+    """Return the VAE's reconstruction of an image, `(3, height, width)` in [0, 1]."""
     with torch.no_grad():
-        latents = pipe.vae.encode(picture[None] * 2 - 1).latent_dist.mode()
+        latents = pipe.vae.encode(image[None] * 2 - 1).latent_dist.mode()
         return (pipe.vae.decode(latents).sample[0] / 2 + 0.5).clamp(0, 1)
 
 
-def test_a_held_first_frame_is_the_picture_and_the_others_see_it():
+def test_a_held_first_frame_is_the_image_and_the_others_see_it():
     pipe = build_image_to_video()
     free, held = frames_of(pipe), frames_of(pipe, hold_first_frame=True)
-    picture = torch.from_numpy(np.array(painting())).permute(2, 0, 1) / 255
-    torch.testing.assert_close(held[0, 0], decoded_picture(pipe, picture), atol=1e-4, rtol=1e-4)
+    image = torch.from_numpy(np.array(painting())).permute(2, 0, 1) / 255
+    torch.testing.assert_close(held[0, 0], decoded_image(pipe, image), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(held[0, 1:], free[0, 1:], atol=1e-3)
     for arguments in ({"image": None}, {"retention_scale": 0.0}):
         assert torch.equal(frames_of(pipe, **arguments, hold_first_frame=True), frames_of(pipe, **arguments))
@@ -187,7 +164,7 @@ def test_a_held_frame_has_the_noise_of_each_step(scheduler):
 def test_a_held_stage_begins_with_the_end_of_the_one_before():
     pipe = build_image_to_video()
     frames = frames_of(pipe, prompt=None, prompts=["mist", "rain"], hold_first_frame=True)
-    torch.testing.assert_close(frames[0, 4], decoded_picture(pipe, frames[0, 3]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(frames[0, 4], decoded_image(pipe, frames[0, 3]), atol=1e-4, rtol=1e-4)
 
 
 # Stages
@@ -215,7 +192,7 @@ def test_latents_of_stages_are_those_of_their_frames():
     torch.testing.assert_close(frames, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_stages_can_be_without_a_first_picture_and_take_its_colors():
+def test_stages_can_be_without_a_first_image_and_take_its_colors():
     pipe = build_image_to_video()
     arguments = {"prompt": None, "prompts": ["mist", "rain"], "image": None}
     plain, matched = frames_of(pipe, **arguments), frames_of(pipe, **arguments, match_stage_colors=True)
@@ -255,23 +232,21 @@ def test_a_callback_can_change_latents():
 
 def test_batches_equal_single_calls():
     pipe = build_image_to_video()
-    prompts, pictures = ["mist", "rain"], [painting(1), painting(2, (80, 64))]
+    prompts, images = ["mist", "rain"], [painting(1), painting(2, (80, 64))]
 
     def generators():
         return [torch.Generator().manual_seed(seed) for seed in (4, 5)]
 
-    both = frames_of(pipe, prompt=prompts, image=pictures, generator=generators())
+    both = frames_of(pipe, prompt=prompts, image=images, generator=generators())
     for index, generator in enumerate(generators()):
-        one = frames_of(pipe, prompt=prompts[index], image=pictures[index], generator=generator)
+        one = frames_of(pipe, prompt=prompts[index], image=images[index], generator=generator)
         torch.testing.assert_close(both[index : index + 1], one, atol=1e-4, rtol=1e-4)
-    same_text = frames_of(pipe, prompt="mist", image=pictures, generator=generators())
+    same_text = frames_of(pipe, prompt="mist", image=images, generator=generators())
     torch.testing.assert_close(same_text[0], both[0], atol=1e-4, rtol=1e-4)
-    same_picture = frames_of(
-        pipe, prompt=prompts, image=pictures[:1], generator=generators(), negative_prompt="a boat"
-    )
+    same_image = frames_of(pipe, prompt=prompts, image=images[:1], generator=generators(), negative_prompt="a boat")
     for index, generator in enumerate(generators()):
-        one = frames_of(pipe, prompt=prompts[index], image=pictures[0], generator=generator, negative_prompt="a boat")
-        torch.testing.assert_close(same_picture[index : index + 1], one, atol=1e-4, rtol=1e-4)
+        one = frames_of(pipe, prompt=prompts[index], image=images[0], generator=generator, negative_prompt="a boat")
+        torch.testing.assert_close(same_image[index : index + 1], one, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("output_type", ["pil", "np", "pt"])
@@ -319,7 +294,7 @@ def test_the_progress_bar_has_one_step_for_each_of_a_stage(capsys):
 # Files and other pipelines
 
 
-def test_saved_and_loaded_it_paints_the_same(tmp_path, caplog):
+def test_saved_and_loaded_it_generates_the_same(tmp_path, caplog):
     pipe = build_image_to_video()
     expected = frames_of(pipe)
     pipe.save_pretrained(tmp_path)
@@ -360,8 +335,8 @@ def test_the_first_frame_is_held_with_a_vae_that_has_no_distribution():
     torch.manual_seed(0)
     pipe.vae = AutoencoderTiny(**sizes, **counts)
     held, free = (frames_of(pipe, output_type="latent", hold_first_frame=hold) for hold in (True, False))
-    picture = pipe.vae.encode(images_to_tensor(painting(), 64, 64)).latents
-    assert torch.allclose(held[0, :, 0], picture[0], atol=1e-5) and not torch.allclose(free, held, atol=0.1)
+    image = pipe.vae.encode(images_to_tensor(painting(), 64, 64)).latents
+    assert torch.allclose(held[0, :, 0], image[0], atol=1e-5) and not torch.allclose(free, held, atol=0.1)
 
 
 def test_a_branch_that_attends_as_it_should_is_not_touched():
@@ -474,12 +449,12 @@ def test_a_long_text_of_any_stage_is_told_before_the_first_step(caplog):
     assert all(len(messages) == 1 and "mountains boat" in messages[0] for messages in told) and told
 
 
-@pytest.mark.parametrize("with_picture", [True, False], ids=["image to video", "text to video"])
-def test_offloading_changes_no_frame(with_picture, tiny_pipeline):
-    pipe = build_image_to_video() if with_picture else tiny_pipeline()
-    paint = frames_of if with_picture else sample
-    expected = paint(pipe)
+@pytest.mark.parametrize("with_image", [True, False], ids=["image to video", "text to video"])
+def test_offloading_changes_no_frame(with_image, tiny_pipeline):
+    pipe = build_image_to_video() if with_image else tiny_pipeline()
+    generate = frames_of if with_image else sample
+    expected = generate(pipe)
     pipe.enable_model_cpu_offload(device="cpu")  # sequential offloading fails on a CPU in stock diffusers, too
-    assert torch.equal(paint(pipe), expected)
-    used = [pipe.text_encoder, pipe.unet, pipe.vae, *([pipe.image_retention] if with_picture else [])]
+    assert torch.equal(generate(pipe), expected)
+    used = [pipe.text_encoder, pipe.unet, pipe.vae, *([pipe.image_retention] if with_image else [])]
     assert all(hasattr(module, "_hf_hook") for module in used)

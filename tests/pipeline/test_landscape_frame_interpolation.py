@@ -1,4 +1,4 @@
-"""Clips and streams through interpolation: what stays, what is repeated, what is refused."""
+"""Interpolated clips and streams: which frames are kept, repeated and made, and which input is refused."""
 
 import pytest
 import torch

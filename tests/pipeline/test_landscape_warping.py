@@ -1,4 +1,4 @@
-"""Flow that is wrong, missing, or ends at an object's edge: what interpolation makes of it."""
+"""Interpolation with flow that is wrong, missing, or ends at the edge of an object."""
 
 import math
 
@@ -86,7 +86,7 @@ def test_where_neither_frame_sees_the_place_both_are_averaged():
 
 
 def test_flow_that_explains_nothing_leans_to_the_average():
-    """Two unrelated pictures. Flow that leads back is believed all the same; flow that does not is not."""
+    """Two unrelated images. Consistent flow is used all the same; inconsistent flow is not."""
     frames = torch.cat([pan([0], seed=1), pan([0], seed=2)])
     average = frames.mean(0)
     distance = {}
@@ -164,8 +164,8 @@ def test_what_comes_back_by_chance_is_not_taken_for_still():
     assert moved < 0.5 * stood
 
 
-def test_what_a_fast_pan_takes_out_of_the_picture_is_no_reason_to_average():
-    """Flow that leads out of the picture says nothing, and nothing about its surroundings."""
+def test_what_leaves_the_frame_in_a_fast_pan_is_not_averaged():
+    """Flow that leaves the frame cannot be judged, and neither can its surroundings."""
     frames, truth = pan([0, 24, 48], height=96, width=96), pan([12], height=96, width=96)[0]
     known = KnownFlow(frames, [0, 24, 48])
 
