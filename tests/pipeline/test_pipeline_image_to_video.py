@@ -5,7 +5,6 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from PIL import Image
-from pipeline_landscape_video.landscape_pictures import images_to_tensor
 
 from pipeline_calls import Steps, sample, still
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
