@@ -37,3 +37,10 @@ def test_the_index_lists_every_page():
     for page in (ROOT / "docs").glob("[!R]*.md"):
         assert f"({page.name})" in index
         assert f"(docs/{page.name})" in readme
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page):
+    folders = "pipeline_landscape_video|motion_adapter|landscape_video|training|benchmarks|examples|tests"
+    for name in re.findall(rf"`((?:{folders})/[\w/.]*)`", page.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), name
