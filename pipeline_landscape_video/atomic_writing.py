@@ -38,10 +38,10 @@ def write_directory(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
         FileExistsError: `path` is a file, or (unless `overwrite`) a folder that is not empty.
     """
     path = Path(path).absolute()
-    check_replaceable(path, overwrite)
     unfinished = path.with_name(f".{path.name}.incomplete")
     replaced = path.with_name(f".{path.name}.replaced")
     _remove_leftovers(path, unfinished, replaced)
+    check_replaceable(path, overwrite)
     unfinished.mkdir(parents=True)
     try:
         yield unfinished

@@ -88,7 +88,7 @@ def convert(
                 typer.echo(f"warning: trained as {mode!r}; other programs run it with plain attention.", err=True)
         else:
             adapter = load_animatediff(source, sparse_causal_mode, max_frames, drop_image_layers=drop_image_layers)
-            with write_directory(target) as folder:
+            with write_directory(target, overwrite=False) as folder:
                 adapter.save_pretrained(folder)
     config = adapter.config
     typer.echo(

@@ -50,7 +50,7 @@ def pull(
         if is_export(folder):
             check_export(folder)
     if to is not None:
-        with write_directory(to) as unfinished:
+        with write_directory(to, overwrite=False) as unfinished:
             shutil.copytree(folder, unfinished, dirs_exist_ok=True)
         folder = to.absolute()
     typer.echo(f"commit {commit}", err=True)

@@ -101,6 +101,14 @@ def test_what_was_there_comes_back_where_the_last_rename_fails_or_never_came(tmp
     assert names(tmp_path / "adapter") == {"old"} and names(tmp_path) == {"adapter"}
 
 
+def test_a_folder_that_comes_back_is_not_overwritten_unasked(tmp_path):
+    (tmp_path / ".adapter.replaced").mkdir()  # as a kill between the two renames leaves it
+    (tmp_path / ".adapter.replaced" / "old").touch()
+    with pytest.raises(FileExistsError), write_directory(tmp_path / "adapter", overwrite=False):
+        pass
+    assert names(tmp_path / "adapter") == {"old"} and names(tmp_path) == {"adapter"}
+
+
 def test_what_a_killed_process_left_is_removed_by_the_next_save(tmp_path):
     (tmp_path / ".adapter.incomplete").mkdir()
     (tmp_path / ".adapter.incomplete" / "half").touch()

@@ -128,7 +128,7 @@ def build_study(
     }
 
     # 3. Write the clips, the page and the key
-    with write_directory(output) as folder:
+    with write_directory(output, overwrite=False) as folder:
         (folder / "clips").mkdir()
         for clip in progress(used):
             write_alike(clip.path, folder / "clips" / f"{tokens[clip]}.mp4", form)
