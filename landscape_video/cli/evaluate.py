@@ -163,7 +163,7 @@ def evaluate(
             min=1, metavar="NUMBER", help="Clips of each prompt, with other noise.", rich_help_panel=SAMPLING
         ),
     ] = 1,
-    steps: option_of(TextToVideoSettings, "steps", help="Denoising steps of --model.", show_default="25") = None,
+    steps: option_of(TextToVideoSettings, "steps", help="Denoising steps of --model.") = None,
     guidance_scale: option_of(TextToVideoSettings, "guidance_scale", help="Guidance scale of --model.") = None,
     height: option_of(TextToVideoSettings, "height") = None,
     width: option_of(TextToVideoSettings, "width") = None,

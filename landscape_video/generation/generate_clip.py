@@ -10,7 +10,7 @@ calls of our pipelines go through it.
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -176,13 +176,6 @@ def run_pipeline(
         raise ValueError(message) from error
 
 
-def with_model_defaults(pipe: Pipeline, settings: TextToVideoSettings) -> TextToVideoSettings:
-    """Fill in the settings that are `None` with what the model recommends."""
-    names = {argument_name(each): each.name for each in fields(settings)}
-    recommended = {names[argument]: value for argument, value in pipe.resolve_sampling().items() if argument in names}
-    return replace(settings, **{name: value for name, value in recommended.items() if getattr(settings, name) is None})
-
-
 def flow_estimator_name(flow_estimator: FlowEstimator) -> str:
     """The value of the setting `flow` that stands for an estimator, also for one that was chosen by itself."""
     if not isinstance(flow_estimator, RAFTFlowEstimator):
@@ -211,25 +204,19 @@ def _make_clip(
     **content: Any,
 ) -> Clip:
     """Run the pipeline for one clip; `described` is the content as the metadata tell it."""
-    settings = with_model_defaults(pipe, settings.with_seed())
+    settings = settings.with_seed().filled_in(pipe.resolve_sampling())
     settings.check_memory(stages=len(content.get("prompts") or [None]))
     frames = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, **content)[0]
     dtype = str(pipe.unet.dtype).removeprefix("torch.")
     if not np.isfinite(frames).all():
         raise FloatingPointError(f"the model computed NaN in {dtype}; set `dtype` to float32.")
-    flow_estimator = None
+    metadata = described | settings.as_metadata() | describe_environment(pipe._execution_device)
+    metadata |= {"height": frames.shape[1], "width": frames.shape[2], "dtype": dtype}
     if settings.interpolate:
-        flow_estimator = flow_estimator_name(pipe.get_flow_estimator(settings.flow, settings.flow_weights))
-    metadata = described | settings.as_metadata()
-    metadata |= {
-        "height": frames.shape[1],
-        "width": frames.shape[2],
-        "sofp_mode": settings.sofp_mode if settings.interpolate else None,
-        "flow": flow_estimator,
-        "flow_weights": metadata["flow_weights"] if settings.interpolate else None,
-        "dtype": dtype,
-        **describe_environment(pipe._execution_device),
-    }
+        flow_estimator = pipe.get_flow_estimator(settings.flow, settings.flow_weights)
+        metadata["flow"] = flow_estimator_name(flow_estimator)
+    else:
+        metadata |= {"sofp_mode": None, "flow": None, "flow_weights": None}
     return Clip(frames, settings.frame_rate, metadata)
 
 

@@ -220,6 +220,11 @@ class TextToVideoSettings(InterpolationSettings, VideoSettings):
         """These settings with a seed: their own, else one drawn at random."""
         return self if self.seed is not None else replace(self, seed=secrets.randbelow(2**32))
 
+    def filled_in(self, arguments: Mapping[str, Any]) -> Self:
+        """These settings, with those that are `None` taken from keywords of the pipeline's call."""
+        names = [each for each in fields(self) if getattr(self, each.name) is None]
+        return replace(self, **{each.name: arguments.get(argument_name(each)) for each in names})
+
     def check_memory(self, stages: int = 1) -> None:
         """Raise `ValueError` for a clip that this machine's memory cannot hold.
 

@@ -30,7 +30,7 @@ from pipeline_landscape_video.quiet_loading import less_chatter
 
 
 # Steps and guidance are the form's own unless they are given; clips are compared as they were sampled.
-DEFAULTS = TextToVideoSettings(steps=None, interpolate=False)
+DEFAULTS = TextToVideoSettings(interpolate=False)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class SystemSpec:
             paths |= {role: find_weights(sources[role]) for role in ("adapter", "lora") if sources[role]}
             for role, path in paths.items():
                 record |= {f"{role}_sha256": hash_weights(path), f"{role}_config_sha256": hash_configs(path)}
-        settings = form.resolve(self.settings, paths["model"])
+        settings = self.settings.filled_in(form.published(paths["model"]))
         record |= {
             each.name: getattr(settings, each.name) for each in fields(form.settings_class) if argument_name(each)
         }
@@ -123,7 +123,7 @@ class PipelineRunner:
             if spec.adapter is not None:
                 parts["motion_adapter"] = load_motion_adapter(find_weights(spec.adapter), dtype)
             folder = find_pipeline(spec.model, self.pipeline_class)
-            self.settings = self.resolve(spec.settings, folder)
+            self.settings = spec.settings.filled_in(self.published(folder))
             self.pipe = self.pipeline_class().from_pretrained(folder, dtype=dtype, **parts)
             if spec.lora is not None:
                 load_lora(self.pipe, find_weights(spec.lora), "lora")
@@ -140,13 +140,9 @@ class PipelineRunner:
         return getattr(import_module(cls.library), cls.class_name)
 
     @classmethod
-    def resolve(cls, settings: TextToVideoSettings, folder: Path) -> TextToVideoSettings:
-        """The settings with the form's own steps and guidance where none are given, for the pipeline in `folder`."""
-        return replace(
-            settings,
-            steps=cls.steps if settings.steps is None else settings.steps,
-            guidance_scale=cls.guidance_scale if settings.guidance_scale is None else settings.guidance_scale,
-        )
+    def published(cls, folder: Path) -> dict[str, Any]:
+        """Keywords of the pipeline's call that its authors recommend, for the pipeline in `folder`."""
+        return {"num_inference_steps": cls.steps, "guidance_scale": cls.guidance_scale}
 
     def arguments(self) -> dict[str, Any]:
         """The settings as keywords of the pipeline's call."""
@@ -191,11 +187,9 @@ class Landscape(PipelineRunner):
     settings_class = TextToVideoSettings
 
     @classmethod
-    def resolve(cls, settings: TextToVideoSettings, folder: Path) -> TextToVideoSettings:
+    def published(cls, folder: Path) -> dict[str, Any]:
         config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-        own = resolve_sampling(config, "text")
-        own["steps"] = own.pop("num_inference_steps")
-        return replace(settings, **{name: value for name, value in own.items() if getattr(settings, name) is None})
+        return resolve_sampling(config, "text")
 
     def sample(self, prompt: str, seed: int) -> np.ndarray:
         settings = replace(self.settings, seed=seed)
