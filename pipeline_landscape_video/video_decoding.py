@@ -241,7 +241,7 @@ def open_container(path: str | Path, file: BinaryIO | None = None) -> av.contain
 
 
 def video_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
-    """The video of a file. Raises a `VideoError` if there is none, or its frames are too large."""
+    """The video of a file. Raises a `VideoError` if it has none, or its frames are too large."""
     videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not videos:
         only = "only a cover image" if container.streams.video else "only other streams"
