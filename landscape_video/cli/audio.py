@@ -59,10 +59,21 @@ class AudioCopy:
                 self._target.mux(encoder.encode())
 
     def _demux(self) -> Iterator[av.Packet]:
+        """Packets of all audio streams, each stream with rising times."""
         streams = self._source.streams.audio
-        if streams:
-            # Packets without a time are empty; they mark the end of a stream.
-            yield from (packet for packet in self._source.demux(*streams) if packet.dts is not None)
+        last: dict[int, tuple[int, int]] = {}  # of each stream: time of its last packet, and where that ends
+        shifts = dict.fromkeys((stream.index for stream in streams), 0)
+        for packet in self._source.demux(*streams) if streams else ():
+            if packet.dts is None:  # empty: it marks the end of a stream
+                continue
+            index = packet.stream.index
+            if index in last and packet.dts + shifts[index] <= last[index][0]:
+                # The clock has jumped back, as where files were joined. The video continues there, too.
+                shifts[index] = last[index][1] - packet.dts
+            packet.dts += shifts[index]
+            packet.pts = packet.dts if packet.pts is None else packet.pts + shifts[index]
+            last[index] = packet.dts, packet.dts + max(packet.duration or 0, 1)
+            yield packet
 
     def _write(self, packet: av.Packet) -> None:
         index = packet.stream.index

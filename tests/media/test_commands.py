@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from landscape_video.cli.main import app
 from media_files import RATE, encode, moving_texture, woven
 from pipeline_landscape_video.video_io import probe_video, read_video, write_video
+from video_files import make_video
 
 
 FRAMES = moving_texture(8, speed=3)
@@ -50,6 +52,18 @@ def test_every_source_is_interpolated_at_its_own_times(tmp_path, make, num_frame
     clip = read_video(tmp_path / "out.mp4")
     assert len(clip.frames) == 2 * num_frames - 1
     np.testing.assert_allclose(clip.timestamps, start + np.arange(len(clip.frames)) / RATE / 2, atol=2e-3)
+
+
+@pytest.mark.parametrize("audio", ["aac", "mp2"])  # copied, and encoded again
+def test_the_sound_of_joined_files_continues_with_the_video(tmp_path, audio):
+    path = make_video(tmp_path / "joined.ts", list(FRAMES) * 3, fps=RATE, audio=audio)
+    path.write_bytes(path.read_bytes() * 2)
+    result = CliRunner().invoke(app, ["interpolate", str(path), str(tmp_path / "out.mp4"), "--flow", "dis"])
+    assert result.exit_code == 0, result.stderr
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        times = [float(frame.pts * frame.time_base) for frame in container.decode(audio=0)]
+    steps = np.diff(times)
+    assert times[-1] == pytest.approx(2 * 24 / RATE, abs=0.1) and (steps > 0).all() and steps.max() < 0.08
 
 
 def test_the_size_that_is_printed_is_the_size_that_was_written(tmp_path):
