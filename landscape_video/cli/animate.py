@@ -84,6 +84,7 @@ def animate(
     pipe.set_progress_bar_config(desc=output.name, file=sys.stderr)
 
     # 3. Generate and write
+    # Imported here: neither --help nor a wrong path may wait for torch.
     from landscape_video.generation.generate_clip import animate_clip
 
     clip = animate_clip(pipe, painting, texts, settings)

@@ -83,6 +83,7 @@ def generate(
     announce(pipe, settings.seed)
 
     # 3. Generate and write, clip by clip
+    # Imported here: neither --help nor a wrong path may wait for torch.
     from landscape_video.generation.generate_clip import generate_clip
 
     for index, (prompt, path) in enumerate(zip(all_prompts, outputs, strict=True), start=1):
