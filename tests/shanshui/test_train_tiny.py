@@ -16,18 +16,20 @@ from transformers import CLIPModel, CLIPProcessor, CLIPTextModel
 
 from motion_adapter.weights_files import stored_dtype
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
 from shanshui import train_tiny
 from shanshui.stages import stage_scripts
 
 
 def build(folder: Path, *flags: str) -> None:
     """`train_tiny.py` in this process, one step a stage; `folder` gets the run and what it exports."""
-    minutes = [f"{stage}=0.001" for stage in ("clip", "text", "vae", "unet", "motion")]
+    minutes = [f"{stage}=0.001" for stage in ("clip", "text", "vae", "decoder", "unet", "motion")]
     arguments = ["--run_dir", folder / "run", "--export_dir", folder / "tiny", "--clips", "4", "--workers", "1"]
     arguments += ["--minutes", *minutes, "--motion_steps", "1", "--picture_steps", "1", "--retention_steps", "1"]
     arguments += ["--mixed_precision", "no", *flags]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shanshui.stages.train_text.HEAD_CAPTIONS", 128)  # one batch
+        patch.setattr("shanshui.stages.train_decoder.HELD_OUT_CLIPS", 1)
         patch.setattr(sys, "argv", ["train_tiny.py", *map(str, arguments)])
         train_tiny.main()
 
@@ -50,8 +52,13 @@ def test_one_command_builds_the_family(built):
     assert frames.shape == (1, 4, 128, 128, 3)
     CLIPModel.from_pretrained(built / "tiny" / "clip")
     CLIPProcessor.from_pretrained(built / "tiny" / "clip")
+    decoder = DoubleSizeDecoder.from_pretrained(built / "tiny" / "decoder")
+    assert stored_dtype(built / "tiny" / "decoder") == torch.float16
+    assert decoder(torch.zeros(1, 8, 16, 16)).shape == (1, 3, 256, 256)
+    gains = json.loads((built / "run" / "decoder" / "held_out.json").read_text())
+    assert gains.keys() == {"decoder", "bicubic", "lanczos", "rendered"} and gains["decoder"]["psnr"] > 5
     card = (built / "tiny" / "README.md").read_text(encoding="utf-8")
-    assert "4 rendered clips of 16 frames" in card
+    assert "4 rendered clips of 16 frames" in card and card.count("\n| decoder |") == 2
     # The text encoder goes on without CLIP's image tower; the CLIP beside it stays a measure from outside.
     alone, paired = (CLIPTextModel.from_pretrained(built / "tiny" / name) for name in ("text_encoder", "clip"))
     assert any(not torch.equal(a, b) for a, b in zip(alone.parameters(), paired.parameters(), strict=True))
@@ -63,13 +70,13 @@ def test_one_command_builds_the_family(built):
 def test_the_same_command_goes_on_where_it_was(built):
     card = (built / "tiny" / "README.md").read_text(encoding="utf-8")
     shards = "latents/latents-00000", "moving_pictures/latents-00000", "moving_pictures/first_frames-00000"
-    names = ("clips.npy", "picture_clips.npy", *(f"{shard}.safetensors" for shard in shards))
+    names = ("clips.npy", "picture_clips.npy", "pairs/flow.npy", *(f"{shard}.safetensors" for shard in shards))
     kept = [built / "run" / name for name in names]
     times = [path.stat().st_mtime_ns for path in kept]
-    stages = "render", "clip", "text", "latents", "motion", "pictures", "retention", "export"
+    stages = "render", "clip", "text", "latents", "decoder", "motion", "pictures", "retention", "export"
     build(built, "--stages", *stages)
     assert times == [path.stat().st_mtime_ns for path in kept]
-    for stage in ("clip", "text"):
+    for stage in ("clip", "text", "decoder"):
         assert len((built / "run" / stage / "log.jsonl").read_text().splitlines()) == 1  # its minutes were over
     assert (built / "tiny" / "README.md").read_text(encoding="utf-8") == card
 

@@ -23,6 +23,7 @@ from landscape_video.training.run.signals import EXIT_STOPPED
 from shanshui.stages.export_family import export_family
 from shanshui.stages.family_run import FamilyRun, computes_bfloat16_fast
 from shanshui.stages.train_clip import train_clip
+from shanshui.stages.train_decoder import train_decoder
 from shanshui.stages.train_image_unet import train_image_unet
 from shanshui.stages.train_motion_adapter import train_motion_adapter
 from shanshui.stages.train_retention_branch import train_on_clips, train_on_frames
@@ -54,6 +55,7 @@ STAGES = {
     "text": Stage(train_text, "text/model", ("clip",), minutes=15),
     "vae": Stage(train_vae, "vae/model", minutes=40),
     "latents": Stage(encode_training_clips, "latents/made_of.json", ("vae",)),
+    "decoder": Stage(train_decoder, "decoder/model", ("vae", "latents"), minutes=60),
     "unet": Stage(train_image_unet, "unet/model", ("clip", "text", "latents"), minutes=60),
     "motion": Stage(
         train_motion_adapter, "motion/motion_adapter", ("clip", "text", "vae", "latents", "unet"), minutes=140

@@ -80,12 +80,12 @@ def render_dataset(
         {"scene": asdict(scene), **settings, **_begins_like(beginning)}
         for scene, beginning in zip(scenes, beginnings, strict=True)
     ]
-    missing = _missing_lines(path.with_suffix(".jsonl"), rows)
+    missing = missing_lines(path.with_suffix(".jsonl"), rows)
     if len(missing) == count:
         np.lib.format.open_memmap(path, "w+", np.uint8, tuple(settings["shape"])).flush()
     times = [step / fps for step in range(frames)]
     clips = list(zip(range(count), scenes, beginnings, strict=True))
-    _render(partial(_render_into, path, times), clips, path.with_suffix(".jsonl"), missing, workers)
+    run_jobs(partial(_render_into, path, times), clips, path.with_suffix(".jsonl"), missing, workers)
     return np.load(path, mmap_mode="r"), scenes
 
 
@@ -136,7 +136,7 @@ def write_video_folder(
         rows.append(row | _begins_like(beginning))
         clips.append((row, scene, beginning))
     metadata = directory / "metadata.jsonl"
-    _render(partial(_write_clip, directory), clips, metadata, _missing_lines(metadata, rows), workers)
+    run_jobs(partial(_write_clip, directory), clips, metadata, missing_lines(metadata, rows), workers)
 
 
 def _begins_like(beginning: Scene | None) -> dict[str, dict[str, str]]:
@@ -167,7 +167,7 @@ def _write_clip(directory: Path, clip: tuple[dict[str, Any], Scene, Scene | None
     write_video(directory / row["file_name"], frames, fps=row["fps"], metadata=metadata)
 
 
-def _missing_lines(path: Path, rows: list[dict[str, Any]]) -> list[str]:
+def missing_lines(path: Path, rows: list[dict[str, Any]]) -> list[str]:
     """Return the JSON lines of the rows that the file does not hold yet; a line that was cut off is removed."""
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     written = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
@@ -179,7 +179,7 @@ def _missing_lines(path: Path, rows: list[dict[str, Any]]) -> list[str]:
     return lines[len(written) :]
 
 
-def _render(job: Callable[[Any], None], clips: list, path: Path, missing: list[str], workers: int | None) -> None:
+def run_jobs(job: Callable[[Any], None], clips: list, path: Path, missing: list[str], workers: int | None) -> None:
     """Run the job for the last clips, as many as lines are missing, and append the line of each when it is done."""
     start = len(clips) - len(missing)
     workers = min(os.cpu_count() or 1 if workers is None else workers, len(missing))

@@ -10,6 +10,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from landscape_video.files import write_directory, write_json
 from motion_adapter.export import export_pipeline, save_component
 from pipeline_landscape_video import ImageRetention
+from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
 from pipeline_landscape_video.pipeline import LandscapeVideoPipeline
 from shanshui.renderer.captions import words_of
 from shanshui.renderer.constants import LANGUAGES
@@ -43,6 +44,9 @@ def export_family(run: FamilyRun) -> None:
         if branch.is_dir():
             (target / "image_retention").mkdir()
             save_component(ImageRetention.from_pretrained(branch), target / "image_retention", torch.float16)
+        if run.model("decoder").is_dir():
+            (target / "decoder").mkdir()
+            save_component(DoubleSizeDecoder.from_pretrained(run.model("decoder")), target / "decoder", torch.float16)
         write_model_card(target, run)
     size = sum(file.stat().st_size for file in run.export_dir.rglob("*.safetensors"))
     logger.info("%s: all weights %.1f MB", run.export_dir, size / 1e6)

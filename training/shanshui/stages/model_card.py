@@ -69,18 +69,20 @@ PARTS = {
     "clip": "clip/model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
     "unet": "unet/diffusion_pytorch_model.safetensors",
+    "decoder": "decoder/diffusion_pytorch_model.safetensors",
     "motion_adapter": "motion_adapter/diffusion_pytorch_model.safetensors",
 }
 
 
 def write_model_card(family: Path, run: FamilyRun) -> None:
     """Write `family`/README.md from its weights and the logs of the run; `measure.py --card` adds measurements."""
+    files = {part: family / file for part, file in PARTS.items() if (family / file).exists()}
+    stages = ("clip", "text", "vae", *(["decoder"] if "decoder" in files else []), "unet", "motion")
     on_gpu = run.device.type == "cuda"
-    files = {part: family / file for part, file in PARTS.items()}
     card = CARD.format(
         megabytes=sum(file.stat().st_size for file in files.values()) / 1e6,
         weights=weights_table(files),
-        stages=training_table(run.run_dir, ("clip", "text", "vae", "unet", "motion")),
+        stages=training_table(run.run_dir, stages),
         clips=run.clips,
         seed=TRAINING_SEED,
         machine=torch.cuda.get_device_name(run.device) if on_gpu else f"CPU, {torch.get_num_threads()} threads",

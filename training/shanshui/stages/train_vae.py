@@ -34,13 +34,7 @@ def train_vae(run: FamilyRun) -> None:
         reconstruction = vae.decode(posterior.sample(generator)).sample.float()
         losses = reconstruction_losses(reconstruction, target)
         losses["kl"] = posterior.kl().mean() / posterior.mean[0].numel()
-        losses["loss"] = (
-            losses["l1"]
-            + losses["edges"]
-            + 3 * losses["washes"]
-            + 0.2 * losses["dissimilarity"]
-            + KL_WEIGHT * losses["kl"]
-        )
+        losses["loss"] = image_loss(losses) + KL_WEIGHT * losses["kl"]
         return losses
 
     train_for(run, "vae", vae, compute_losses, learning_rate=1e-3, weight_decay=1e-4)
@@ -80,6 +74,11 @@ def reconstruction_losses(reconstruction: torch.Tensor, target: torch.Tensor) ->
         "washes": F.avg_pool2d(error, 16).abs().mean(),
         "dissimilarity": 1 - structural_similarity(reconstruction, target),
     }
+
+
+def image_loss(losses: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Weigh the losses of `reconstruction_losses`."""
+    return losses["l1"] + losses["edges"] + 3 * losses["washes"] + 0.2 * losses["dissimilarity"]
 
 
 def structural_similarity(first: torch.Tensor, second: torch.Tensor, window: int = 7) -> torch.Tensor:

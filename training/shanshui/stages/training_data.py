@@ -6,6 +6,7 @@ Clips and latents that exist already are not made again.
 import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from landscape_video.files import hash_file, write_directory
 from landscape_video.training.data.latent_store import write_first_frames, write_shard
 from landscape_video.training.data.latents import encode_frames
 from shanshui.renderer.captions import caption, shown
-from shanshui.renderer.constants import LANGUAGES, PICTURES_SEED, TRAINING_SEED
+from shanshui.renderer.constants import LANGUAGES, PICTURES_SEED, SIZE, TRAINING_SEED
 from shanshui.renderer.dataset import render_dataset
+from shanshui.renderer.frame_pairs import FramePairs, render_pairs
 from shanshui.renderer.scene import ATTRIBUTES, CHOICES, Scene
 from shanshui.stages.family_run import FamilyRun
 
@@ -28,7 +30,7 @@ AT_REST = ("water", "trees", "light", "waterfall", "pavilion")  # attributes tha
 
 def training_clips(run: FamilyRun) -> tuple[np.ndarray, list[Scene]]:
     """Return the training clips, uint8 (clips, 16, 128, 128, 3), and their scenes."""
-    return _render(run, "clips.npy", TRAINING_SEED)
+    return _render(run, render_dataset, "clips.npy", TRAINING_SEED)
 
 
 def retention_clips(run: FamilyRun) -> tuple[np.ndarray, list[Scene]]:
@@ -37,15 +39,18 @@ def retention_clips(run: FamilyRun) -> tuple[np.ndarray, list[Scene]]:
     The first frame of an ordinary clip reveals where camera and boat will go. A branch trained on such clips reads the
     motion off the image and ignores what the prompt asks for, so the first frames of these clips do not reveal it.
     """
-    return _render(run, "picture_clips.npy", PICTURES_SEED, begin_anywhere=True)
+    return _render(run, render_dataset, "picture_clips.npy", PICTURES_SEED, begin_anywhere=True)
 
 
-def _render(run: FamilyRun, name: str, seed: int, begin_anywhere: bool = False) -> tuple[np.ndarray, list[Scene]]:
-    path = run.run_dir / name
+def training_pairs(run: FamilyRun) -> FramePairs:
+    """Return a pair of neighboring frames of each training clip at twice the size, with the flow between them."""
+    return _render(run, render_pairs, "pairs", TRAINING_SEED, size=2 * SIZE)
+
+
+def _render(run: FamilyRun, render: Callable, name: str, seed: int, **settings) -> Any:
+    """Call a function of the renderer, `render_dataset` or `render_pairs`, for a file or folder of the run."""
     try:
-        return render_dataset(
-            path, run.clips, seed, fine_motifs=False, workers=run.workers, begin_anywhere=begin_anywhere
-        )
+        return render(run.run_dir / name, run.clips, seed, fine_motifs=False, workers=run.workers, **settings)
     except ValueError as error:  # the file holds another number of clips
         raise SystemExit(f"train_tiny: {error}") from None
 
