@@ -19,6 +19,7 @@ from rife import RIFE
 
 
 Interpolator = Callable[[Tensor], Tensor]
+PAIRS = 4  # pairs of frames that RIFE takes at once
 
 
 def repeat(frames: Tensor) -> Tensor:
@@ -67,16 +68,16 @@ class CachedFlow:
         self.flows.clear()
 
 
-class LearnedInterpolator:
-    """RIFE on a few pairs at a time."""
+def rife() -> Interpolator:
+    """RIFE, on a few pairs at a time."""
+    model = RIFE().eval()
+    model.load_state_dict(load_file(ASSETS / "rife.safetensors"))
 
-    def __init__(self) -> None:
-        self.model = RIFE().eval()
-        self.model.load_state_dict(load_file(ASSETS / "rife.safetensors"))
+    def interpolate(frames: Tensor) -> Tensor:
+        pairs = zip(frames[:-1].split(PAIRS), frames[1:].split(PAIRS), strict=True)
+        return torch.cat([model(*pair) for pair in pairs])
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        pairs = zip(frames[:-1].split(4), frames[1:].split(4), strict=True)
-        return torch.cat([self.model(frames_a, frames_b) for frames_a, frames_b in pairs])
+    return interpolate
 
 
 class Comparison:
@@ -91,7 +92,7 @@ class Comparison:
             "repeat": repeat,
             "average": average,
             "farneback": sofp(farneback_flow, "linear"),
-            "rife": LearnedInterpolator(),
+            "rife": rife(),
             **{f"sofp_{mode}": sofp(self.dis, mode) for mode in SOFP_MODES},
         }
         if with_raft:

@@ -29,7 +29,7 @@ from pipeline_landscape_video import LandscapeVideoPipeline
 from pipeline_landscape_video.video_writing import write_video
 from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, prompts_of
 from shanshui.renderer.constants import FPS, PROMPTS_SEED
-from shanshui.renderer.dataset import render_dataset, scene_of
+from shanshui.renderer.dataset import render_dataset
 from shanshui.renderer.scene import Scene
 from shanshui.stages.training_data import encode_clip
 
@@ -74,33 +74,18 @@ class Measured:
     seconds_per_clip: float
 
 
-def make_held_out(base: Path, output: Path, count: int, device: str, workers: int) -> HeldOut:
-    """Render and encode the held-out clips, unless they are stored already."""
+def load_held_out(base: Path, output: Path, count: int, device: str, workers: int) -> HeldOut:
+    """Render and encode the held-out clips; stored ones are read."""
     unet, vae = (json.loads((base / part / "config.json").read_text()) for part in ("unet", "vae"))
-    clips, _ = render_dataset(
-        output / f"held-out-{count}.npy",
-        count,
-        seed=PROMPTS_SEED,
-        fps=FPS,
-        size=unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1),
-        fine_motifs=False,
-        workers=workers,
-    )
+    size = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    rendering = {"fps": FPS, "size": size, "fine_motifs": False, "workers": workers}
+    clips, scenes = render_dataset(output / f"held-out-{count}.npy", count, PROMPTS_SEED, **rendering)
     path = output / f"held-out-{count}-latents.npy"
     if not path.exists():
         autoencoder = load_vae(str(base), None, torch.device(device))
-        latents = np.stack([encode_clip(autoencoder, clip).numpy() for clip in clips])
         with write_file(path) as unfinished:
-            np.save(unfinished, latents)
-    return read_held_out(output, count)
-
-
-def read_held_out(output: Path, count: int) -> HeldOut:
-    """Read what `make_held_out` made."""
-    clips = np.load(output / f"held-out-{count}.npy", mmap_mode="r")
-    scenes = [scene_of(index, PROMPTS_SEED, fine_motifs=False) for index in range(count)]
-    latents = np.load(output / f"held-out-{count}-latents.npy")
-    return HeldOut(clips, scenes, prompts_of(scenes, PROMPTS_SEED, "en"), latents)
+            np.save(unfinished, np.stack([encode_clip(autoencoder, clip).numpy() for clip in clips]))
+    return HeldOut(clips, scenes, prompts_of(scenes, PROMPTS_SEED, "en"), np.load(path))
 
 
 def measured_file(output: Path, run: str, prompts: int, count: int, steps: int) -> Path:
@@ -135,7 +120,7 @@ def measure_run(
         adapter: Folder `motion_adapter` of a run; its parent folder is named after the run.
         base: Folder of the image model.
         output: Folder of the study.
-        held_out: Result of `make_held_out`.
+        held_out: Result of `load_held_out`.
         prompts: Number of clips to generate.
         models: The models that metrics use.
         device: Device to compute on.

@@ -27,7 +27,7 @@ from landscape_video.evaluation.report.page import write_report
 from landscape_video.evaluation.results import FILE_NAME, write_results
 from landscape_video.files import write_json, write_text
 from miniature_claims import MOST_SEEDS
-from miniature_figures import STEPS, HeldOut, make_held_out, measure_run, store_measured
+from miniature_figures import STEPS, HeldOut, load_held_out, measure_run, store_measured
 from miniature_rows import KEYS, ROWS, Run, runs_of
 from miniature_tables import RENDERED, STILL, Study, figures_of, markdown, results_of
 from miniature_training import (
@@ -93,7 +93,7 @@ def study(args: argparse.Namespace) -> None:
     train(runs, args.run_dir, output, settings, args.workers)
 
     # 3. Generate and measure
-    held_out = make_held_out(base, output, args.held_out_clips, settings.device, args.workers)
+    held_out = load_held_out(base, output, args.held_out_clips, settings.device, args.workers)
     prompts, models = held_out.prompts[: args.prompts], MetricModels.load(device=settings.device)
     rows = {row: [run for run in runs if run.row == row] for row in ROWS if row.key in args.rows}
     found = Study(output, settings, prompts, args.held_out_clips, args.sampling_steps, rows, models)

@@ -12,7 +12,7 @@ from landscape_video.evaluation.metrics.metric_models import MetricModels
 from landscape_video.evaluation.metrics.weights import hash_weights
 from landscape_video.evaluation.results import read_results
 from landscape_video.training.data.latent_store import write_shard
-from miniature_figures import held_out_losses, make_held_out, measure_run, read_measured
+from miniature_figures import held_out_losses, load_held_out, measure_run, read_measured
 from miniature_rows import runs_of
 from miniature_study import SETTINGS_FILE, main
 from miniature_training import Settings, trained_folder, training_command
@@ -45,7 +45,7 @@ def output(run_dir, tmp_path_factory) -> Path:
     made_of["latents"] = hash_weights(run_dir / "latents" / "latents-00000.safetensors")
     settings = Settings(1, 8.0, 1.5, 2, "no", "cpu", False, made_of)
     (output / SETTINGS_FILE).write_text(json.dumps(asdict(settings)))
-    held_out = make_held_out(base, output, CLIPS, "cpu", workers=0)
+    held_out = load_held_out(base, output, CLIPS, "cpu", workers=0)
     models = MetricModels.load()
     for run in RUNS:
         folder = trained_folder(output, run)
@@ -89,7 +89,7 @@ def test_nothing_is_done_twice(run_dir, output):
 
 def test_losses_are_paired_and_know_an_adapter_that_does_nothing(run_dir, output):
     """A new adapter adds nothing to the image model; of the same clip the loss is the same each time."""
-    held_out = make_held_out(run_dir / "base", output, CLIPS, "cpu", workers=0)
+    held_out = load_held_out(run_dir / "base", output, CLIPS, "cpu", workers=0)
     alone = held_out_losses(None, run_dir / "base", held_out, "cpu", "float32")
     again = held_out_losses(None, run_dir / "base", held_out, "cpu", "float32")
     assert alone.shape == (CLIPS,) and np.array_equal(alone, again) and len(set(alone)) == CLIPS
