@@ -1,4 +1,4 @@
-"""The command line of `train_motion.py`: every flag acts, and wrong ones are refused with a reason."""
+"""Flags of `train_motion.py`: every flag has an effect, and wrong ones are refused with a reason."""
 
 import re
 import sys
@@ -87,7 +87,7 @@ def test_every_flag_acts(train, default_weights, flags):
         ("--torch_compile", ("compile_unet",)),
     ],
 )
-def test_flags_that_change_the_price_but_not_the_numbers(train, monkeypatch, flags, called):
+def test_flags_for_memory_and_speed_do_not_change_the_weights(train, monkeypatch, flags, called):
     calls = []
     for name, function in (("checkpoint_layers", checkpoint_layers), ("compile_unet", lambda unet: None)):
         monkeypatch.setattr(
@@ -149,7 +149,7 @@ def test_wrong_flags_end_with_code_2_and_a_reason(train, capsys, flags, message)
     assert re.search(message, capsys.readouterr().err.splitlines()[-1])
 
 
-def test_clips_and_model_have_to_fit(train, tmp_path):
+def test_clips_that_do_not_fit_the_model_are_refused(train, tmp_path):
     code, output = train("positions", "--motion_max_seq_length", "7")
     assert code == 1 and "must end at 7 or less, got 8" in status_of(output)["reason"]
     code, output = train("length", "--num_frames_range", "6", "13")
@@ -162,7 +162,7 @@ def test_clips_and_model_have_to_fit(train, tmp_path):
     assert code == 1 and "have 8 channels, but the UNet takes 4" in status_of(output)["reason"]
 
 
-def test_a_motion_unet_is_no_image_unet(train, image_model):
+def test_a_motion_unet_as_image_model_is_refused(train, image_model):
     path = image_model / "unet" / "config.json"
     config = path.read_text()
     path.write_text(config.replace("UNet2DConditionModel", "UNetMotionModel"))
@@ -204,13 +204,13 @@ def test_a_preset_changes_defaults_and_flags_come_first(preset):
     assert differing == set(expected) - {"pretrained_model_name_or_path"} | {"preset"}
 
 
-def test_the_tiny_preset_brings_its_image_model():
+def test_the_tiny_preset_names_its_image_model():
     assert parsed("--preset", "tiny")["pretrained_model_name_or_path"] == str(SHANSHUI_TINY)
     with pytest.raises(SystemExit, match="2"):
         parsed("--preset", "fast")
 
 
-def test_muon_makes_the_singular_values_of_a_matrix_alike_and_leaves_the_rest_to_adamw():
+def test_muon_evens_out_singular_values_of_matrices_and_leaves_the_rest_to_adamw():
     torch.manual_seed(0)
     matrix, bias = (torch.nn.Parameter(torch.zeros(size)) for size in ((8, 6), (8,)))
     matrix.grad, bias.grad = torch.randn(8, 6) @ torch.diag(torch.logspace(-1, 1, 6)), torch.randn(8)
@@ -228,7 +228,7 @@ def test_8_bit_adam_needs_bitsandbytes(train, monkeypatch):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_an_overflow_in_float16_is_a_step_that_is_known_to_be_skipped(optimizer):
+def test_a_step_skipped_by_a_float16_overflow_is_reported_as_skipped(optimizer):
     required = ("--pretrained_model_name_or_path", "model", "--train_data_dir", "clips", "--output_dir", "run")
     args = parse_args([*required, "--mixed_precision", "fp16", "--optimizer", optimizer])
     forget_accelerators()

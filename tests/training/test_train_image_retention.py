@@ -1,4 +1,4 @@
-"""`train_image_retention.py`: what trains, what comes out, and that a run which was stopped ends as if it was not."""
+"""`train_image_retention.py`: trained parameters, exports, resumed runs, validation."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def train(image_model, adapter, clips, tmp_path):
     return train
 
 
-def test_a_branch_comes_out_and_the_motion_modules_stay_if_frozen(train, adapter):
+def test_the_branch_is_exported_and_frozen_motion_modules_do_not_change(train, adapter):
     code, output = train("run", "--max_train_steps", "3", "--use_ema", "--freeze_motion", "--seed", "5")
     assert code == 0 and status_of(output) == {"status": "finished", "step": 3, "exit_code": 0, "reason": None}
     branch = ImageRetention.from_pretrained(output / "image_retention")
@@ -73,7 +73,7 @@ def test_a_branch_comes_out_and_the_motion_modules_stay_if_frozen(train, adapter
     assert record["settings"]["image_dropout_prob"] == 0.1 and record["figures"]["clips"] == 5
 
 
-def test_motion_modules_train_along_otherwise(train, adapter):
+def test_motion_modules_train_with_the_branch_by_default(train, adapter):
     code, output = train("run", "--max_train_steps", "2", "--learning_rate", "1e-2", "--contrastive_weight", "0.07")
     assert code == 0 and log_of(output)[-1]["contrastive_loss"] > 0
     before, after = (load_file(folder / WEIGHTS) for folder in (adapter, output / "motion_adapter"))
@@ -98,7 +98,7 @@ def test_a_resumed_run_ends_with_the_same_bits(train):
         assert digest(whole / file) == digest(parts / file), file
 
 
-def test_the_weight_of_the_first_frame_acts(train):
+def test_first_frame_weight_changes_the_loss(train):
     flags = ("--max_train_steps", "1", "--freeze_motion")
     losses = [
         log_of(train(f"run{weight}", *flags, "--first_frame_weight", weight)[1])[-1]["diffusion_loss"]
@@ -122,7 +122,7 @@ def test_clips_are_slowed_down_around_their_first_frame(train, monkeypatch):
     assert asked[1]["speed_anchor"] == 0
 
 
-def test_a_branch_can_begin_with_single_frames_and_go_on_with_clips(train, caplog):
+def test_a_branch_trained_on_single_frames_can_continue_on_clips(train, caplog):
     flags = ("--max_train_steps", "1", "--freeze_motion")
     validation = ("--validation_steps", "1", "--validation_inference_steps", "1")
     code, frames = train("frames", *flags, "--num_frames_range", "1", *validation)
@@ -133,7 +133,7 @@ def test_a_branch_can_begin_with_single_frames_and_go_on_with_clips(train, caplo
     assert train("clips", *flags, *begins_with)[0] == 0
 
 
-def test_all_that_trains_lies_on_the_device(image_model, adapter):
+def test_all_parameters_are_on_the_device(image_model, adapter):
     settings = RetentionTraining.from_options(
         pretrained_model_name_or_path=str(image_model),
         motion_adapter_name_or_path=str(adapter),
@@ -146,7 +146,7 @@ def test_all_that_trains_lies_on_the_device(image_model, adapter):
     assert any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_the_branch_learns_to_follow_the_picture(image_model, adapter, tmp_path):
+def test_the_branch_learns_to_follow_the_image(image_model, adapter, tmp_path):
     """Train on clips with one value in all latents, which only the gray level of the first frame tells."""
     model, data = tmp_path / "model", tmp_path / "levels"
     shutil.copytree(image_model, model)
@@ -165,8 +165,8 @@ def test_the_branch_learns_to_follow_the_picture(image_model, adapter, tmp_path)
     unet = load_motion_unet(str(model), motion_adapter=str(adapter))
     branch = load_branch(str(tmp_path / "run" / "image_retention"), unet, (16, 32, 96, 256))
     unet_with_image_retention = UNetWithImageRetention(unet, branch).eval()
-    pictures = WithFirstFrames(LatentCache(data), None)
-    image = torch.stack([pictures.read(0, 0), pictures.read(1, 0)])
+    clips = WithFirstFrames(LatentCache(data), None)
+    image = torch.stack([clips.read(0, 0), clips.read(1, 0)])
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
 
     @torch.no_grad()
@@ -178,7 +178,7 @@ def test_the_branch_learns_to_follow_the_picture(image_model, adapter, tmp_path)
     assert loss(image) < 0.75 * loss(image.flip(0))
 
 
-def test_a_fresh_branch_changes_nothing_and_no_picture_is_a_white_one():
+def test_a_new_branch_changes_nothing_and_a_missing_image_is_white():
     unet = moving_unet()
     latents, text = inputs()
     text = text.repeat_interleave(latents.shape[2], dim=0)
@@ -195,7 +195,7 @@ def test_a_fresh_branch_changes_nothing_and_no_picture_is_a_white_one():
         assert not torch.equal(model(latents, 500, text, torch.zeros(2, 3, 64, 64)).sample, plain)
 
 
-def test_pictures_are_twice_to_eight_times_as_large_as_latents():
+def test_images_must_be_2_4_or_8_times_as_large_as_latents():
     assert image_channels_for((4, 8, 8), (64, 64)) == (16, 32, 96, 256)
     assert image_channels_for((4, 16, 8), (64, 32)) == (16, 32, 96)
     for size in ((128, 128), (8, 8), (40, 40), (64, 32)):
@@ -212,7 +212,7 @@ def test_a_branch_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_less_memory_and_precision_change_little(train, precision):
+def test_gradient_checkpointing_changes_weights_only_by_rounding(train, precision):
     flags = ("--max_train_steps", "2", "--freeze_motion", "--mixed_precision", precision)
     _, plain = train("plain", *flags)
     code, checkpointed = train("checkpointed", *flags, "--gradient_checkpointing")
@@ -223,7 +223,7 @@ def test_less_memory_and_precision_change_little(train, precision):
         assert weight.dtype == torch.float32
 
 
-def test_validation_animates_pictures_and_says_how_like_they_are(train, tmp_path, caplog):
+def test_validation_animates_images_and_measures_their_similarity(train, tmp_path, caplog):
     files = [str(tmp_path / f"{name}.png") for name in ("wide", "gray")]
     Image.new("RGB", (90, 70), (200, 120, 40)).save(files[0])
     Image.new("L", (64, 64), 90).save(files[1])
@@ -240,9 +240,9 @@ def test_validation_animates_pictures_and_says_how_like_they_are(train, tmp_path
     assert len(frames) == 8 and frames[0].shape == (64, 64, 3)
 
 
-def test_pictures_that_cannot_be_read_end_it_before_videos_are_encoded(train, tmp_path):
+def test_unreadable_images_end_the_run_before_videos_are_encoded(train, tmp_path):
     broken, videos = tmp_path / "broken.png", tmp_path / "videos"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"not an image")
     videos.mkdir()
     write_video(videos / "0.mp4", np.stack(moving_frames(8, 64, 64)), fps=8)
     (videos / "metadata.jsonl").write_text('{"file_name": "0.mp4", "text": "mist"}\n')
@@ -256,8 +256,8 @@ def test_pictures_that_cannot_be_read_end_it_before_videos_are_encoded(train, tm
     assert code == 0 and list(tmp_path.glob("cache/latents-*"))
 
 
-def test_what_does_not_fit_ends_with_one_line(train, tmp_path):
-    code, output = train("no_pictures", data=write_latent_cache(tmp_path))
+def test_models_and_clips_that_do_not_fit_end_with_one_line(train, tmp_path):
+    code, output = train("no_images", data=write_latent_cache(tmp_path))
     assert code == 1 and "cache_latents.py --first_frames" in status_of(output)["reason"]
     other = moving_unet(mode=None)
     ImageRetention.from_unet(other, (16, 32)).save_pretrained(tmp_path / "branch")

@@ -1,4 +1,4 @@
-"""The command line of `train_image_retention.py`."""
+"""Flags of `train_image_retention.py`."""
 
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ STEPS = ("--validation_steps", "5")
 ADAPTER = ("--motion_adapter_name_or_path", "an/adapter")
 
 
-def test_presets_are_those_of_the_motion_trainer_with_what_pictures_need():
+def test_presets_extend_those_of_train_motion():
     assert RetentionTraining.PRESETS.keys() == MotionTraining.PRESETS.keys()
     args = parse_args([*REQUIRED, *ADAPTER])
     assert (
@@ -36,7 +36,7 @@ def test_presets_are_those_of_the_motion_trainer_with_what_pictures_need():
     assert not parse_args(["--preset", "tiny", "--train_data_dir", "clips", "--no-freeze_motion"]).model.freeze_motion
 
 
-def test_the_adapter_beside_the_image_model_is_taken(tmp_path):
+def test_the_adapter_in_the_image_models_folder_is_the_default(tmp_path):
     (tmp_path / "motion_adapter").mkdir()
     args = parse_args(["--pretrained_model_name_or_path", str(tmp_path), "--train_data_dir", "clips"])
     assert args.model.motion_adapter_name_or_path == str(tmp_path / "motion_adapter")
@@ -82,7 +82,7 @@ def test_wrong_flags_are_refused_with_a_reason(flags, message, capsys, tmp_path,
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_a_push_needs_what_a_pipeline_is_made_of(tmp_path, capsys):
+def test_a_push_needs_a_whole_pipeline(tmp_path, capsys):
     (tmp_path / "motion_adapter").mkdir()
     flags = ["--pretrained_model_name_or_path", str(tmp_path), "--train_data_dir", "clips", "--push_to_hub"]
     flags += ["--hub_model_id", "me/branch", "--hub_license", "mit", "--hub_base_model", "someone/stills"]
@@ -101,7 +101,7 @@ def test_a_launch_that_splits_models_is_refused(way, monkeypatch, capsys):
     assert ended.value.code == 2 and "launch without FSDP and DeepSpeed" in capsys.readouterr().err
 
 
-def test_help_teaches(capsys):
+def test_help_explains_images_and_exit_codes(capsys):
     with pytest.raises(SystemExit) as ended:
         run(["--help"])
     text = " ".join(capsys.readouterr().out.split())

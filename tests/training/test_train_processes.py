@@ -119,7 +119,7 @@ def test_processes_that_split_the_moments_train_what_one_does(stage, alone, imag
         (("FSDP_VERSION", "2"), ("--mixed_precision", "fp16"), "use bf16"),
     ],
 )
-def test_what_does_not_work_with_fsdp_is_said(train, monkeypatch, variable, flag, line):
+def test_settings_that_do_not_work_with_fsdp_are_refused(train, monkeypatch, variable, flag, line):
     for name, value in (*fsdp_environment().items(), variable):
         monkeypatch.setenv(name, value)
     code, output_dir = train("run", *flag)
@@ -140,7 +140,7 @@ def test_what_does_not_work_with_fsdp_is_said(train, monkeypatch, variable, flag
         *([] if is_deepspeed_available() else [("ZERO_STAGE=2", (), "is not installed: `pip install deepspeed`")]),
     ],
 )
-def test_what_does_not_work_with_deepspeed_is_said(train, monkeypatch, variable, flag, line):
+def test_settings_that_do_not_work_with_deepspeed_are_refused(train, monkeypatch, variable, flag, line):
     setting, wrong = variable.split("=")
     for name, value in (deepspeed_environment() | {f"ACCELERATE_DEEPSPEED_{setting}": wrong}).items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""`train_motion.py` is stopped, killed, resumed: the weights are those of a run that nothing happened to."""
+"""Runs of `train_motion.py` that are stopped, killed and resumed end with the weights of an uninterrupted run."""
 
 import errno
 import os
@@ -43,7 +43,7 @@ def test_a_resumed_run_ends_with_the_same_bits(train, optimizer):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_and_the_run_goes_on_later(train, tmp_path, number):
+def test_a_signal_saves_a_checkpoint_that_resumes(train, tmp_path, number):
     log = tmp_path / "stopped" / "log.jsonl"
 
     ended = threading.Event()
@@ -87,7 +87,7 @@ def test_resuming_skips_a_damaged_checkpoint_and_says_so(train, caplog):
     assert code == 0 and digests(output.parent / "other", 3) == expected
 
 
-def test_going_on_from_an_older_checkpoint_leaves_no_later_one_to_be_mistaken(train, caplog):
+def test_resuming_from_an_older_checkpoint_renames_later_ones(train, caplog):
     flags = ("--max_train_steps", "3", "--checkpointing_steps", "1")
     _, output = train("run", *flags)
     first = digests(output, 3)[2]
@@ -117,18 +117,18 @@ def test_checkpoints_of_another_run_are_set_aside_as_well(train):
     verify_checkpoint(output / "abandoned-checkpoint-1")
 
 
-def test_changed_settings_are_said(train, caplog):
+def test_changed_settings_are_logged(train, caplog):
     train("run", "--max_train_steps", "1")
     train("run", "--max_train_steps", "2", "--seed", "5", "--resume_from_checkpoint", "latest")
     assert "seed was 0 when checkpoint-1 was saved, and is 5 now" in caplog.text
 
 
-def test_the_limit_on_checkpoints_acts(train):
+def test_checkpoints_beyond_the_limit_are_deleted(train):
     _, output = train("run", "--max_train_steps", "3", "--checkpointing_steps", "1", "--checkpoints_total_limit", "1")
     assert [path.name for path in list_checkpoints(output)] == ["checkpoint-3"]
 
 
-def test_a_new_run_does_not_mix_with_an_old_one_nor_hide_how_that_ended(train, caplog):
+def test_a_new_run_in_a_used_folder_is_refused_and_keeps_its_status(train, caplog):
     _, output = train("run", "--max_train_steps", "3", "--max_train_minutes", "1e-9")
     for ended in ("time_over", "finished"):
         assert status_of(output)["status"] == ended
@@ -139,7 +139,7 @@ def test_a_new_run_does_not_mix_with_an_old_one_nor_hide_how_that_ended(train, c
         train("run", "--max_train_steps", "3", "--resume_from_checkpoint", "latest")
 
 
-def test_a_finished_run_stays_finished_where_going_on_is_refused(train, caplog):
+def test_a_refused_resume_keeps_the_status_of_a_finished_run(train, caplog):
     _, output = train("run", "--max_train_steps", "1")
     code, _ = train("run", "--no_versatile", "--resume_from_checkpoint", "latest")
     assert code == 1 and "is of a run with other flags" in caplog.messages[-1]
@@ -148,7 +148,7 @@ def test_a_finished_run_stays_finished_where_going_on_is_refused(train, caplog):
     assert code == 1 and status_of(output)["status"] == "failed"  # that one had begun to train
 
 
-def test_what_cannot_be_resumed_is_said(train):
+def test_unusable_checkpoints_are_refused_with_a_reason(train):
     _, output = train("run", "--max_train_steps", "1")
     code, other = train("ablation", "--resume_from_checkpoint", str(output / "checkpoint-1"), "--no_versatile")
     assert code == 1 and "is of a run with other flags" in status_of(other)["reason"]

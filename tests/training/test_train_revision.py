@@ -8,7 +8,7 @@ from video_files import make_video_folder
 
 
 def test_a_revision_of_the_image_model_is_taken_as_a_whole(hub, train, image_model, tmp_path):
-    """Every part of the newest revision differs; none of them is to come into a run with the older one."""
+    """Every part of the newest revision differs; a run with the older revision must use none of them."""
 
     def files_of(folder: Path) -> dict[str, bytes]:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""`train_motion.py` is stopped before its first step: at once, with the code and the file that say so."""
+"""Signals before the first step of `train_motion.py` stop it at once, with exit code and status file."""
 
 import importlib.util
 import os
@@ -87,7 +87,7 @@ def test_a_signal_while_videos_are_checked_waits_for_none_of_them(train, folder,
     assert not (output / "clips_report.jsonl").exists()
 
 
-def test_the_second_signal_is_left_to_the_system():
+def test_the_second_signal_reaches_the_previous_handler():
     caught = []
     before = signal.signal(signal.SIGUSR1, lambda *_: caught.append("by who was there before"))
     try:
@@ -101,9 +101,9 @@ def test_the_second_signal_is_left_to_the_system():
     assert caught == ["by who was there before"]
 
 
-def test_without_usr1_the_others_still_stop(monkeypatch):
+def test_signals_work_on_windows_without_usr1(monkeypatch):
     monkeypatch.delattr(signal, "SIGUSR1")  # as on Windows
-    spec = importlib.util.spec_from_file_location("run_control_of_windows", run_signals.__file__)
+    spec = importlib.util.spec_from_file_location("signals_of_windows", run_signals.__file__)
     there = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(there)
     assert there.STOP_SIGNALS == (signal.SIGTERM, signal.SIGINT)

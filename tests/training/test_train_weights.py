@@ -1,4 +1,4 @@
-"""`train_motion.py`: what trains, what does not, and what comes out."""
+"""`train_motion.py`: trained and frozen parameters, and exports."""
 
 import json
 
@@ -14,7 +14,7 @@ from pipeline_landscape_video.video_io import write_video
 from training_runs import WEIGHTS, digest, log_of, status_of
 
 
-def test_what_comes_out_is_a_plain_motion_adapter(train):
+def test_the_export_is_a_plain_motion_adapter(train):
     _, output = train("run", "--max_train_steps", "2", "--use_ema")
     adapter = MotionAdapter.from_pretrained(output / "motion_adapter")
     assert type(adapter) is MotionAdapter and adapter.config.sparse_causal_mode == "previous"
@@ -53,7 +53,7 @@ def test_a_new_adapter_starts_as_the_image_model(train):
     assert outputs and all(weight.abs().max() < 1e-9 for weight in outputs)
 
 
-def test_training_goes_on_from_a_given_adapter(train, tmp_path):
+def test_training_starts_from_a_given_adapter(train, tmp_path):
     _, given = train("given", "--max_train_steps", "2")
     flags = ("--motion_adapter_name_or_path", str(given / "motion_adapter"), "--learning_rate", "1e-12")
     _, output = train("run", "--max_train_steps", "1", *flags)

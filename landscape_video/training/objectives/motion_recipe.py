@@ -47,7 +47,7 @@ class MotionRecipe(Recipe):
         self.noise_adapter = None
         if settings.contrastive_weight > 0:
             channels, *size = inputs.latent_shape
-            self.noise_adapter = NoiseAdapter(channels, pool_size=min(32, max(size)))  # 32 x 32 for NADM Eq. 9
+            self.noise_adapter = NoiseAdapter(channels, pool_size=min(32, max(size)))  # at most 32 x 32
         self.objective = MotionObjective(
             unet,
             self.noise_adapter,

@@ -1,4 +1,4 @@
-"""Image models that a motion UNet cannot stand for are refused, by the name of the field."""
+"""Image models that cannot become a motion UNet are refused by the name of the field."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_a_field_that_would_be_lost_is_named(field):
     ],
     ids=str,
 )
-def test_a_field_that_changes_nothing_else_is_taken(field):
+def test_a_harmless_field_is_accepted(field):
     torch.manual_seed(0)
     unet = build_unet2d(**field)
     motion_unet = attach_motion_adapter(unet, create_motion_adapter(unet, motion_num_attention_heads=2)).eval()
@@ -68,7 +68,7 @@ def test_a_field_that_changes_nothing_else_is_taken(field):
     torch.testing.assert_close(video[0].transpose(0, 1), images, rtol=1e-4, atol=1e-5)
 
 
-def test_a_unet_that_wants_more_than_a_caption_is_refused(tmp_path):
+def test_a_unet_that_needs_more_than_a_caption_is_refused(tmp_path):
     unet = build_unet2d(
         addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=64
     )

@@ -1,4 +1,4 @@
-"""The training step as a function: what it predicts, what it weighs, and whose gradient it gives."""
+"""Losses of a motion adapter: targets, weights, gradients and slowed-down clips."""
 
 import pytest
 import torch
@@ -114,7 +114,7 @@ def test_min_snr_weighs_each_clip(batch):
 
 
 @pytest.mark.parametrize("gamma", [None, 5.0])
-def test_the_first_frame_counts_as_much_as_it_is_told_to(batch, gamma):
+def test_the_first_frame_is_weighted_in_closed_form(batch, gamma):
     """Frame i is off by i + 1, so the weighted mean of squares is known."""
     scheduler, frames = make_scheduler(), batch["noise"].shape[2]
     off = torch.arange(1.0, frames + 1)
@@ -177,7 +177,7 @@ def test_a_single_frame_has_no_speed():
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("rescale_betas_zero_snr", [False, True])
-def test_the_unet_sees_the_slow_clip_and_has_to_find_the_fast_one(prediction_type, rescale_betas_zero_snr):
+def test_the_unet_sees_the_slow_clip_and_must_predict_the_fast_one(prediction_type, rescale_betas_zero_snr):
     """The right answer turns what the UNet saw into the clip at its own speed."""
     scheduler = make_scheduler(prediction_type, rescale_betas_zero_snr=rescale_betas_zero_snr)
     generator = torch.Generator().manual_seed(0)
@@ -196,7 +196,7 @@ def test_the_unet_sees_the_slow_clip_and_has_to_find_the_fast_one(prediction_typ
     assert motion_losses(unet, None, scheduler, *batch)["diffusion"].item() > 1e-3
 
 
-def test_where_little_noise_is_left_nothing_is_slowed():
+def test_clips_with_little_noise_are_not_slowed_down():
     scheduler = make_scheduler()
     generator = torch.Generator().manual_seed(0)
     latents, noise = (torch.randn(2, 4, 8, 6, 6, generator=generator) for _ in range(2))

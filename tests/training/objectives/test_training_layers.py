@@ -1,4 +1,4 @@
-"""Precision, activation checkpointing and compilation of a training UNet: the same numbers, at another price."""
+"""Precision, activation checkpointing and compilation of a training UNet leave its gradients unchanged."""
 
 from collections import Counter
 
@@ -31,7 +31,7 @@ def unet() -> UNetMotionModel:
 def gradients(
     unet: UNetMotionModel, dtype: torch.dtype = torch.float32, num_frames: int = 6
 ) -> dict[str, torch.Tensor]:
-    """Of one seeded batch, by the names of the parameters."""
+    """Gradients of a seeded batch by the names of the parameters."""
     generator = torch.Generator().manual_seed(1)
     latents, noise = (torch.randn(2, 4, num_frames, 8, 8, generator=generator) for _ in range(2))
     text = torch.randn(2, 77, 16, generator=generator).to(dtype)
@@ -41,7 +41,7 @@ def gradients(
 
 
 def count_calls(unet: UNetMotionModel) -> Counter:
-    """How often the first layer within each kind of layer computes, from now on."""
+    """Count from now on how often the first layer within each kind of layer computes."""
     calls = Counter()
     for module in unet.modules():
         if kind := KINDS.get(type(module)):
@@ -50,7 +50,7 @@ def count_calls(unet: UNetMotionModel) -> Counter:
     return calls
 
 
-def test_only_what_trains_has_a_gradient_and_all_before_it_computes_without(unet):
+def test_only_trainable_parameters_get_gradients(unet):
     needs_gradient = {}
     for name, module in unet.named_modules():
         module.register_forward_hook(

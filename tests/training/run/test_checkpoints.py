@@ -1,4 +1,4 @@
-"""Checkpoints survive whatever happens while they are written, and damage is found before it is used."""
+"""Checkpoints survive any failure while they are written, and damaged ones are found before use."""
 
 import errno
 import random
@@ -42,7 +42,7 @@ def test_a_checkpoint_appears_when_it_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_a_failed_save_leaves_the_one_before(tmp_path, error):
+def test_a_failed_save_keeps_the_previous_checkpoint(tmp_path, error):
     before = save(tmp_path, 1)
     with pytest.raises(type(error)), write_checkpoint(tmp_path, 2, total_limit=1) as directory:
         (directory / "state.bin").write_text("half of it")
@@ -51,7 +51,7 @@ def test_a_failed_save_leaves_the_one_before(tmp_path, error):
     verify_checkpoint(before)
 
 
-def test_older_checkpoints_go_only_after_the_new_one_is_in_place(tmp_path, monkeypatch):
+def test_older_checkpoints_are_deleted_only_after_the_new_one_is_in_place(tmp_path, monkeypatch):
     before = save(tmp_path, 1)
 
     def fail(self, target):
@@ -82,7 +82,7 @@ def test_the_limit_does_not_count_checkpoints_of_later_steps(tmp_path):
     assert names(tmp_path) == {"checkpoint-7", "checkpoint-9"}
 
 
-def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path):
+def test_a_damaged_checkpoint_is_replaced_when_its_step_is_saved_again(tmp_path):
     path = save(tmp_path, 3, content="old")
     (path / "state.bin").write_text("garbage")
     save(tmp_path, 3, content="new")
@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path):
     assert (path / "state.bin").read_text() == "new 3" and names(tmp_path) == {"checkpoint-3"}
 
 
-def test_what_a_killed_process_left_is_cleared(tmp_path):
+def test_leftovers_of_a_killed_process_are_deleted(tmp_path):
     for leftover in (".checkpoint-4.incomplete", ".checkpoint-2.replaced"):
         (tmp_path / leftover).mkdir()
         (tmp_path / leftover / "state.bin").write_text("half of it")
@@ -118,7 +118,7 @@ def test_damage_is_named_and_skipped(tmp_path, caplog, damage, message):
     assert "Skipped checkpoint-3" in caplog.text and message in caplog.text
 
 
-def test_without_any_checkpoint_there_is_none(tmp_path):
+def test_an_empty_folder_has_no_newest_checkpoint(tmp_path):
     assert newest_valid_checkpoint(tmp_path / "nowhere") is None
     (tmp_path / "checkpoint-final").mkdir()
     assert newest_valid_checkpoint(tmp_path) is None

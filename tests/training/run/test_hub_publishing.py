@@ -1,4 +1,4 @@
-"""`--push_to_hub` of `train_motion.py`: what is pushed and when, and that a failing push loses no training."""
+"""`--push_to_hub` of `train_motion.py`: pushes at the end or at checkpoints; a failed push loses no training."""
 
 import json
 from functools import partial
@@ -141,7 +141,7 @@ def test_flags_with_which_the_push_would_fail_are_refused(flags, message, capsys
     assert message in capsys.readouterr().err
 
 
-def test_the_base_model_is_called_what_others_call_it(base):
+def test_the_base_model_has_its_public_name(base):
     assert parse_args([*REQUIRED, "someone/stills"]).base_model == "someone/stills"
     assert parse_args([*REQUIRED, "shanshui-tiny"]).base_model == "shanshui-tiny"
     assert parse_args([*REQUIRED, str(SHANSHUI_TINY)]).base_model == "shanshui-tiny"

@@ -1,4 +1,4 @@
-"""`--push_to_hub` of `train_image_retention.py`: all of the pipeline is pushed, a failing push loses no training."""
+"""`--push_to_hub` of `train_image_retention.py`: pushes the whole pipeline; a failed push loses no training."""
 
 from pathlib import Path
 

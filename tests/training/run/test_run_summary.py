@@ -14,7 +14,7 @@ from motion_adapter.build import attach_motion_adapter, freeze_image_layers
 from tiny_models import build_motion_adapter, build_unet2d
 
 
-def test_the_summary_states_what_trains_what_it_takes_and_how_long(train, caplog):
+def test_the_summary_states_parameters_memory_and_duration(train, caplog):
     flags = ("--max_train_steps", "6", "--use_ema", "--gradient_accumulation_steps", "2")
     train("run", *flags)
     trains = re.search(r"Trains: ([\d.]+) M parameters \((.*)\)", caplog.text)
@@ -38,7 +38,7 @@ def test_every_parameter_that_trains_is_in_one_group():
     assert sum(count_groups(dict(trainable)).values()) == sum(parameter.numel() for _, parameter in trainable)
 
 
-def test_live_bytes_are_counted_until_they_die():
+def test_bytes_of_live_tensors_are_counted():
     with LiveBytes() as live:
         a = torch.zeros(1000)
         b = a.view(10, 100)  # no memory of its own
@@ -76,7 +76,7 @@ class Echo(torch.nn.Module):
 
 
 def test_counting_on_a_gpu_leaves_the_noise_schedule_usable():
-    """Nothing is computed, so none is needed; the schedule moves its table to the device of what it is given."""
+    """Nothing is computed, so no GPU is needed; the scheduler moves its table to the device of its input."""
     scheduler = DDPMScheduler()
     count_step(Echo(), scheduler, (2, 4, 6, 8, 8), (2, 77, 16), device="cuda", forward_only=True)
     assert type(scheduler.alphas_cumprod) is torch.Tensor and scheduler.alphas_cumprod.device.type == "cpu"

@@ -12,7 +12,7 @@ from landscape_video.training.settings.run import RunSettings
 
 
 def warnings_of(losses: np.ndarray, batches_a_step: int = 1) -> list[str]:
-    """Of a run that logs every ten steps, with gradients."""
+    """Warnings of a run that logs every ten steps and has gradients."""
     watch, said = LossWatch(0), []
     size = 10 * batches_a_step
     for number, first in enumerate(range(0, len(losses), size), start=1):
@@ -29,7 +29,7 @@ def test_a_healthy_run_is_left_alone_however_noisy_its_losses_are():
 
 
 @pytest.mark.parametrize("batches_a_step", [1, 4])
-def test_a_loss_far_above_its_lowest_is_said_once(batches_a_step):
+def test_a_diverging_loss_is_warned_of_once(batches_a_step):
     draw = np.random.default_rng(0)
     losses = np.concatenate([draw.gamma(4, 0.15 / 4, 1000), draw.gamma(4, 0.3 / 4, 1000)])
     (said,) = warnings_of(losses, batches_a_step)
@@ -40,7 +40,7 @@ def test_a_loss_far_above_its_lowest_is_said_once(batches_a_step):
     )
 
 
-def test_a_run_whose_gradients_are_never_applied_is_said_once():
+def test_a_run_without_gradients_is_warned_of_once():
     watch = LossWatch(first_step=1000)
     said = [watch.look(step, "diffusion", [0.2] * 10, []) for step in range(1010, 1400, 10)]
     (when,) = (number for number, warnings in enumerate(said) if warnings)
@@ -48,7 +48,7 @@ def test_a_run_whose_gradients_are_never_applied_is_said_once():
     assert not any(LossWatch(0).look(step, "diffusion", [0.2] * 10, [0.0] * 9 + [1e-9]) for step in range(10, 400, 10))
 
 
-def test_a_run_says_in_its_log_what_it_noticed(tmp_path, caplog):
+def test_warnings_are_logged_with_their_step(tmp_path, caplog):
     log = TrainLog(RunSettings(output_dir=tmp_path), 0, Accelerator(cpu=True))
     draw = torch.Generator().manual_seed(0)
     for step in range(1, 301):
@@ -64,6 +64,6 @@ def test_a_run_says_in_its_log_what_it_noticed(tmp_path, caplog):
     assert diverges.startswith("Step 200: the diffusion loss is ")
 
 
-def test_a_run_without_validation_says_what_losses_do_not_show(train, caplog):
+def test_a_run_without_validation_says_that_losses_do_not_show_motion(train, caplog):
     train("run", "--max_train_steps", "1")
     assert "Losses do not show whether clips move: set --validation_steps" in caplog.text

@@ -1,4 +1,4 @@
-"""Clips painted while training: they are written, measured, and trouble is said in words."""
+"""Validation clips are written and measured, and trouble is described."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipeline_landscape_video.video_io import iterate_video
 from training_runs import WEIGHTS, digest, log_of, status_of
 
 
-def test_trouble_is_said_in_words():
+def test_still_clips_and_divergence_are_described():
     assert describe_trouble(0.01, 0.2, 0.19) == []
     assert describe_trouble(0.01, None, None) == []
     (still,) = describe_trouble(0.0001, 0.2, 0.2)
@@ -48,7 +48,7 @@ def test_validation_writes_clips_and_changes_no_weight(train, caplog):
     assert "validation/mist" in board.Tags()["images"]
 
 
-def test_the_guidance_scale_acts_on_the_clips_and_on_nothing_else(train):
+def test_the_guidance_scale_changes_clips_but_no_weights(train):
     flags = ("--max_train_steps", "1", "--validation_steps", "1", "--validation_inference_steps", "2")
     outputs = [train(scale, *flags, "--validation_guidance_scale", scale)[1] for scale in ("1", "20")]
     clips = [
