@@ -41,10 +41,10 @@ class ClipFile:
     group: int = 0
     labels: Mapping[str, Any] = field(default_factory=dict)
 
-    def key(self, num_frames: int, stride: int, measurers: str) -> str:
-        """A hash of everything that determines the measurements; `measurers` stands for the models that measure."""
+    def key(self, num_frames: int, stride: int, models: str) -> str:
+        """A hash of everything that determines the measurements; `models` stands for the models that metrics use."""
         files = [hash_clip(self.path), *([hash_file(self.image)] if self.image is not None else [])]
-        return hash_json([files, num_frames, stride, self.prompt, self.still, dict(self.labels), measurers])[:32]
+        return hash_json([files, num_frames, stride, self.prompt, self.still, dict(self.labels), models])[:32]
 
     def frames(self, num_frames: int, stride: int) -> np.ndarray:
         """Every `stride`-th frame from the first on, uint8 RGB `(num_frames, height, width, 3)`.
