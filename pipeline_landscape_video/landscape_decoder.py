@@ -22,9 +22,9 @@ class DoubleSizeDecoder(ModelMixin, ConfigMixin):
     Args:
         latent_channels: Channels of the latents.
         block_out_channels: Channels of the levels of the VAE's decoder, from fine to coarse.
-        layers_per_block: As in the VAE.
-        norm_num_groups: As in the VAE.
-        mid_block_add_attention: As in the VAE.
+        layers_per_block: Residual blocks per level, as in the VAE.
+        norm_num_groups: Groups of the group normalization, as in the VAE.
+        mid_block_add_attention: Whether the mid block has attention, as in the VAE.
         scaling_factor: Factor on the VAE's latents, as in the VAE.
         mid_layers: Residual blocks added at the size of the latents, where they cost little time.
         wide_channels: Channels of the residual block added at the size of the VAE's images.
