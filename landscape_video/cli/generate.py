@@ -27,7 +27,7 @@ def generate(
     prompts_file: Annotated[
         Path | None,
         typer.Option(
-            "--prompts", metavar="FILE", help="Prompts from a UTF-8 text file, one a line.", rich_help_panel=CONTENT
+            "--prompts", metavar="FILE", help="Prompts from a UTF-8 text file, one per line.", rich_help_panel=CONTENT
         ),
     ] = None,
     output: Annotated[
@@ -93,13 +93,13 @@ def generate(
 
 
 def announce(pipe: "LandscapeVideoPipeline | LandscapeImageToVideoPipeline", seed: int) -> None:
-    """Print what is needed to make the clip again, before the long part."""
+    """Print seed, device and dtype, which reproduce the clip, before the slow part starts."""
     dtype = str(pipe.unet.dtype).removeprefix("torch.")
     typer.echo(f"seed {seed}, {pipe._execution_device}, {dtype}", err=True)
 
 
 def write_clip(path: Path, clip: "Clip", models: ModelSettings) -> None:
-    """Write a clip with all that is needed to make it again, and print what it is."""
+    """Write a clip with the metadata that reproduces it, and print its path, size, rate and seed."""
     from pipeline_landscape_video.video_writing import write_video
 
     metadata = models.as_metadata() | clip.metadata  # the device and dtype in use, not "auto"
@@ -109,7 +109,7 @@ def write_clip(path: Path, clip: "Clip", models: ModelSettings) -> None:
 
 
 def read_prompts(prompts: list[str] | None, prompts_file: Path | None) -> list[str]:
-    """The prompts of the command line or of a file. Raises `ValueError` for both, none, or empty ones."""
+    """Return the prompts of the command line or of a file. Raises `ValueError` for both, none, or empty ones."""
     if prompts and prompts_file is not None:
         raise ValueError("give prompts either as arguments or with `prompts_file`, not both.")
     if prompts_file is not None:
@@ -122,7 +122,7 @@ def read_prompts(prompts: list[str] | None, prompts_file: Path | None) -> list[s
 
 
 def read_prompts_file(path: Path) -> list[str]:
-    """The lines of a text file that are not empty. Raises `ValueError` for what is not UTF-8 text."""
+    """Return the non-empty lines of a text file. Raises `ValueError` for an empty file or one that is not UTF-8."""
     if not path.is_file():
         raise ValueError(f"`prompts_file` {path}: no such file.")
     try:
@@ -138,7 +138,7 @@ def read_prompts_file(path: Path) -> list[str]:
 
 
 def warn_about_unknown_words(prompts: list[str], model: str) -> None:
-    """Name, in one line, the words that are not in a small model's training captions."""
+    """Warn, in one line, about words that are not in the training captions of a model with a `words.json`."""
     folder = local_path(model)
     unknown = unknown_words("\n".join(prompts), folder)
     if unknown:

@@ -1,4 +1,4 @@
-"""The `landscape-video` command: its subcommands, and what its errors look like.
+"""The `landscape-video` command: register its subcommands and print errors as one line.
 
 No heavy library is imported here, nor at the top of a subcommand's file: `--help` must not wait for torch.
 """
@@ -24,7 +24,7 @@ from landscape_video.cli.report import report
 from landscape_video.cli.study import study
 
 
-# Errors of the system that mean a wrong path; others, such as a full disk, are not the input's fault.
+# OS errors that mean a wrong path; others, such as a full disk, are not the user's mistake. None: raised by our code.
 _WRONG_PATH = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST)
 
 
@@ -42,7 +42,7 @@ class OneLineErrors(TyperGroup):
             code = super().main(*args, standalone_mode=False, **extra)
         except typer.TyperException as error:
             _fail(error.format_message(), error.exit_code)
-        except (ConnectionError, FloatingPointError) as error:  # no Hub, or NaN: the command itself is right
+        except (ConnectionError, FloatingPointError) as error:  # no Hub, or NaN: the input is correct
             _fail(str(error), 1)
         except OSError as error:
             _fail(str(error), 2 if error.errno in _WRONG_PATH else 1)
@@ -61,7 +61,7 @@ class OneLineErrors(TyperGroup):
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    if message:  # empty if the help was printed because a command was given nothing at all
+    if message:  # empty if a command without arguments has printed its help
         typer.echo(f"landscape-video: {' '.join(message.split())}", err=True)
     sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""Make the flags of a command from the settings dataclasses, and its errors from theirs."""
+"""Make the flags of a command from the settings dataclasses, and name flags instead of settings in its errors."""
 
 import functools
 import inspect
@@ -16,8 +16,8 @@ from landscape_video.generation.settings import Settings, choices
 class Command(TyperCommand):
     """A command whose help ends every option with "(default: X)" and whose errors name flags.
 
-    Below the command line an error names a setting in backticks, "`num_frames` must be ..."; here it becomes the
-    flag, "--num-frames must be ...".
+    The code below the command line names a setting in backticks, "`num_frames` must be ...". Here the name becomes
+    the flag, "--num-frames must be ...".
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,10 +52,10 @@ class Command(TyperCommand):
 
 
 def option_of(settings_class: type[Settings], name: str, **changes: Any) -> Any:
-    """The annotation of a command's parameter that stands for one setting.
+    """Return the annotation of a command's parameter for one setting.
 
     Args:
-        changes: What differs here, as keywords of `typer.Option`: `help`, `show_default`.
+        changes: Keywords of `typer.Option` that replace those of the setting: `help`, `show_default`.
     """
     return annotate(next(each for each in fields(settings_class) if each.name == name), **changes)
 
@@ -71,7 +71,7 @@ def annotate(each: Field, **changes: Any) -> Any:
         "metavar": about["unit"] or "|".join(allowed) or None,
         "show_default": about["default_text"] or True,
     }
-    # A choice is read as text, so that its error is the dataclass' own.
+    # A choice is read as text, so that the dataclass checks it and words the error.
     annotation = each.type if not allowed else str | None if each.default is None else str
     return Annotated[annotation, typer.Option("/".join(declared), **(described | changes))]
 

@@ -1,11 +1,11 @@
-"""Generate clips: prompt, image and settings in, frames and metadata out.
+"""Generate clips with metadata from a prompt or an image, and settings.
 
     pipe = load_pipeline(ModelSettings())
     clip = generate_clip(pipe, "mist over a lake", TextToVideoSettings(num_frames=8, seed=7))
     write_video("mist.mp4", clip.frames, clip.fps, clip.metadata)
 
-`generate_clip` and `animate_clip` make one clip; `run_pipeline` is below both, and makes several in one batch. All
-calls of our pipelines go through it.
+`generate_clip` and `animate_clip` generate one clip. Both call `run_pipeline`, which can also generate several in one
+batch. All calls of our pipelines go through it.
 """
 
 import platform
@@ -28,7 +28,7 @@ from pipeline_landscape_video import FlowEstimator, LandscapeImageToVideoPipelin
 from pipeline_landscape_video.landscape_optical_flow import RAFTFlowEstimator
 
 
-# The packages that decide which frames come out; av brings the encoder of .mp4.
+# Packages whose versions affect the frames; av contains the encoder of .mp4.
 PACKAGES = "landscape-video torch torchvision diffusers transformers peft numpy opencv-python av".split()
 
 TEXT_DEFAULTS, IMAGE_DEFAULTS = TextToVideoSettings(), ImageToVideoSettings()
@@ -47,8 +47,7 @@ class Clip:
     Args:
         frames: float32 `(num_frames, height, width, 3)` in [0, 1].
         fps: Frames per second.
-        metadata: Prompt, seed, settings, device and versions, as JSON can hold them: what is needed to make the clip
-            again.
+        metadata: Prompt, seed, settings, device and versions, as JSON-compatible values that reproduce the clip.
     """
 
     frames: np.ndarray
@@ -123,7 +122,7 @@ def animate_clip(
     Args:
         image: PIL image of any size, or a tensor or array as `images_to_tensor` takes it.
         prompts: What moves, and how: one prompt for each stage, each of which begins with the last frame of the one
-            before. Without any there is one stage, led by the image alone.
+            before. Without prompts, there is one stage, guided by the image alone.
 
     Other arguments and errors are those of `generate_clip`.
     """
@@ -143,8 +142,8 @@ def run_pipeline(
 ) -> np.ndarray | torch.Tensor:
     """Call a pipeline of ours with settings, for one clip or a batch.
 
-    The noise of each clip is drawn on the CPU from a generator of its own: a clip depends neither on the device nor
-    on the batch it is made in.
+    The noise of each clip is drawn on the CPU from its own generator, so it depends neither on the device nor on the
+    other clips of the batch.
 
     Args:
         pipe: The pipeline.
@@ -177,14 +176,14 @@ def run_pipeline(
 
 
 def flow_estimator_name(flow_estimator: FlowEstimator) -> str:
-    """The value of the setting `flow` that stands for an estimator, also for one that was chosen by itself."""
+    """Return the value of the setting `flow` for an estimator, also for one that was chosen automatically."""
     if not isinstance(flow_estimator, RAFTFlowEstimator):
         return "dis"
     return "raft-small" if flow_estimator.model.mask_predictor is None else "raft"
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """What decides the frames besides prompt, seed and settings: device, threads and versions."""
+    """Return what affects the frames besides prompt, seed and settings: device, threads and versions."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -203,7 +202,7 @@ def _make_clip(
     described: dict[str, Any],
     **content: Any,
 ) -> Clip:
-    """Run the pipeline for one clip; `described` is the content as the metadata tell it."""
+    """Run the pipeline for one clip; `described` is the content as the metadata records it."""
     settings = settings.with_seed().filled_in(pipe.resolve_sampling())
     settings.check_memory(stages=len(content.get("prompts") or [None]))
     frames = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, **content)[0]

@@ -1,4 +1,4 @@
-"""Load models from folders, files and the Hugging Face Hub; `motion_adapter.sources` tells which one a name means."""
+"""Load models from folders, files and the Hugging Face Hub; `motion_adapter.sources` decides which a name means."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 
-# What is downloaded of a repository on the Hub: neither code nor pickled weights.
+# Files downloaded from a repository on the Hub: neither code nor pickled weights.
 SAFE_FILES = ("*.json", "*.txt", "*.safetensors")
 
 
 def find_weights(source: str | Path) -> Path:
-    """The file or folder of a model's weights. A repository on the Hub is downloaded, without its code.
+    """Return the file or folder of a model's weights. A repository on the Hub is downloaded, without its code.
 
     Raises:
         FileNotFoundError: A path that does not exist.
@@ -41,10 +41,10 @@ def find_weights(source: str | Path) -> Path:
 
 
 def find_pipeline(source: str, pipeline_class: Callable[[], "type[DiffusionPipeline]"]) -> Path:
-    """The folder of a pipeline. Of one on the Hub, what `pipeline_class()` needs is downloaded.
+    """Return the folder of a pipeline. From the Hub, only the files that `pipeline_class()` needs are downloaded.
 
     Raises:
-        FileNotFoundError: A path that does not exist, or holds no pipeline.
+        FileNotFoundError: A path that does not exist, or contains no pipeline.
     """
     if (path := local_path(source)) is not None:
         if not (path / "model_index.json").is_file():
@@ -54,14 +54,14 @@ def find_pipeline(source: str, pipeline_class: Callable[[], "type[DiffusionPipel
     from huggingface_hub import hf_hub_download, snapshot_download
 
     index = json.loads(Path(hf_hub_download(source, "model_index.json")).read_text(encoding="utf-8"))
-    if isinstance(index.get("_class_name"), list):  # it brings code; ours is installed, nobody else's is run
+    if isinstance(index.get("_class_name"), list):  # its own code is never run: our classes are installed
         patterns = ["model_index.json", *(f"*/{ending}" for ending in SAFE_FILES)]
         return Path(snapshot_download(source, allow_patterns=patterns))
     return Path(pipeline_class().download(source))
 
 
 def check_models(models: ModelSettings) -> None:
-    """Raise `ValueError` for a path that does not exist. Names on the Hub are left to the loading."""
+    """Raise `ValueError` for a path that does not exist. Names on the Hub are checked when they are loaded."""
     sources = {name: [getattr(models, name, None)] for name in ("model", "motion_adapter", "image_retention")}
     for name, given in {**sources, "lora": models.lora or []}.items():
         for source in given:
@@ -117,7 +117,7 @@ def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeI
 
 
 def load_motion_adapter(source: str | Path, dtype: "torch.dtype") -> "MotionAdapter":
-    """A `MotionAdapter` from a folder, the Hub, or a file in the layout of diffusers or AnimateDiff."""
+    """Load a `MotionAdapter` from a folder, the Hub, or a file in the layout of diffusers or AnimateDiff."""
     from diffusers import MotionAdapter
 
     from motion_adapter.convert import load_animatediff
@@ -129,10 +129,10 @@ def load_motion_adapter(source: str | Path, dtype: "torch.dtype") -> "MotionAdap
 
 
 def load_model(model_class: "type[ModelMixin]", source: str | Path, dtype: "torch.dtype") -> "ModelMixin":
-    """The model in a folder or on the Hub.
+    """Load a model from a folder or the Hub.
 
     Raises:
-        ValueError: It is of another class, or weights are missing: diffusers accepts both.
+        ValueError: The model is of another class, or weights are missing. diffusers would accept both.
     """
     source = str(local_path(source) or source)
     found = model_class.load_config(source).get("_class_name", model_class.__name__)
@@ -153,7 +153,7 @@ def load_lora(pipe: "DiffusionPipeline", source: str | Path, name: str) -> None:
 
 
 def pick_device(name: str) -> "torch.device":
-    """The device of that name; for "auto" a GPU if there is one. Raises `ValueError` if it is not available."""
+    """Return the device of that name; for "auto", a GPU if available. Raises `ValueError` if it is not available."""
     import torch
 
     if name == "auto":
@@ -168,15 +168,15 @@ def pick_device(name: str) -> "torch.device":
 
 
 def pick_dtype(name: str, device: "torch.device") -> str:
-    """The precision of that name; for "auto" float16 on a GPU and float32 on a CPU."""
+    """Return the precision of that name; for "auto", float16 on a GPU and float32 on a CPU."""
     return name if name != "auto" else "float32" if device.type == "cpu" else "float16"
 
 
 @contextmanager
 def naming(label: str, source: str, problem: str = "") -> Iterator[None]:
-    """Make whatever a source that does not load raises one line that begins with `label`.
+    """Turn an error of loading `source` into one line that begins with `label`.
 
-    What went wrong on the Hub is explained; other errors stand as they are after `problem`.
+    Errors of the Hub are explained; the message of any other error follows `problem` unchanged.
     """
     from safetensors import SafetensorError
 

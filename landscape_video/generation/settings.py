@@ -1,8 +1,8 @@
 """Sampling and model settings, each with its type, default, range and help.
 
-This file is the only place that spells an option of sampling. The command line makes its flags from these dataclasses
-(`landscape_video/cli/options.py`), `generate_clip` makes the pipeline's call and the clip's metadata from them, and a
-web page or a node graph can make its controls from `dataclasses.fields(...)`. To add an option, add one field.
+Sampling options are declared here and nowhere else; to add one, add a field. The command line makes its flags from
+these dataclasses (`landscape_video/cli/options.py`), and `generate_clip` makes the pipeline's arguments and the clip's
+metadata from them. A web page or a node graph can make its controls from `dataclasses.fields(...)`.
 
 Importing this file loads no heavy library: `--help` must not wait for torch.
 """
@@ -52,8 +52,8 @@ def setting(
         default: Value of the setting unless another is given. `None` leaves the choice to the model or pipeline.
         help: What the setting does, without its default.
         panel: Heading under which the setting is shown.
-        unit: What a value is, in capitals, for a help text: "PIXELS". Not used for choices and switches.
-        default_text: The default in words, where the value alone does not tell.
+        unit: Placeholder of the value in help texts, in capitals: "PIXELS". Not used for choices and switches.
+        default_text: The default in words, if the value alone does not explain it.
         minimum: Smallest value allowed.
         maximum: Largest value allowed.
         above: Value that must be exceeded.
@@ -89,18 +89,18 @@ class Settings:
             check_value(each, getattr(self, each.name))
 
     def as_metadata(self) -> dict[str, Any]:
-        """All settings as JSON can hold them."""
+        """Return all settings as JSON-compatible values."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class InterpolationSettings(Settings):
-    """How in-between frames are made (sparse optical flow projection, NADM section 3.3)."""
+    """Settings of the frames added between sampled ones (sparse optical flow projection, NADM section 3.3)."""
 
     sofp_mode: Literal["quadratic", "projection", "linear"] = setting(
         "quadratic",
-        "Position of a pixel between two frames: on a parabola through its motion (quadratic), at the literal share "
-        "of NADM Eq. 14 (projection), or at constant speed (linear).",
+        "Position of a pixel between two frames: on a parabola through its motion (quadratic), at the fraction of "
+        "NADM Eq. 14 taken literally (projection), or at constant speed (linear).",
         INTERPOLATION,
     )
     flow: Literal["raft", "raft-small", "dis"] | None = setting(
@@ -158,7 +158,7 @@ class VideoSettings(Settings):
     )
     steps: int | None = setting(
         None,
-        "Denoising steps: more are slower and finer.",
+        "Denoising steps: more take longer and add detail.",
         SAMPLING,
         unit="NUMBER",
         default_text="the model's own, else 25",
@@ -167,7 +167,7 @@ class VideoSettings(Settings):
     )
     guidance_scale: float | None = setting(
         None,
-        "How closely to follow the prompt; the negative prompt has no effect up to 1.",
+        "How closely to follow the prompt; at 1 or below, the negative prompt has no effect.",
         SAMPLING,
         unit="NUMBER",
         default_text="the model's own, else 8",
@@ -191,7 +191,7 @@ class TextToVideoSettings(InterpolationSettings, VideoSettings):
     )
     eta: float | None = setting(
         None,
-        "Fresh noise in each step of a DDIM scheduler: 0 is DDIM, 1 is DDPM.",
+        "Amount of fresh noise in each step of a DDIM scheduler: 0 is DDIM, 1 is DDPM.",
         SAMPLING,
         unit="NUMBER",
         default_text="the model's own, else 0",
@@ -217,19 +217,19 @@ class TextToVideoSettings(InterpolationSettings, VideoSettings):
         return self.fps or SAMPLED_FPS * (2 if self.interpolate else 1)
 
     def with_seed(self) -> Self:
-        """These settings with a seed: their own, else one drawn at random."""
+        """Return these settings with a seed: their own, else one drawn at random."""
         return self if self.seed is not None else replace(self, seed=secrets.randbelow(2**32))
 
     def filled_in(self, arguments: Mapping[str, Any]) -> Self:
-        """These settings, with those that are `None` taken from keywords of the pipeline's call."""
+        """Return these settings, with each `None` replaced from keywords of the pipeline's call."""
         names = [each for each in fields(self) if getattr(self, each.name) is None]
         return replace(self, **{each.name: arguments.get(argument_name(each)) for each in names})
 
     def check_memory(self, stages: int = 1) -> None:
         """Raise `ValueError` for a clip that this machine's memory cannot hold.
 
-        The estimate is a lower bound, so that nothing that would run is refused: the decoded frames in float32 (4
-        bytes a channel), twice, interpolated.
+        The estimate is a lower bound, so that no clip that would run is refused: two copies of the interpolated frames
+        in float32 (4 bytes per channel).
         """
         if not hasattr(os, "sysconf"):  # Windows
             return
@@ -252,7 +252,7 @@ class ImageToVideoSettings(TextToVideoSettings):
     )
     image_guidance_scale: float | None = setting(
         None,
-        "How closely to follow the image: more keeps more of it and adds contrast.",
+        "How closely to follow the image: higher values keep more of it and add contrast.",
         MOTION,
         unit="NUMBER",
         default_text="the model's own, else 1.5",
@@ -280,7 +280,7 @@ class ImageToVideoSettings(TextToVideoSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(Settings):
-    """Which text-to-video model to load, where, and in which precision."""
+    """Text-to-video model to load, with its device and precision."""
 
     model: str = setting(
         EMBEDDED_MODEL,
@@ -305,13 +305,13 @@ class ModelSettings(Settings):
     )
 
     def as_metadata(self) -> dict[str, Any]:
-        """As the base's; without LoRA weights the list of them is empty."""
+        """Return all settings as JSON-compatible values; `lora` is an empty list if none is set."""
         return super().as_metadata() | {"lora": self.lora or []}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageModelSettings(ModelSettings):
-    """Which image-to-video model to load, where, and in which precision."""
+    """Image-to-video model to load, with its device and precision."""
 
     image_retention: str | None = setting(
         None,
@@ -323,7 +323,7 @@ class ImageModelSettings(ModelSettings):
 
 
 def choices(annotation: Any) -> tuple[str, ...]:
-    """The values that the type of a setting allows, empty if it is not a `Literal` or `Literal | None`."""
+    """Return the values that the type of a setting allows; empty if it is not a `Literal` or `Literal | None`."""
     parts = (annotation, *get_args(annotation))
     return next((get_args(part) for part in parts if get_origin(part) is Literal), ())
 
@@ -353,7 +353,7 @@ def check_value(each: Field, value: Any) -> None:
 
 
 def pipeline_arguments(settings: Settings, known: type[Settings] | None = None) -> dict[str, Any]:
-    """The keywords of a pipeline's call; settings that are `None` are left to the pipeline.
+    """Return the keywords of a pipeline's call; settings that are `None` are left to the pipeline.
 
     Args:
         known: Class whose fields the pipeline takes; that of `settings` if `None`.
@@ -363,6 +363,6 @@ def pipeline_arguments(settings: Settings, known: type[Settings] | None = None) 
 
 
 def argument_name(each: Field) -> str:
-    """The pipeline's keyword for a setting, empty if it has none."""
+    """Return the pipeline's keyword for a setting; empty if it has none."""
     argument = each.metadata["argument"]
     return each.name if argument is None else argument

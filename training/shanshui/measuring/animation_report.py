@@ -49,8 +49,9 @@ def markdown(results: AnimationResults) -> str:
         rows.append((title, *(results.figures[kind][name].text() for name in names), distance))
     parts = [
         f"Measured by `training/shanshui/measure_image_to_video.py` on {settings['pictures']} held-out rendered first "
-        f"frames (scenes of seed {settings['seed']}). The texts ({settings['language']}) send the camera in another direction "
-        f"than the scenes of the images do. {settings['steps']} steps, text guidance {settings['guidance_scale']:g}, "
+        f"frames (scenes of seed {settings['seed']}). The texts ({settings['language']}) send the camera in another "
+        f"direction than the scenes of the images do. {settings['steps']} steps, "
+        f"text guidance {settings['guidance_scale']:g}, "
         f"image guidance {settings['image_guidance_scale']:g} ({order}), eta {settings['eta']:g}, "
         f"{settings['num_frames']} frames of {settings['size']} x {settings['size']}, {settings['dtype']}, the first "
         "frame held as `animate` does, no interpolation. The first two checks hold nothing. Another text, other noise "
@@ -58,9 +59,9 @@ def markdown(results: AnimationResults) -> str:
         f"{versions_text(settings)}",
         markdown_table(CHECK_HEADER, map(check_row, results.checks)),
         "The same prompts with and without the image (DreamVideo Table 2), and rendered clips of the same image and "
-        "text. FFF compares the first frame with the image. Motion is the flow of the median clip in pixels per frame. "
-        "Flicker is what flow does not explain, in gray levels out of 255. Distance is the polynomial MMD of CLIP "
-        "embeddings to the rendered clips, without the pairs of one scene.",
+        "text. FFF compares the first frame with the image. Motion is the flow of the median clip in pixels per "
+        "frame. Flicker is what flow does not explain, in gray levels out of 255. Distance is the polynomial MMD of "
+        "CLIP embeddings to the rendered clips, without the pairs of one scene.",
         markdown_table(("Clips from", *names, "distance"), rows),
     ]
     return "\n\n".join(parts) + "\n"

@@ -120,9 +120,9 @@ def markdown(results: Results) -> str:
         "*Rendered* is the same measurement on the rendered clips of the same scenes, *still* on the first frame of "
         "each generated clip, repeated. The value of a motif is the mean of two rates: it is there where asked for, "
         "and not there where not. Guessing reaches 0.5. Values marked (invalid) do not count: on held-out rendered "
-        f"clips, they are right less than {VALID_FROM:.0%} of the time. Motion is the mean flow in pixels per frame (of "
-        "the median clip). Flicker is the mean difference between frames that flow does not explain, in gray levels "
-        "out of 255.",
+        f"clips, they are right less than {VALID_FROM:.0%} of the time. Motion is the mean flow in pixels per frame "
+        "(of the median clip). Flicker is the mean difference between frames that flow does not explain, in gray "
+        "levels out of 255.",
     ]
     for language, found in results.languages.items():
         parts += [f"### {LANGUAGE_NAMES[language]} prompts", _language_table(results, language, found)]
