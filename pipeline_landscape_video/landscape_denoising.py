@@ -1,7 +1,7 @@
 """Denoise latents step by step: the sampling loop of both pipelines.
 
-The loop knows no model. It calls `predict_noise(latents, timestep, step)`, so guidance, windows over a long video,
-feature caches and guidance intervals are functions that take such a callable and return another one.
+The loop does not depend on a model. It calls `predict_noise(latents, timestep, step)`, so guidance, windows over a
+long video, feature caches and guidance intervals are functions that take such a callable and return another one.
 """
 
 import importlib
@@ -71,10 +71,10 @@ def denoise(
 
 def completed_steps(num_timesteps: int, num_inference_steps: int, order: int) -> set[int]:
     """
-    Return the indices of the timesteps that complete a step which the user asked for.
+    Return the indices of the timesteps that complete one of the steps that the user asked for.
 
-    A scheduler of order k runs the model k times per step, and multistep schedulers may warm up first. The rule is
-    that of diffusers' pipelines.
+    A scheduler of order k runs the model k times per step, and multistep schedulers may warm up first. This is
+    the rule of diffusers' pipelines.
     """
     warmup = num_timesteps - num_inference_steps * order
     completed = {step for step in range(num_timesteps) if step + 1 > warmup and (step + 1) % order == 0}
@@ -88,13 +88,13 @@ def call_on_step_end(
     embeds: dict[str, torch.Tensor | None],
 ) -> StepHook:
     """
-    Return a hook that calls the user's `callback_on_step_end` and puts the tensors that it returns in place.
+    Return a hook that calls the user's `callback_on_step_end` and replaces tensors by those that it returns.
 
     Args:
         pipe: Pipeline that the callback receives.
         callback: Function `(pipe, step, timestep, tensors) -> tensors`. With `None`, the hook changes nothing.
         tensor_inputs: Names of the tensors that the callback receives: `"latents"` and the keys of `embeds`.
-        embeds: Embeddings by name. Those that the callback returns replace them in this very dictionary, where the
+        embeds: Embeddings by name. Those that the callback returns are written into this dictionary, from which the
             noise predictor reads them.
     """
 
@@ -129,7 +129,7 @@ def call_deprecated_callback(
         num_inference_steps: Steps that the user asked for.
         on_step: Hook to call first.
         callback: Function to call after completed steps. With `None`, the result is `on_step`.
-        callback_steps: Only steps with a multiple of this index count.
+        callback_steps: `callback` runs only at steps whose index is a multiple of this number; `None` means 1.
     """
     for name, value in (("callback", callback), ("callback_steps", callback_steps)):
         if value is not None:

@@ -1,5 +1,5 @@
 """
-Interpolate clips and videos of any length: which flows are needed when, batch by batch.
+Interpolate clips and videos of any length: estimate the flows that each batch of pairs needs, and blend frames.
 
 A flow estimator is any callable `(frames_a, frames_b) -> flow`, with frames `(pairs, 3, height, width)` in [0, 1] and
 flow `(pairs, 2, height, width)` in pixels, x then y. If it also has the methods `encode(frames)` and
@@ -23,15 +23,15 @@ Item = tuple[Tensor, float]
 
 class FrameInterpolator:
     """
-    Interpolation with flow, displacement and warping handed in.
+    Frame interpolation with a given flow estimator, projection and warper.
 
     Args:
-        flow_estimator: Flow estimator, see above.
+        flow_estimator: Flow estimator, see the top of this file.
         projection: `SparseFlowProjection`, which places pixels in time.
         warper: `FlowWarper`, which warps and blends frames.
         times: Number of doublings of the frame rate.
-        window: Number of frames that decide where pixels are between two of them: these two, and as many as fit on
-            each side. With less than 4 there are no others.
+        window: Number of frames that determine the positions of pixels between two of them: these two, and equally
+            many on each side. Below 4, only the two count.
 
     Raises:
         ValueError: `times` is less than 1, or `window` less than 2.
@@ -97,11 +97,12 @@ class FrameInterpolator:
 
         Args:
             frames: Frames with strictly increasing times.
-            is_cut: Function called once with each two neighbors, in order. It returns True where the second one begins
-                a scene. Nothing is interpolated across a cut: the nearest frame is repeated, which keeps the rate.
+            is_cut: Function called once with each pair of neighbors, in order. It returns True where the second frame
+                begins a scene. Nothing is interpolated across a cut: the nearest frame is repeated, which keeps the
+                rate.
 
         Yields:
-            The originals, as they came in, and `2**times - 1` frames between each two.
+            The unchanged originals, and `2**times - 1` frames between each pair of neighbors.
 
         Raises:
             ValueError: Two neighbors differ in shape, or times do not increase.
@@ -137,11 +138,11 @@ class _Scene:
         self.times: list[float] = []
         self.forward: list[Tensor] = []  # flow with consistency of each pair, (3, height, width)
         self.backward: list[Tensor] = []
-        self.last_encoded: Tensor | None = None  # of the frame that the known flows end at
-        self.num_past = 0  # pairs at the front that are done and kept for later pairs to look back at
+        self.last_encoded: Tensor | None = None  # encoding of the last frame that the known flows reach
+        self.num_past = 0  # finished pairs at the front, kept because later pairs use their flows
 
     def advance(self) -> Iterator[Item]:
-        """Yield a batch of pairs if all frames that it looks at have arrived."""
+        """Yield a batch of pairs if all frames that it needs have arrived."""
         pairs = self.batch_size()
         if len(self.frames) > self.num_past + pairs + self.reach:
             yield from self.yield_pairs(pairs)
@@ -168,7 +169,7 @@ class _Scene:
             del kept[: end - self.num_past]
 
     def is_moving(self, index: int) -> bool:
-        """Return whether the frames of a pair differ. Networks find motion between equal ones."""
+        """Return whether the frames of a pair differ. Flow networks report motion even between identical frames."""
         return not torch.equal(self.frames[index], self.frames[index + 1])
 
     def estimate_flows(self, end: int) -> None:

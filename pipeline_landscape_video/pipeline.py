@@ -2,8 +2,8 @@
 Generate landscape-painting videos from text: Stable Diffusion, motion modules of NADM, sparse optical flow projection.
 
 This file and its relative imports are all the code that a Hub repository needs. diffusers loads them by
-`custom_pipeline`, flat in one folder. So the imported files import nothing of this package, and this file has exactly
-one pipeline class.
+`custom_pipeline`, flat in one folder. Hence the imported files import nothing from this package, and this file has
+exactly one pipeline class.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
     """
     Pipeline for text to landscape-painting video (NADM, ConCLVD).
 
-    It can do all that `AnimateDiffPipeline` can: LoRA, IP-Adapter, FreeInit, FreeNoise, FreeU, single files and
+    It supports all features of `AnimateDiffPipeline`: LoRA, IP-Adapter, FreeInit, FreeNoise, FreeU, single files and
     offloading. It adds sparse-causal attention, linear betas for Stable Diffusion checkpoints, checks before the first
     step, and interpolation from N to 2N - 1 frames.
 
@@ -145,19 +145,19 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
 
         Args:
             num_frames: Number of frames to sample, at most `max_num_frames` unless FreeNoise is enabled.
-            height: Height of the frames in pixels, a multiple of 8; `None` takes the size of the UNet's training.
-            width: Width of the frames, as `height`.
-            num_inference_steps: Number of denoising steps; `None` takes what the model recommends, else 25 (NADM).
-            guidance_scale: Guidance scale; up to 1 there is no guidance. `None` takes what the model recommends, else
-                8 (NADM).
-            num_videos_per_prompt: 1. Repeat the prompt for several clips of it.
-            eta: Fresh noise in each step of DDIM, from 0 to 1; `None` takes what the model recommends, else 0.
-            output_type: `"pil"`, `"np"` or `"pt"`, both in [0, 1], or `"latent"`, which is not interpolated.
+            height: Height of the frames in pixels, a multiple of 8; `None` uses the UNet's `sample_size`.
+            width: Width of the frames, see `height`.
+            num_inference_steps: Number of denoising steps; `None` uses what the model recommends, else 25 (NADM).
+            guidance_scale: Guidance scale; at 1 or below, there is no guidance. `None` uses what the model recommends,
+                else 8 (NADM).
+            num_videos_per_prompt: Must be 1. To generate several clips from a prompt, repeat it in `prompt`.
+            eta: Amount of fresh noise in each step of DDIM, from 0 to 1; `None`: the model's own, else 0.
+            output_type: `"pil"`; `"np"` or `"pt"`, with values in [0, 1]; or `"latent"`, which is not interpolated.
             interpolate: Whether to add a frame between every two, so that N frames become 2N - 1. The sampled frames
                 keep their values, at the even indices. After an interrupt, no frames are added.
             sofp_mode: Position of pixels halfway between two frames, one of `SOFP_MODES` (NADM Eq. 14).
             flow_estimator: One of `FLOW_ESTIMATORS`, or a callable from two batches of frames, `(pairs, 3, height,
-                width)` in [0, 1], to the flow in pixels, x then y, `(pairs, 2, height, width)`. `None` takes RAFT if
+                width)` in [0, 1], to the flow in pixels, x then y, `(pairs, 2, height, width)`. `None` uses RAFT if
                 its weights are on this machine, else DIS.
             **kwargs: `callback` and `callback_steps`, which are deprecated.
 
@@ -177,7 +177,8 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
             sofp_mode=(sofp_mode, SOFP_MODES),
             flow_estimator=(None if callable(flow_estimator) else flow_estimator, (None, *FLOW_ESTIMATORS)),
         )
-        self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)  # `pipe.unet` may be a new one
+        # The user may have replaced `pipe.unet`.
+        self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)
         if num_videos_per_prompt not in (None, 1):
             raise ValueError(f"`num_videos_per_prompt` must be 1, got {num_videos_per_prompt}; repeat the prompt.")
         sampling = self.resolve_sampling(
@@ -288,7 +289,7 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
         return AnimateDiffPipelineOutput(frames=video)
 
     def resolve_sampling(self, **given: Any) -> dict[str, Any]:
-        """Return the sampling settings of a call that gives these; `None` asks for what the model recommends."""
+        """Return the sampling settings of a call with `given`; `None` means what the model recommends."""
         return resolve_sampling(self.scheduler.config, "text", **given)
 
     def encode_for_frames(

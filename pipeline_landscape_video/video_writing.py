@@ -1,6 +1,6 @@
 """Write clips as .mp4, .gif, .webp or a folder of PNG files, chosen by the name of the output.
 
-Files and folders appear under their name when they are complete, or not at all. Every format carries metadata (prompt,
+A file or folder appears under its name only when it is complete. Every format carries metadata (prompt,
 seed, settings, versions), which `read_metadata` returns.
 """
 
@@ -45,14 +45,14 @@ def write_video(
     Args:
         path: Output. Its suffix is the format: .mp4 (H.264 that plays everywhere), .gif, .webp, or none for a folder
             of `frame_0000.png`, ...
-        frames: Frames of one size, each in a form that `as_pixels` accepts. An .mp4 or a folder is written as they
-            come.
+        frames: Frames of one size, each in a form that `as_pixels` accepts. An .mp4 or a folder is written frame by
+            frame; other formats hold all frames in memory.
         fps: Frames per second.
         metadata: Anything that JSON can hold; "fps" is added.
 
     Raises:
         ValueError: `path` cannot be written to (see `check_output`), no frames, or frames that differ in size.
-        OSError: The disk is full or refuses to write; nothing is left behind.
+        OSError: The disk is full or not writable; nothing is left behind.
     """
     check_output(path, fps)
     path = Path(path)
@@ -108,11 +108,11 @@ def as_pixels(frame: Any) -> np.ndarray:
             Values slightly outside are clipped.
 
     Raises:
-        ValueError: Another shape or type, or values that are not finite or up to 255.
+        ValueError: A wrong shape or type, or values that are not finite or above 2, such as floats up to 255.
     """
     if isinstance(frame, Image.Image):
         return np.asarray(frame.convert("RGB"))
-    if hasattr(frame, "detach"):  # a tensor, recognized without importing torch
+    if hasattr(frame, "detach"):  # a tensor; torch is not imported for it
         frame = frame.detach().cpu()
         frame = (frame.float() if frame.is_floating_point() else frame).numpy()
         frame = frame.transpose(1, 2, 0) if frame.ndim == 3 else frame
@@ -131,17 +131,17 @@ def as_pixels(frame: Any) -> np.ndarray:
 
 
 def is_png_folder(path: str | Path) -> bool:
-    """Whether a path is a folder with nothing but `frame_0000.png`, ... in it."""
+    """Return whether a path is a folder that contains nothing but `frame_0000.png`, ..."""
     return Path(path).is_dir() and all(_PNG_NAME.fullmatch(entry.name) for entry in Path(path).iterdir())
 
 
 def png_files(folder: str | Path) -> list[Path]:
-    """Frames of a folder of PNG files, in order."""
+    """List the frames of a folder of PNG files, in order."""
     return sorted(entry for entry in Path(folder).iterdir() if _PNG_NAME.fullmatch(entry.name))
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Read the metadata that `write_video` stored in a file or folder; empty without any."""
+    """Read the metadata that `write_video` stored in a file or folder; an empty dictionary if it has none."""
     path = Path(path)
     if path.is_dir():
         path = next(iter(png_files(path)), path / "frame_0000.png")
@@ -182,12 +182,12 @@ def open_mp4(
 
     Args:
         path: Output file.
-        width, height: Size of the frames. Odd sizes gain one repeated row or column, because yuv420p has none.
+        width, height: Size of the frames. Odd sizes gain one repeated row or column, because yuv420p needs even sizes.
         fps: Frames per second; their average if `Mp4Writer.write` is given timestamps.
         time_base: Unit of the timestamps in seconds; 1 / fps by default.
         metadata: Anything that JSON can hold, for `read_metadata`.
         tags: Further tags of the file (title, artist, ...).
-        color_primaries, color_trc: Numbers of ITU-T H.273 to carry over from a source; BT.709 by default.
+        color_primaries, color_trc: Codes of ITU-T H.273, to keep those of a source; BT.709 by default.
         crf: Quality of x264, from 0 (lossless) to 51.
     """
     fps = Fraction(fps).limit_denominator(1001)
@@ -197,7 +197,7 @@ def open_mp4(
         container.metadata.update(tags or {})
         container.metadata[METADATA_KEY] = json.dumps(dict(metadata or {}), ensure_ascii=False)
         # With AVX-512, x264's macroblock tree reads uninitialized memory at widths such as 64 or 192: without
-        # mbtree=0, the same frames give another file each time.
+        # mbtree=0, the same frames give a different file each time.
         stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "mbtree": "0"})
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
@@ -232,7 +232,7 @@ class Mp4Writer:
 
         Args:
             frame: See `as_pixels`.
-            timestamp: Time at which it is shown, in seconds; by default the end of the frame before.
+            timestamp: Time at which it is shown, in seconds; by default the end of the previous frame.
             duration: Seconds for which it is shown, by default 1 / fps. Only the last one has an effect: other frames
                 end when the next one starts.
         """
@@ -254,7 +254,7 @@ class Mp4Writer:
         self._mux(self._stream.encode(image))
 
     def finish(self) -> None:
-        """Write the packets that the encoder still holds. The last ones tell how long the clip lasts."""
+        """Write the packets that the encoder still holds. The last ones determine the duration of the clip."""
         packets = self._stream.encode()
         if packets:
             first_pts, first_dts = self._start or (packets[0].pts, packets[0].dts)
@@ -296,7 +296,7 @@ def _write_gif(path: Path, frames: list[np.ndarray], fps: float | Fraction, meta
         path,
         save_all=True,
         append_images=images[1:],
-        duration=[10 * duration for duration in _durations(len(frames), fps, 100)],  # Pillow wants ms, GIF holds 10 ms
+        duration=[10 * duration for duration in _durations(len(frames), fps, 100)],  # Pillow takes ms, GIF has 10 ms
         loop=0,
         comment=json.dumps(metadata).encode("ascii"),  # the format allows no other characters
     )

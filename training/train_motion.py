@@ -2,8 +2,8 @@
 
 Only the motion modules and the noise adapter train. OUTPUT_DIR gets `motion_adapter/` (a plain `MotionAdapter`, with
 --use_ema its averaged weights), `noise_adapter/`, `checkpoint-STEP/`, `log.jsonl`, `status.json` and the clips of
---validation_steps. `--resume_from_checkpoint latest` resumes a run that was stopped; on a CPU, it ends with the same
-weights bit for bit as without the stop.
+--validation_steps. `--resume_from_checkpoint latest` resumes a run that was stopped; on a CPU, the
+final weights are bit-identical to those of a run without the stop.
 """
 
 import sys

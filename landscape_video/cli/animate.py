@@ -31,7 +31,7 @@ def animate(
         typer.Option(
             "--prompts",
             metavar="FILE",
-            help="Prompts of the stages from a UTF-8 text file, one a line.",
+            help="Prompts of the stages from a UTF-8 text file, one per line.",
             rich_help_panel=CONTENT,
         ),
     ] = None,

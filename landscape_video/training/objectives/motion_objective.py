@@ -13,7 +13,7 @@ from motion_adapter.noise_adapter import NoiseAdapter, contrastive_loss
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
-# Clips with more signal than this are not slowed down: hardly anything is left to decide there.
+# Clips with more signal than this are not slowed down: with so little noise, hardly any motion is left to predict.
 MAX_SLOWED_ALPHA_BAR = 0.8
 
 
@@ -49,10 +49,10 @@ def motion_losses(
         temperature, threshold, negatives, positives: See `contrastive_loss`.
         snr_gamma: Parameter gamma of min-SNR weighting; None weighs all timesteps alike, as the paper does.
         first_frame_weight: Weight of the first frame's error, where each other frame has 1. The weights are scaled to
-            a mean of 1. An image that the clip starts from tells all of its first frame and little of the others.
-        speed: Share of a clip's speed at which its noisy version moves, (batch,), where alpha_bar is at most 0.8. The
-            target keeps its speed. None slows nothing down.
-        speed_anchor: Position of the frame that stays what it is, see `slow_down`.
+            a mean of 1. Useful if the UNet receives the first frame as an image, which determines this frame only.
+        speed: Fraction of each clip's speed at which its noisy version moves, (batch,). The target keeps its speed.
+            Clips with alpha_bar above 0.8 are not slowed down; None slows down none.
+        speed_anchor: Position of the frame that does not change, see `slow_down`.
 
     Returns:
         "total", which is minimized, "diffusion" and "contrastive" (zero without a noise adapter): float32 scalars.
@@ -102,14 +102,14 @@ def motion_losses(
 class MotionObjective(nn.Module):
     """UNet and noise adapter as one module whose forward pass is `motion_losses`.
 
-    FSDP takes a single module, whose weights are whole while it is called.
+    FSDP wraps a single module, and gathers its weights during the forward pass.
 
     Args:
         unet, noise_adapter, scheduler: See `motion_losses`.
         settings: Keywords of `motion_losses`.
     """
 
-    # Layers that FSDP gathers, uses and splits again one at a time.
+    # Layers whose weights FSDP gathers for use and splits again, one layer at a time.
     _no_split_modules = ["UNetMotionModel", "ResnetBlock2D", "Transformer2DModel", "AnimateDiffTransformer3D"]
 
     def __init__(
@@ -130,13 +130,13 @@ class MotionObjective(nn.Module):
         speed: torch.Tensor | None = None,
         **conditions: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Losses of a batch of clips; `conditions` are passed to the UNet, other arguments to `motion_losses`."""
+        """Return the losses of a batch of clips; `conditions` go to the UNet, other arguments to `motion_losses`."""
         unet = partial(self.unet, **conditions)
         batch = (latents, encoder_hidden_states, noise, timesteps)
         return motion_losses(unet, self.noise_adapter, self.scheduler, *batch, speed=speed, **self.settings)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Trainable parameters by name, the UNet's first; FSDP replaces the parameters."""
+        """Return trainable parameters by name, the UNet's first; FSDP replaces the parameters."""
         named = dict(self.unet.named_parameters())
         if self.noise_adapter is not None:
             named |= {f"noise_adapter.{name}": p for name, p in self.noise_adapter.named_parameters()}
@@ -144,7 +144,7 @@ class MotionObjective(nn.Module):
 
 
 def alphas_cumprod_at(scheduler: SchedulerMixin, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """alpha_bar at each clip's timestep, (batch, 1, 1, 1, 1), on the device and in the type of `like`."""
+    """Return alpha_bar at each clip's timestep, (batch, 1, 1, 1, 1), with the device and dtype of `like`."""
     alphas_cumprod = scheduler.alphas_cumprod.to(like.device)[timesteps.to(like.device)]
     return alphas_cumprod.to(like.dtype)[:, None, None, None, None]
 
@@ -163,35 +163,36 @@ def min_snr_weight(scheduler: SchedulerMixin, timesteps: torch.Tensor, gamma: fl
 
 # Slowed-down clips.
 #
-# A noisy training clip already moves as its caption says, while a sampler's own clip still has to begin to move, and a
-# model that has learned to trust its input lets it stand still. So some noisy clips are made from a slower clip, down
-# to a still one, and the target keeps its speed: only the caption then tells what moves. This is scheduled sampling
-# (Bengio et al., 2015) with the error that such samplers were seen to make in place of the model's own.
+# In training, the noisy clip already moves as its caption says. In sampling, motion must arise from noise, and a model
+# that has learned to continue the motion of its input leaves the clip still. So some noisy clips are made from a
+# slower clip, down to a still one, while the target keeps its speed: only the caption then tells what moves. As in
+# scheduled sampling (Bengio et al., 2015), the model trains on inputs with the errors of sampling. These errors are
+# not computed by the model; they imitate the one that samplers were seen to make, too little motion.
 
 
 def noise_of_slower_clip(
     latents: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor, speed: torch.Tensor, anchor: float
 ) -> torch.Tensor:
-    """Noise that turns clips into the noisy version of slower clips, as large as `latents`.
+    """Return the noise that turns clips into the noisy version of slower clips, of the shape of `latents`.
 
-    Where s is the slower clip, sqrt(a) x + sqrt(1 - a) n' = sqrt(a) s + sqrt(1 - a) n has the solution
-    n' = n + sqrt(a / (1 - a)) (s - x).
+    With the clip x, the slower clip s, the noise n and a = alpha_bar, the noise n' must satisfy
+    sqrt(a) x + sqrt(1 - a) n' = sqrt(a) s + sqrt(1 - a) n. Hence n' = n + sqrt(a / (1 - a)) (s - x).
     """
     speed = torch.where(alpha_bar.flatten() <= MAX_SLOWED_ALPHA_BAR, speed.to(alpha_bar), 1)
     return noise + (alpha_bar / (1 - alpha_bar)).sqrt() * (slow_down(latents, speed, anchor) - latents)
 
 
 def slow_down(latents: torch.Tensor, speed: torch.Tensor, anchor: float) -> torch.Tensor:
-    """Clips that move at a share of their speed.
+    """Slow clips down to a fraction of their speed.
 
     Args:
         latents: Clips, (batch, channels, num_frames, height, width).
-        speed: Share of each clip's speed, from 0 (still) to 1 (unchanged), (batch,).
-        anchor: Position of the frame that stays what it is, from 0 (the first) to 1 (the last).
+        speed: Fraction of each clip's speed, from 0 (still) to 1 (unchanged), (batch,).
+        anchor: Position of the frame that does not change, from 0 (the first) to 1 (the last).
 
     Returns:
         Clips whose frame i is the given clip at time `a + speed (i - a)`, where `a` is the anchor's frame number.
-        Between two frames, both are blended by their distance.
+        Between two frames, the clip is interpolated linearly.
     """
     num_frames = latents.shape[2]
     if num_frames == 1:

@@ -30,7 +30,7 @@ class MotionRecipe(Recipe):
         inputs: Clips and frozen models.
         settings: Settings of the losses.
         record: Written beside each exported model.
-        more_settings: Other keywords of `motion_losses`.
+        more_settings: Further keywords of `motion_losses`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class MotionRecipe(Recipe):
         return self.model(latents, text, noise, timesteps, speed, **self.conditions(batch))
 
     def conditions(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """What the UNet sees besides noisy latents, timesteps and text, as keywords of its call."""
+        """Return inputs of the UNet besides noisy latents, timesteps and text, as keywords of its call."""
         return {}
 
     def export(self, directory: Path | None, final: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Interface between the training loop and what it trains."""
+"""Define `Recipe`, the interface between the training loop and what it trains."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -11,12 +11,12 @@ from torch import nn
 class Recipe(ABC):
     """Something trainable: its parameters, its losses and what it exports.
 
-    `landscape_video.training.run.training_loop.train` trains any recipe. It replaces `model` by what accelerate makes
-    of it, so `compute_losses` must call `model`, while `trainable` and `export` need the bare networks.
+    `landscape_video.training.run.training_loop.train` trains any recipe. It replaces `model` by
+    accelerate's wrapper, so `compute_losses` must call `model`, while `trainable` and `export` need the bare networks.
 
     Attributes:
         model: Module with all trainable parameters, whose forward pass computes the losses.
-        frozen: Other models on the device, for the estimate of memory.
+        frozen: Frozen models on the device, for the estimate of memory.
     """
 
     model: nn.Module
@@ -28,25 +28,25 @@ class Recipe(ABC):
 
     @abstractmethod
     def compute_losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Losses of a batch, float32 scalars. `total` is minimized; the log shows the others as NAME_loss.
+        """Return the losses of a batch, float32 scalars. `total` is minimized; the log shows the others as NAME_loss.
 
-        The first of the others is the one that is watched for divergence.
+        The first of the others is watched for divergence.
         """
 
     @abstractmethod
     def export(self, directory: Path | None, final: bool = False) -> None:
-        """Write what users load into `directory`, each model in a folder of its own, whole or not at all.
+        """Write the models that users load into `directory`, each atomically into a folder of its own.
 
         Args:
             directory: None in processes that only help to gather weights which FSDP has split.
-            final: Whether training has ended; then what only further training needs is written as well.
+            final: Whether training has ended. Then models that only further training needs are written as well.
         """
 
     def averaged(self) -> dict[str, nn.Parameter]:
-        """Those of `trainable` that are exported, which a moving average can replace; all of them by default."""
+        """Return the exported parameters among `trainable`: with an EMA, their averages are exported. Default: all."""
         return self.trainable()
 
 
 def log_terms(losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Losses that the log shows: all but their weighted sum, unless that is the only one."""
+    """Return the losses that the log shows: all but `total`, unless it is the only one."""
     return {name: loss.detach() for name, loss in losses.items() if name != "total" or len(losses) == 1}

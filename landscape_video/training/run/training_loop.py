@@ -25,7 +25,7 @@ from landscape_video.training.run.validation import VALIDATIONS, Validation
 from landscape_video.training.settings.training import TrainingSettings
 
 
-# How a run ends: reason to stop, the strongest last, exit code, and word in `status.json`.
+# Exit code, and status in `status.json`, by the reason to stop; the strongest reason comes last.
 ENDS = {None: (0, "finished"), "time_over": (0, "time_over"), "stopped": (EXIT_STOPPED, "stopped")}
 
 Push = Callable[[TrainingSettings, Path, bool], None]
@@ -49,8 +49,8 @@ def train(
         loader: This process's batches; a resumed run sets the `first_step` of its batch sampler.
         optimizer: Optimizer of `recipe.trainable()`, with one parameter group.
         run: Settings, processes and checkpoint.
-        validation: Given in the processes that take part in it.
-        push: Publishes what was exported into a folder; the last argument says whether it must succeed.
+        validation: Validation of the exported weights; None in processes that do not take part in it.
+        push: Function that publishes an exported folder; its last argument says whether an error ends the run.
         cost: Cost of the longest batch, for the estimate of memory.
 
     Returns:
@@ -187,7 +187,7 @@ def save_checkpoint(
 
 
 def sync_stop_reason(run: TrainingRun) -> str | None:
-    """The strongest reason of any process to stop: they must agree, or one would wait for the others forever."""
+    """Return the strongest reason to stop of any process. All must agree, or one would wait for others forever."""
     reasons = list(ENDS)
     strongest = reasons.index("stopped") if run.signals.received else int(time.monotonic() > run.deadline)
     if run.accelerator.num_processes > 1:
@@ -196,12 +196,12 @@ def sync_stop_reason(run: TrainingRun) -> str | None:
 
 
 def finish(run: TrainingRun, step: int, stop: str | None) -> int:
-    """Say how the run has ended, and return its exit code."""
+    """Record and log how the run ended, and return its exit code."""
     exit_code, status = ENDS[stop]
     if run.accelerator.is_main_process:
         reason, max_steps = run.signals.received, run.settings.optimization.max_train_steps
         write_status(run.settings.run.output_dir, status, step=step, exit_code=exit_code, reason=reason)
         logger.info("%s at step %d of %d.", status.replace("_", " ").capitalize(), step, max_steps)
-    run.accelerator.wait_for_everyone()  # a launcher ends the others as soon as one process has left with a code
+    run.accelerator.wait_for_everyone()  # a launcher kills the others as soon as one process exits with a code
     run.accelerator.end_training()
     return exit_code

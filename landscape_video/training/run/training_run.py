@@ -1,4 +1,4 @@
-"""Start of a training run: processes, seed and checkpoint; and the frame around it that explains errors."""
+"""Start a training run (processes, seed, checkpoint), and report its errors in one line."""
 
 import logging
 import math
@@ -39,14 +39,14 @@ OUTPUT_DIR/status.json says the same, for launchers that hide the code."""
 
 @dataclass
 class TrainingRun:
-    """What a run is made of besides the recipe.
+    """State of a run besides its recipe.
 
     Attributes:
         settings: Settings of the run.
-        accelerator: Its processes.
-        signals: Signals that stop it.
-        deadline: Time of `time.monotonic` at which it stops.
-        checkpoint: Checkpoint that it resumes from, None for a new run.
+        accelerator: Accelerator with the processes of the run.
+        signals: Signals that stop the run.
+        deadline: Time of `time.monotonic` at which the run stops.
+        checkpoint: Checkpoint to resume from, None for a new run.
     """
 
     settings: TrainingSettings
@@ -60,7 +60,7 @@ class TrainingRun:
         """Start the processes, seed them, and find the checkpoint to resume from.
 
         Raises:
-            ValueError, ConnectionError, CheckpointError: The run could not train, resume or publish like this.
+            ValueError, ConnectionError, CheckpointError: The run could not train, resume or publish.
         """
         check_trackers(settings.run.report_to)
         deadline = time.monotonic() + 60 * (settings.optimization.max_train_minutes or math.inf)
@@ -85,7 +85,7 @@ class TrainingRun:
 
 
 def make_accelerator(settings: TrainingSettings) -> Accelerator:
-    """The processes of a run, as the launcher and the settings say."""
+    """Set up the processes of a run, as the launcher and the settings say."""
     optimization, output_dir = settings.optimization, settings.run.output_dir
     fsdp, deepspeed = fsdp_plugin(optimization), deepspeed_plugin(optimization)
     accelerator = Accelerator(
@@ -93,7 +93,7 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
         mixed_precision=optimization.mixed_precision,
         kwargs_handlers=[
             AutocastKwargs(enabled=False),  # `lower_precision` sets the precision of each layer
-            InitProcessGroupKwargs(timeout=timedelta(hours=6)),  # the others wait for what one does alone
+            InitProcessGroupKwargs(timeout=timedelta(hours=6)),  # others wait while one encodes or exports
         ],
         log_with=list(settings.run.report_to) or None,
         project_config=ProjectConfiguration(str(output_dir), logging_dir=str(output_dir / "logs")),
