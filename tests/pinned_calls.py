@@ -25,7 +25,6 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models.optical_flow import raft_small
 
-from motion_adapter.export import export_adapter, export_pipeline
 from pipeline_landscape_video import (
     SHANSHUI_TINY,
     SOFP_MODES,
@@ -35,6 +34,12 @@ from pipeline_landscape_video import (
     load_flow_estimator,
 )
 from pipeline_landscape_video.video_io import read_video
+
+
+try:
+    from motion_adapter.export import export_adapter, export_pipeline
+except ImportError:  # the name before the issue
+    from motion_adapter.publish import export_adapter, export_pipeline
 
 
 Results = Iterator[tuple[str, Any]]
