@@ -17,7 +17,7 @@ trap 'rm -rf "$work"' EXIT
 # Only the tests: their conftest puts the checkout's `src` in front of the installed package if it is there.
 cp -r "$checkout/tests" "$work/tests"
 export HF_HOME="$work/hub" HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 HF_MODULES_CACHE="$work/modules"
-export PYTHONPATH="$here/upstream:$here${PYTHONPATH:+:$PYTHONPATH}" TOKENIZERS_PARALLELISM=false
+export PYTHONPATH="$here/upstream:$here/helpers${PYTHONPATH:+:$PYTHONPATH}" TOKENIZERS_PARALLELISM=false
 python -c "import parameterized, requests_mock"
 python "$here/upstream/prepare_hub.py" "$HF_HOME"
 
