@@ -1,6 +1,7 @@
 """Share loading, argument checks, flow estimators and FreeNoise between the pipelines."""
 
 import difflib
+import functools
 import inspect
 import logging
 import math
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AnimateDiffPipeline
 
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class LandscapePipelineMixin:
         """Number of runs of the denoising loop: 1 without FreeInit."""
         return self._free_init_num_iters if self.free_init_enabled else 1
 
+    @functools.wraps(AnimateDiffPipeline.encode_prompt, assigned=())  # for its signature; this docstring stays
     def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Encode prompts as `AnimateDiffPipeline` does, with `clip_skip` for any version of transformers.

@@ -1,7 +1,10 @@
 """Features of diffusers' own pipeline work in ours: FreeNoise, FreeInit, FreeU, decoding in chunks."""
 
+import inspect
+
 import pytest
 import torch
+from diffusers import AnimateDiffPipeline
 from diffusers.pipelines.free_noise_utils import SplitInferenceModule
 
 from pipeline_calls import sample
@@ -79,3 +82,10 @@ def test_clip_skip_takes_an_earlier_layer_of_the_text_encoder(tiny_pipeline):
         torch.testing.assert_close(embeds, expected)
     assert list(pipe.text_encoder.state_dict()) == before
     assert not torch.equal(sample(pipe, clip_skip=1), sample(pipe))
+
+
+def test_encode_prompt_has_the_signature_of_the_parent(tiny_pipeline):
+    # diffusers' tests, and whoever encodes prompts apart from a call, read it.
+    parameters = inspect.signature(tiny_pipeline().encode_prompt).parameters
+    expected = list(inspect.signature(AnimateDiffPipeline.encode_prompt).parameters)
+    assert ["self", *parameters] == expected
