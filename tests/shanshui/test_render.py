@@ -231,6 +231,19 @@ def test_a_scene_looks_the_same_at_any_size() -> None:
     assert np.corrcoef(small.ravel(), large.ravel().astype(np.float32))[0, 1] > 0.95
 
 
+def test_consistent_textures_are_those_of_a_small_image() -> None:
+    scene = dataclasses.replace(FULL, weather="none")
+    small = render_clip(scene, [0.5])[0].astype(np.float32)
+    assert np.array_equal(render_clip(scene, [0.5], consistent=True)[0], small)
+    distances = []
+    for consistent in (False, True):
+        large = render_clip(scene, [0.5], 256, 256, consistent=consistent)[0]
+        assert large.std() > 10
+        difference = cv2.resize(large, (128, 128), interpolation=cv2.INTER_AREA) - small
+        distances.append(np.abs(difference[6:-6, 6:-6]).mean())  # without the bare paper at the borders
+    assert distances[1] < 0.75 * distances[0]
+
+
 def test_motion_is_smooth_below_the_pixel() -> None:
     """A slow pan changes the image by the same amount in every step, and never its sharpness."""
     clip = render_clip(Scene(layers=4, camera="left", seed=4), np.arange(24) / 64).astype(np.float32).mean(-1)

@@ -7,7 +7,7 @@ moved by affine maps with sub-pixel precision.
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,6 +20,7 @@ class View:
     Attributes:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
+        consistent: Whether finer textures leave the coarser ones as they are in an image of 128 pixels.
         unit: Pixels in a unit.
         oversample: Canvas pixels per image pixel. Small images need more: with few, the sharpness of a canvas would
             change as it moves by fractions of a pixel.
@@ -31,8 +32,8 @@ class View:
         period: Width in image pixels after which a canvas repeats.
     """
 
-    def __init__(self, height: int, width: int) -> None:
-        self.height, self.width = height, width
+    def __init__(self, height: int, width: int, consistent: bool = False) -> None:
+        self.height, self.width, self.consistent = height, width, consistent
         self.unit = float(min(height, width))
         self.oversample = 2.0 if self.unit <= 160 else 1.5 if self.unit <= 320 else 1.0
         self.detail = max(round(math.log2(self.unit / 128)), 0)
@@ -42,14 +43,30 @@ class View:
         self.y = ((np.arange(self.rows, dtype=np.float32) + 0.5) / self.oversample)[:, None]
         self.period = self.columns / self.oversample
 
-    def canvas_noise(self, rng: np.random.Generator, down: float, across: float, octaves: int, gain=0.5) -> np.ndarray:
-        """Noise over a canvas, (rows, columns), with `down` and `across` cells per unit in its first octave."""
-        cells = (down * self.rows / self.oversample / self.unit, across * self.period / self.unit)
-        return noise(rng, (self.rows, self.columns), cells, octaves, gain)
+    def details(self, rng: np.random.Generator) -> list[np.random.Generator]:
+        """Return the source of each octave of detail."""
+        return rng.spawn(self.detail) if self.consistent else [rng] * self.detail
 
-    def line_noise(self, rng: np.random.Generator, across: float, octaves: int, gain=0.5) -> np.ndarray:
-        """Noise along a skyline, (columns,), with `across` cells per unit in its first octave."""
-        return noise(rng, (1, self.columns), (1, across * self.period / self.unit), octaves, gain)[0]
+    def canvas_noise(
+        self, rng: np.random.Generator, down: float, across: float, octaves: int, gain: float = 0.5
+    ) -> np.ndarray:
+        """Noise over a canvas, (rows, columns), with `down` and `across` cells per unit in its first octave.
+
+        Octaves of detail are added to `octaves`.
+        """
+        cells = (down * self.rows / self.oversample / self.unit, across * self.period / self.unit)
+        return noise(rng, (self.rows, self.columns), cells, octaves, gain, details=self.details(rng))
+
+    def line_noise(
+        self, rng: np.random.Generator, across: float, octaves: int, gain: float = 0.5, detailed: bool = True
+    ) -> np.ndarray:
+        """Noise along a skyline, (columns,), with `across` cells per unit in its first octave.
+
+        If `detailed`, octaves of detail are added to `octaves`.
+        """
+        details = self.details(rng) if detailed else ()
+        cells = (1, across * self.period / self.unit)
+        return noise(rng, (1, self.columns), cells, octaves, gain, details=details)[0]
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
@@ -70,6 +87,7 @@ def noise(
     octaves: int = 1,
     gain: float = 0.5,
     periodic: bool = True,
+    details: Sequence[np.random.Generator] = (),
 ) -> np.ndarray:
     """Fractal value noise, float32, about -1 to 1.
 
@@ -82,14 +100,15 @@ def noise(
             left out.
         gain: Amplitude of an octave relative to the one before.
         periodic: Whether the right edge continues at the left.
+        details: Sources of randomness of octaves after those.
     """
     rows, columns = shape
     across = 2 ** round(math.log2(max(cells[1], 4))) if periodic else max(int(round(cells[1])), 2)
     down = max(int(round(cells[0])), 1)
     total = np.zeros(shape, np.float32)
     amplitude = 1.0
-    for _ in range(octaves):
-        grid = rng.uniform(-1, 1, (down + 1, across)).astype(np.float32)
+    for source in (*[rng] * octaves, *details):
+        grid = source.uniform(-1, 1, (down + 1, across)).astype(np.float32)
         if across * 2 <= columns and (down * 2 <= rows or rows == 1):
             margin = 2 * columns // across if periodic else 0  # two cells, for the cubic kernel to see past the edge
             if periodic:

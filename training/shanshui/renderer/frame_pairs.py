@@ -44,8 +44,8 @@ def render_pairs(
 ) -> FramePairs:
     """Render one pair of neighboring frames of each clip into arrays in a folder.
 
-    Arguments, resumption and errors as in `render_dataset`; `frames` is the length of the clips. A pair of 256 x 256
-    pixels takes 720 kB.
+    Arguments, resumption and errors as in `render_dataset`; `frames` is the length of the clips. The frames have the
+    textures of those clips, and finer ones. A pair of 256 x 256 pixels takes 720 kB.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _render_into(directory: Path, job: tuple[int, Scene, float, float]) -> None:
     index, scene, *times = job
     names = ("frames", "flow", "valid")
     arrays = [np.lib.format.open_memmap(directory / f"{name}.npy", "r+") for name in names]
-    truth = render_ground_truth(scene, times, *arrays[0].shape[2:4])
+    truth = render_ground_truth(scene, times, *arrays[0].shape[2:4], consistent=True)
     parts = truth.frames, truth.forward_flow[0], truth.forward_valid[0]
     for array, part in zip(arrays, parts, strict=True):
         array[index] = part

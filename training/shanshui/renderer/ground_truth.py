@@ -45,10 +45,15 @@ class GroundTruth(NamedTuple):
 
 
 def render_ground_truth(
-    scene: Scene, times: Sequence[float], height: int = SIZE, width: int = SIZE, begins_like: Scene | None = None
+    scene: Scene,
+    times: Sequence[float],
+    height: int = SIZE,
+    width: int = SIZE,
+    begins_like: Scene | None = None,
+    consistent: bool = False,
 ) -> GroundTruth:
     """Render a scene with exact flow, masks and depth. Arguments and errors as in `render_clip`."""
-    renderer = SceneRenderer(scene, height, width, begins_like)
+    renderer = SceneRenderer(scene, height, width, begins_like, consistent)
     sky = Element("sky", lambda image, time: None, resting, 0.0)
     elements = [sky, *renderer.elements, renderer.seal]
     opacities = [np.stack([opacity(element, time, height, width) for element in elements]) for time in times]

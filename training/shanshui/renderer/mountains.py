@@ -44,7 +44,7 @@ def ridge(layout: Layout, layer: int) -> np.ndarray:
         lean = rng.uniform(0.75, 1.35)
         shape = np.exp(-((np.abs(offset) / (spread * np.where(offset > 0, lean, 1 / lean))) ** sharpness))
         profile = np.maximum(profile, size * shape) + 0.18 * np.minimum(profile, size * shape)
-    crags = view.line_noise(rng, 3, octaves=6, gain=0.52)
+    crags = view.line_noise(rng, 3, octaves=6, gain=0.52, detailed=False)
     profile = 0.16 + 0.84 * np.minimum(profile, 1.08) + rough * crags * (0.35 + profile)
     return make_room(layout, foot - tall * profile, layer).astype(np.float32)
 
@@ -98,12 +98,12 @@ def draw_mountain(layout: Layout, colors: Palette, layer: int, line: np.ndarray)
     alpha = np.clip(below * view.oversample / np.sqrt(1 + np.minimum(slope**2, 9)) + 0.5, 0, 1)
     depth = np.maximum(below, 0) / unit
     tone = 0.30 + 0.70 * near**1.1
-    wet = view.canvas_noise(rng, 2, 2, octaves=3 + view.detail)[first:last]
-    reach = (0.13 + 0.05 * near) * (1 + 0.35 * view.line_noise(rng, 3, octaves=2))
+    wet = view.canvas_noise(rng, 2, 2, octaves=3)[first:last]
+    reach = (0.13 + 0.05 * near) * (1 + 0.35 * view.line_noise(rng, 3, octaves=2, detailed=False))
     ink = tone * (0.80 * np.exp(-depth / np.maximum(reach, 0.05)) + 0.14) * (1 + 0.28 * wet)
     ink += tone * (0.10 + 0.28 * near) * texture(view, rng, slope, depth) * (1 + 0.5 * wet)
     ink += tone * 0.30 * shoulders(view, rng, line, y)
-    dry = 0.75 + 0.45 * view.line_noise(rng, 8, octaves=2 + view.detail)
+    dry = 0.75 + 0.45 * view.line_noise(rng, 8, octaves=2)
     contour = np.exp(-((depth / 0.010) ** 2)) * np.clip(dry, 0, 1)
     # Ink runs out into mist at the foot of every mountain, and at the shore.
     ink = np.clip(ink, 0, 1) * (1 - 0.85 * smoothstep(0.05, 0.34, depth))
@@ -126,7 +126,7 @@ def texture(view: View, rng: np.random.Generator, slope: np.ndarray, depth: np.n
     """Draw hemp-fiber strokes, (rows, columns): they run down from the skyline and fan out to both sides of a peak."""
     window = 2 * int(0.03 * view.unit * view.oversample) + 1  # canvas pixels over which the slope is averaged
     leaning = np.convolve(np.pad(np.tanh(slope * 0.9), window // 2, "wrap"), np.full(window, 1 / window), "valid")
-    strokes = view.line_noise(rng, 16, octaves=2 + view.detail, gain=0.6)
+    strokes = view.line_noise(rng, 16, octaves=2, gain=0.6)
     origin = view.x - leaning.astype(np.float32) * depth * np.float32(view.unit * 0.9)
     folds = 1 - 2 * np.abs(strokes[(origin * view.oversample).astype(np.int32) % view.columns])
     return folds * np.exp(-depth / 0.13) * smoothstep(0.0, 0.03, depth)
@@ -136,7 +136,7 @@ def shoulders(view: View, rng: np.random.Generator, line: np.ndarray, y: np.ndar
     """Draw lower ridges within one mountain, each with its own ink below its crest: (rows, columns)."""
     ink = np.zeros((len(y), view.columns), np.float32)
     for k in range(2):
-        wander = view.line_noise(rng, 5, octaves=4 + view.detail, gain=0.5)
+        wander = view.line_noise(rng, 5, octaves=4, gain=0.5)
         crest = line + view.unit * (0.05 + 0.07 * k + 0.085 * wander).astype(np.float32)
         below = (y - crest) / np.float32(view.unit)
         # Where a shoulder would rise above the skyline it belongs to, it fades into the skyline's own ink.
@@ -151,7 +151,7 @@ def moss(view: View, rng: np.random.Generator, line: np.ndarray, first: int, las
     They are too fine for small images.
     """
     dots = np.zeros((last - first, view.columns), np.uint8)
-    gathered = np.flatnonzero(view.line_noise(rng, 6, octaves=2) > 0.1)
+    gathered = np.flatnonzero(view.line_noise(rng, 6, octaves=2, detailed=False) > 0.1)
     for _ in range(round(70 * view.period / view.unit)):
         column = int(rng.choice(gathered)) if len(gathered) else int(rng.integers(view.columns))
         down = (0.004 + rng.exponential(0.016)) * view.unit
@@ -167,7 +167,7 @@ def woods(view: View, rng: np.random.Generator, line: np.ndarray, near: float) -
 
     They grow in valleys and on low hills; peaks stay bare.
     """
-    grove = smoothstep(0.05, 0.55, view.line_noise(rng, 2.5, octaves=2))
+    grove = smoothstep(0.05, 0.55, view.line_noise(rng, 2.5, octaves=2, detailed=False))
     grove = grove * smoothstep(0.0, 0.10, (line - np.quantile(line, 0.35)) / view.unit)
-    crowns = np.abs(view.line_noise(rng, 16, octaves=2 + view.detail, gain=0.5))
+    crowns = np.abs(view.line_noise(rng, 16, octaves=2, gain=0.5))
     return grove * (0.006 + 0.036 * np.sqrt(crowns)) * (0.5 + 0.5 * near), grove

@@ -71,8 +71,10 @@ class SceneRenderer:
         seal: Element that is drawn over everything.
     """
 
-    def __init__(self, scene: Scene, height: int, width: int, begins_like: Scene | None = None) -> None:
-        self.scene, self.view = scene, View(height, width)
+    def __init__(
+        self, scene: Scene, height: int, width: int, begins_like: Scene | None = None, consistent: bool = False
+    ) -> None:
+        self.scene, self.view = scene, View(height, width, consistent)
         self.layout = Layout(self.view, scene, begins_like)
         self.colors = COLORS[scene.palette]
         self.elements: list[Element] = []
@@ -91,7 +93,7 @@ class SceneRenderer:
         shape, down, across = (view.height, view.width), view.height / view.unit, view.width / view.unit
         rng = generator(self.scene.seed, "paper")
         blotches = noise(rng, shape, (3 * down, 3 * across), octaves=2, periodic=False)
-        grain = noise(rng, shape, (64 * down, 48 * across), octaves=1 + view.detail, periodic=False)
+        grain = noise(rng, shape, (64 * down, 48 * across), octaves=1, periodic=False, details=view.details(rng))
         self.paper = cv2.merge([1 + 0.010 * blotches + 0.007 * grain] * 3)
         y = (np.arange(view.height, dtype=np.float32)[:, None] + 0.5) / view.height
         wash = noise(rng, shape, (1.5 * down, 1.2 * across), octaves=3, periodic=False)
@@ -221,7 +223,12 @@ class SceneRenderer:
 
 
 def render_clip(
-    scene: Scene, times: Sequence[float], height: int = SIZE, width: int = SIZE, begins_like: Scene | None = None
+    scene: Scene,
+    times: Sequence[float],
+    height: int = SIZE,
+    width: int = SIZE,
+    begins_like: Scene | None = None,
+    consistent: bool = False,
 ) -> np.ndarray:
     """Render a scene at the given instants.
 
@@ -232,6 +239,8 @@ def render_clip(
         width: Width of the frames in pixels.
         begins_like: At time 0, camera, boat and birds are where they are in this scene (see `sample_beginning`); birds
             face their own way.
+        consistent: Draw the textures of an image of 128 pixels, and finer ones on them; otherwise textures of a scene
+            differ between 128 pixels and larger sizes.
 
     Returns:
         (len(times), height, width, 3) uint8 RGB.
@@ -239,5 +248,5 @@ def render_clip(
     Raises:
         ValueError: `begins_like` differs in more than the ways of camera, boat and birds.
     """
-    renderer = SceneRenderer(scene, height, width, begins_like)
+    renderer = SceneRenderer(scene, height, width, begins_like, consistent)
     return np.stack([renderer.frame(time) for time in times])

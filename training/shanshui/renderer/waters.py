@@ -12,7 +12,7 @@ from shanshui.renderer.palettes import Palette
 
 def draw_ripples(view: View, rng: np.random.Generator, colors: Palette) -> np.ndarray:
     """Draw level strokes, light and dark, for the surface of still water: canvas pixels."""
-    field = view.canvas_noise(rng, 26, 3, octaves=2 + view.detail, gain=0.4)
+    field = view.canvas_noise(rng, 26, 3, octaves=2, gain=0.4)
     light, dark = smoothstep(0.35, 0.85, field), smoothstep(0.30, 0.85, -field)
     alpha = np.maximum(0.60 * light, 0.38 * dark)
     color = mix(colors.water * 0.72 + colors.line * 0.28, colors.mist, light > dark)
@@ -93,7 +93,7 @@ class River:
     def draw_land(self, rng: np.random.Generator) -> np.ndarray:
         """Draw the ground on both sides of the river: canvas pixels."""
         view, horizon, colors = self.layout.view, self.layout.horizon, self.colors
-        field = view.canvas_noise(rng, 9, 1.5, octaves=3 + view.detail)
+        field = view.canvas_noise(rng, 9, 1.5, octaves=3)
         below = (view.y - horizon) / view.unit
         ink = np.clip((0.16 + 0.50 * smoothstep(0.0, 0.40, below)) * (1 + 0.5 * field), 0, 1)
         color = mix(colors.mist, colors.slope * 0.8 + colors.ridge * 0.2, ink)
@@ -188,7 +188,7 @@ def draw_mist(view: View, rng: np.random.Generator, colors: Palette, y: float, t
 
     `y` and `thickness` are in image pixels.
     """
-    field = view.canvas_noise(rng, 4, 2.6, octaves=3 + view.detail)
+    field = view.canvas_noise(rng, 4, 2.6, octaves=3)
     offset = (view.y - y) / thickness
     body = np.exp(-(offset**2)) * (0.76 + 0.80 * field)
     alpha = 0.96 * smoothstep(0.16, 0.62, body)

@@ -125,7 +125,7 @@ def compare_on_held_out(vae: AutoencoderKL, decoder: DoubleSizeDecoder) -> dict[
     times = [k / FPS for k in range(HELD_OUT_FRAMES)]
     for index in range(HELD_OUT_CLIPS):
         scene = scene_of(index, HELD_OUT_SEED, fine_motifs=False)
-        truth = render_ground_truth(scene, times, LARGE, LARGE)
+        truth = render_ground_truth(scene, times, LARGE, LARGE, consistent=True)
         target = to_pixel_values(truth.frames)
         latents = encode_clip(vae, render_clip(scene, times)).to(vae.device).float()
         clips["rendered"].append({"flicker": flicker(target, truth)})
