@@ -1,4 +1,4 @@
 """
-Motion adapters for `LandscapeVideoPipeline`: made and saved in `build`, their training-only companion in
-`noise_adapter`. Importing this package imports nothing.
+Build, convert, validate and publish motion adapters for `LandscapeVideoPipeline`. `noise_adapter` is used in training
+only. Importing this package imports nothing else.
 """

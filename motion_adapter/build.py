@@ -2,7 +2,7 @@
 
 Every adapter is a plain `diffusers.MotionAdapter`. Two entries of its config are ours: `sparse_causal_mode` (NADM
 Eq. 8), which stock pipelines ignore because they run the adapter with full attention, and `removed_attentions`, for
-the ablations of NADM (Table II). An adapter without them counts as mode `"full"` with nothing removed.
+the ablations of NADM (Table II). Without them, the mode is `"full"` and nothing is removed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

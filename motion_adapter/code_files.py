@@ -1,4 +1,4 @@
-"""Find and copy the code that goes to the Hub with a model, and tell its revision."""
+"""Find and copy the code that goes to the Hub with a model, and describe its revision."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ def code_files(image_to_video: bool = False) -> list[Path]:
 
 
 def branch_code() -> Path:
-    """The file with the class of the retention branch, which diffusers looks for in the branch's own folder."""
+    """Return the file with the class of the retention branch; diffusers expects it in the branch's own folder."""
     return PACKAGE / f"{BRANCH_CODE}.py"
 
 
@@ -48,7 +48,7 @@ def code_revision(image_to_video: bool = False) -> str:
 
 def _commit(files: list[Path]) -> str:
     try:
-        # Of uncommitted changes, only those to the code files matter; an untracked code file counts as one.
+        # Only uncommitted changes to the code files matter; an untracked code file counts as a change.
         changed = _git("status", "--porcelain", "--", *(file.name for file in files))
         return f", commit {_git('rev-parse', 'HEAD')}" + (" with changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):

@@ -25,7 +25,7 @@ from .weights_files import check_finite, check_names_and_shapes, listed, read_me
 
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-METADATA = "motion_adapter_config"  # in the header of our files: heads, mode, and what else no weight tells
+METADATA = "motion_adapter_config"  # in the header of our files: heads, mode, and what weights do not show
 NOT_WEIGHTS = {"animatediff_config", "epoch", "global_step"}  # beside the weights in files of AnimateDiff's training
 NORM_GROUPS = 32  # of AnimateDiff's group norms, and the default of `MotionAdapter`
 
@@ -67,7 +67,7 @@ def load_animatediff(
         sparse_causal_mode: Mode for the config, see `install_sparse_causal_attention`. `None` keeps the mode of our
             own files; others get none, which is the full attention that AnimateDiff trained them with.
         motion_max_seq_length: Length of the position table, for files without one (AnimateLCM's).
-        motion_num_attention_heads: Number of heads, which no weight tells. AnimateDiff's files have 8; ours name it.
+        motion_num_attention_heads: Number of heads, which weights do not show; AnimateDiff has 8, our files name it.
         drop_image_layers: Accept the checkpoint of a whole UNet and drop its image layers.
 
     Raises:
@@ -175,7 +175,7 @@ def rename_to_ours(
     our_names = {theirs: ours for ours in adapter.state_dict() for theirs in (ours, *animatediff_names(ours))}
     unknown = sorted(weights.keys() - our_names.keys())
     if unknown:
-        image_layers = " They are image layers of a whole UNet: drop them, if the base model has the same."
+        image_layers = " They are image layers of a whole UNet; drop them if the base model has the same."
         hint = image_layers if all(map(IMAGE_LAYER.fullmatch, unknown)) else ""
         raise ValueError(f"{file}: {len(unknown)} names are not AnimateDiff's: {listed(unknown)}.{hint}")
     renamed: dict[str, torch.Tensor] = {}

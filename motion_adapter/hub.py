@@ -69,16 +69,16 @@ def create_repo(repo_id: str, private: bool = False) -> None:
 
 
 def push_folder(folder: str | Path, repo_id: str, message: str, private: bool = False) -> str:
-    """Make a repository hold the files of `folder`, in one commit.
+    """Upload the files of `folder` to a repository, in one commit.
 
-    Readers see all of the commit or nothing. A broken upload leaves the repository as it was, and the next call sends
+    Readers see all of the commit or nothing. A broken upload does not change the repository, and the next call sends
     only what is missing. The same commit deletes what an earlier export left behind, see `stale_files`.
 
     Args:
         folder: Output of `export_pipeline` or `export_adapter`.
         repo_id: Name of the repository as `"user/name"`; it is created if needed.
         message: Commit message for the Hub.
-        private: Whether a new repository is private. An existing one stays as it is.
+        private: Whether a new repository is private. An existing one keeps its visibility.
 
     Returns:
         The id of the commit.
@@ -100,7 +100,7 @@ def push_folder(folder: str | Path, repo_id: str, message: str, private: bool = 
 
 
 def stale_files(in_repo: list[str], files: list[str]) -> list[str]:
-    """List what an earlier export left in a repository and `files`, the new one, do not replace.
+    """List files of an earlier export in a repository that `files`, the new export, do not replace.
 
     These are code, JSON and weights at the top, and everything in folders that the new export has, too.
     """

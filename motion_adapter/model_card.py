@@ -30,7 +30,7 @@ PACKAGES = ("diffusers", "torch", "transformers")
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says that the weights do not.
+    """Facts for a model card that the weights do not contain.
 
     Args:
         repo_id: Name of the repository as `"user/name"`.
@@ -107,7 +107,7 @@ def usage_code(facts: CardFacts, max_frames: int, commit: str | None = None) -> 
 
 
 def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
-    """List what is known about the training, section by section, without paths on the machine it ran on."""
+    """List settings and results of training, section by section, without paths of the machine it ran on."""
     sections = [section for section in training.values() if isinstance(section, dict)]
     entries = [(name.replace("_", " "), value) for section in sections for name, value in section.items()]
     rows = [(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)) for name, value in entries]

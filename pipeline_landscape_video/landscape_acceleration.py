@@ -1,7 +1,7 @@
 """
 Speed up attention over few tokens in half precision on a CPU.
 
-There the fused kernel of torch is several times slower than two matrix products. Motion modules attend over 8 to 32
+There, torch's fused kernel is several times slower than two matrix products. Motion modules attend over 8 to 32
 frames, and a small image model over 16 to 64 positions. The backward pass of `scaled_dot_product_attention` in
 bfloat16 takes a third of a training step of shanshui-tiny; without it a step is 1.3 to 1.4 times faster
 (`benchmarks/train_step.py`). Over 1024 tokens, and in float32, the fused kernel is faster.

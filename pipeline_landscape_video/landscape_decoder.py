@@ -1,8 +1,8 @@
 """
-A decoder of a VAE's latents that makes images twice as large as the VAE's own decoder.
+Decode a VAE's latents to images twice as large as those of its own decoder.
 
-It continues the VAE's decoder: a new one decodes to the VAE's image, enlarged bicubically, and training adds details
-to it. The latents, and with them the denoising model, stay the same.
+The new decoder starts from the VAE's: untrained, it returns the VAE's image enlarged bicubically, and training adds
+details to it. The latents, and with them the denoising model, stay the same.
 """
 
 import torch
@@ -75,7 +75,7 @@ class DoubleSizeDecoder(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_vae(cls, vae: AutoencoderKL, **settings: int) -> "DoubleSizeDecoder":
-        """Build a decoder that makes the images of `vae` enlarged bicubically; `settings` as of the class."""
+        """Build a decoder that returns the images of `vae` enlarged bicubically; `settings` are those of the class."""
         shared = (
             "latent_channels", "block_out_channels", "layers_per_block", "norm_num_groups", "mid_block_add_attention",
             "scaling_factor",
@@ -87,9 +87,9 @@ class DoubleSizeDecoder(ModelMixin, ConfigMixin):
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """
-        Return images about [-1, 1], (frames, 3, height, width), of scaled latents, (frames, channels, h, w).
+        Decode scaled latents, (frames, channels, h, w), to images, (frames, 3, height, width), roughly in [-1, 1].
 
-        They are twice as high and wide as the images of the VAE.
+        The images are twice as high and wide as those of the VAE.
         """
         decoder = self.decoder
         hidden = decoder.conv_in(self.post_quant_conv(latents / self.config.scaling_factor))

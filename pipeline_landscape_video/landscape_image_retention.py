@@ -1,5 +1,5 @@
 """
-Image retention branch of DreamVideo (section 4.2): keeps a clip true to an image.
+Image retention branch of DreamVideo (section 4.2): keep a clip faithful to an image.
 
 The branch is a trainable copy of the encoder of a motion UNet. It receives the image with the noisy latents and adds
 residuals to the UNet's skip connections, as ControlNet does.
@@ -35,7 +35,7 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
     `conv_in`, the down blocks and the mid block are copies of those of the UNet, with their image layers, text
     attention and motion modules. Their input is `conv_in(noisy latents) + image_embedding(image)` (DreamVideo, section
     4.1: z_r = z_d + z_s), with the same image for all frames. `image_embedding` ends in a zero convolution, and so
-    does every output: a new branch changes no bit of the prediction.
+    does every output: with a new branch, the prediction is bit-identical.
 
     The arguments from `in_channels` to `mid_block_layers` are those of `UNetMotionModel`.
 
@@ -177,7 +177,7 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
 
         Raises:
             ValueError: `image` has another shape.
-            RuntimeError: The motion modules run another mode than the config names.
+            RuntimeError: The motion modules run a different mode from that in the config.
         """
         self._check_attention()
         batch_size, _, num_frames, height, width = sample.shape
@@ -214,7 +214,7 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
 
     def check_fits(self, unet: UNetMotionModel) -> None:
         """
-        Check that the branch was made for such a UNet.
+        Check that the branch was made for a UNet of this size.
 
         Raises:
             ValueError: A shared config entry differs; the message names it.

@@ -37,8 +37,8 @@ def install_sparse_causal_attention(unet: UNetMotionModel, mode: str) -> None:
 
     Args:
         unet: Motion UNet or retention branch, of any dtype and on any device.
-        mode: Frames that are the keys of frame i: `"previous"`, i-1 (NADM Eq. 8); `"current_previous"`, i-1 and i;
-            `"first_previous"`, 0 and i-1, as in Tune-A-Video; `"full"`, all frames, as in AnimateDiff. Frame 0 has no
+        mode: Frames that are the keys of frame i: `"previous"`: i-1 (NADM Eq. 8); `"current_previous"`: i-1 and i;
+            `"first_previous"`: 0 and i-1, as in Tune-A-Video; `"full"`: all frames, as in AnimateDiff. Frame 0 has no
             previous frame and sees itself.
 
     Raises:
@@ -69,7 +69,7 @@ def installed_modes(model: nn.Module) -> set[str]:
 
 def sparse_causal_mask(mode: str, num_frames: int, device: torch.device | str | None = None) -> torch.Tensor:
     """
-    Define the modes as a mask.
+    Return the mask that defines a mode.
 
     Returns:
         Bool tensor, `(num_frames, num_frames)`, True where the frame of the row (query) sees the frame of the column
@@ -200,7 +200,7 @@ class SparseCausalAttention(Attention):
         return hidden_states
 
     def _attend_to_previous(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # The softmax over a single key is 1, whatever query and key are. What remains is the value of frame i-1.
+        # The softmax over a single key is 1 for any query, so the output is the value of frame i-1.
         value = self.to_v(hidden_states)
         return torch.cat([value[:, :1], value[:, :-1]], dim=1)
 

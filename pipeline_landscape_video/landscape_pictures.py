@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 FITS = ("crop", "pad")
 SMALLEST_SIDE = 8  # pixels, the size of one latent
-# Modes that PIL itself converts to RGB, once depth, transparency and color profile are handled.
+# Modes that PIL converts to RGB, after bit depth, transparency and color profile are handled.
 RGB_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 
 
@@ -65,7 +65,7 @@ def fit_image(image: Image.Image, height: int, width: int, fit: str = "crop") ->
         if min(width / image.width, height / image.height) * min(image.size) < SMALLEST_SIDE:
             raise ValueError(
                 f"the image of {image.width} x {image.height} pixels is too long to be shown whole in"
-                f" {width} x {height}: crop it."
+                f" {width} x {height}; crop it."
             )
         image = ImageOps.pad(image, (width, height), resampling, color="white")
     else:
@@ -129,7 +129,7 @@ def match_colors(clip: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """
     frames, wanted = _to_lab(clip), _to_lab(image[None])[0]
     first_mean, first_deviation = frames[0].mean((0, 1)), frames[0].std((0, 1))
-    # A channel without any variation has nothing to stretch.
+    # A channel without variation cannot be stretched.
     gain = np.where(first_deviation > 1e-3, wanted.std((0, 1)) / np.maximum(first_deviation, 1e-3), 1.0)
     frames = ((frames - first_mean) * gain + wanted.mean((0, 1))).astype(np.float32)
     matched = torch.from_numpy(np.stack([cv2.cvtColor(frame, cv2.COLOR_Lab2RGB) for frame in frames]))

@@ -35,8 +35,8 @@ class LandscapePipelineMixin:
         """
         Read a `model_index.json`, from a folder or the Hub.
 
-        An index that names its own copy of one of our classes gets this class, and its code does not run. Components
-        that this class does not have are left out.
+        If the index names a copy of one of our classes from its own repository, this class replaces it, and the code
+        of the repository does not run. Components that this class does not have are left out.
         """
         config = super()._dict_from_json_file(json_file, *args, **kwargs)
         if isinstance(config.get("_class_name"), list) and config["_class_name"][1] in PIPELINES:
@@ -60,12 +60,12 @@ class LandscapePipelineMixin:
         """
         Encode prompts as `AnimateDiffPipeline` does, with `clip_skip` for any version of transformers.
 
-        diffusers asks the text encoder for `text_model`, a level that `CLIPTextModel` has no more in transformers 5.
+        diffusers reads `text_model` of the text encoder, an attribute that `CLIPTextModel` lacks in transformers 5.
         """
         encoder = self.text_encoder
         is_flat = encoder is not None and not hasattr(encoder, "text_model")
         if is_flat:
-            encoder.__dict__["text_model"] = encoder  # past `nn.Module`, so that no submodule is registered
+            encoder.__dict__["text_model"] = encoder  # bypasses `nn.Module`, so that no submodule is registered
         try:
             return super().encode_prompt(*args, **kwargs)
         finally:
@@ -100,7 +100,7 @@ class LandscapePipelineMixin:
         for name, number in counts.items():
             if not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"`{name}` must be a whole number of at least 1, got {number}.")
-        if not isinstance(eta, Real) or not 0 <= eta <= 1:  # DDIM would take the root of a negative number
+        if not isinstance(eta, Real) or not 0 <= eta <= 1:  # DDIM would take the square root of a negative number
             raise ValueError(f"`eta` must be between 0 and 1, got {eta}.")
         multiple = math.lcm(8, self.vae_scale_factor)
         for name, size in (("height", height), ("width", width)):
@@ -118,7 +118,7 @@ class LandscapePipelineMixin:
         self, latents: torch.Tensor | None, batch_size: int, num_frames: int, height: int | None, width: int | None
     ) -> None:
         """
-        Check the shape of initial latents. FreeNoise repeats them, so any number of frames will do there.
+        Check the shape of initial latents. With FreeNoise, any number of frames is valid, because it repeats them.
 
         Raises:
             ValueError: The shape differs from that of the clips.
@@ -176,8 +176,8 @@ class LandscapePipelineMixin:
         """
         Return the keyword arguments of `scheduler.step`, with an `eta` of 1 reduced by a millionth.
 
-        From pure noise (`rescale_betas_zero_snr`), the DDIM step with `eta=1` takes the root of a number that is 0
-        but may round below it. With 3, 6 or 12 steps of the schedule of shanshui-tiny, frames would be NaN.
+        From pure noise (`rescale_betas_zero_snr`), the DDIM step with `eta=1` takes the square root of a number
+        that is 0 but may be rounded below it. With 3, 6 or 12 steps of shanshui-tiny's schedule, frames would be NaN.
         """
         return super().prepare_extra_step_kwargs(generator, 1 - 1e-6 if eta == 1 else eta)
 

@@ -77,7 +77,7 @@ def check_stages(
         raise ValueError("`retention_scale` must not be 0 without a `prompt`: the `image` would not be seen.")
     if len(texts) > 1 and retention_scale == 0:
         raise ValueError(
-            "`retention_scale` must not be 0 with several stages: a stage would not see the end of the one before."
+            "`retention_scale` must not be 0 with several stages: a stage would not see the end of the previous one."
         )
     if len(texts) > 1 and latents is not None:
         raise ValueError(f"`latents` must be None with several stages, got {len(texts)} `prompts`.")

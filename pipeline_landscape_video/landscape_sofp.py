@@ -13,10 +13,10 @@ time t between 0 and 1 the pixel has moved by the displacement
 Two points differ from the papers, in which T is the last frame and VT the flow to it:
 
 * Every frame in a window around the pair is a T, also those before it (n < 0), and c is their least-squares fit. With
-  a single T, the last pair of a clip would have none (n = 1 determines nothing), and an error in VT would go into c
-  undiminished.
-* VT is chained from flows between neighbors. Estimators find those, while they often fail over a whole clip. These
-  flows are needed anyway: N frames take 2 (N - 1) of them, and 3 N - 4 with one more per T.
+  a single T, the last pair of a clip would have none (n = 1 determines nothing), and an error in VT would pass
+  into c at full size.
+* VT is chained from flows between neighbors. Estimators are reliable there, but often fail over a whole clip. Flows
+  between neighbors are needed anyway: 2 (N - 1) for N frames. Estimating one VT per pair directly would take 3 N - 4.
 
 For the first pair of three frames, both give the same c.
 
@@ -31,7 +31,7 @@ from torch import Tensor
 
 SOFP_MODES = ("quadratic", "projection", "linear")
 
-# Single pixels are too noisy to measure an acceleration: 8 pixels in a frame with a shorter side of 256.
+# Fraction of the shorter side: 8 pixels of 256. Single pixels are too noisy to measure an acceleration.
 _SMOOTHING_SIGMA = 8 / 256
 _MIN_MOTION = 0.5  # pixels; the direction of shorter flow is noise
 _EPS = 1e-6
@@ -42,7 +42,7 @@ Displacement = Callable[[float], Tensor]
 
 class SparseFlowProjection:
     """
-    Displacements from flow, with the acceleration that other frames of the scene show.
+    Compute displacements from flow, with an acceleration fitted to other frames of the scene.
 
     Args:
         sofp_mode: `"quadratic"` for the parabola `x(t)` above; `"projection"` for `t D / n` with T the last frame of
@@ -72,7 +72,7 @@ class SparseFlowProjection:
         Fit the displacement of each pixel of the first frames of pairs.
 
         Args:
-            forward: V1 and its consistency, `(pairs, 3, height, width)`: x and y in pixels, then 1 where it counts.
+            forward: V1 and its consistency, `(pairs, 3, height, width)`: x and y in pixels, then 1 where it is valid.
             others: For each other frame T: n, `(pairs, 1, 1, 1)`; 1 where T is the last frame of the window, of the
                 same shape; VT and its consistency, of the shape of `forward`.
             smooth: Function from a field, `(pairs, 1, height, width)`, and a sigma in pixels to the blurred field.
@@ -102,8 +102,8 @@ def project_flow(VT: Tensor, V1: Tensor) -> tuple[Tensor, Tensor]:
     """
     NADM Eq. 14: numerator and denominator of `D = <VT, V1> / |V1|^2`.
 
-    They are not divided here. Sums over pixels and frames are taken of both first: where |V1| is small, D itself is
-    too noisy to be averaged.
+    The caller sums both over pixels and frames before it divides: where |V1| is small, D itself is too noisy to be
+    averaged.
 
     Args:
         VT: Flow to the frame T, `(pairs, 2, height, width)`.

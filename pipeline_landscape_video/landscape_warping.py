@@ -7,7 +7,7 @@ themselves would blur them.
 Misplaced pixels look worse than blended ones. So the result approaches the average of the two frames
 
 * where forward and backward flow disagree and the flow explains a frame no better than no motion does;
-* where no motion explains a frame better, as at a riverbank that the flow of the river is smeared over;
+* where no motion explains a frame better, as at a riverbank onto which the flow of the river is smeared;
 * in regions that flow does not explain, as in rain.
 
 "Flow with consistency" is a tensor `(pairs, 3, height, width)`: x and y in pixels, then 1 where the opposite flow
@@ -104,7 +104,7 @@ def _warp_and_blend(
     """Splat both flows to time t, sample both frames with them, and blend by visibility."""
     forward, consistency_a, error_a = forward.split([2, 1, 1], dim=1)
     backward, consistency_b, error_b = backward.split([2, 1, 1], dim=1)
-    # A pixel of b takes the displacement of where it came from. That of the same position would tear moving objects.
+    # A pixel of b takes the displacement of the place it came from; that of its own would tear moving objects.
     displacement_b = sample_along(displacement, backward, "bilinear")
     to_both_a = torch.cat([-displacement * forward, (1 - displacement) * forward, error_a], dim=1)
     to_both_b = torch.cat([displacement_b * backward, (displacement_b - 1) * backward, error_b], dim=1)
@@ -126,8 +126,8 @@ def splat(values: Tensor, flow: Tensor, consistency: Tensor) -> tuple[Tensor, Te
     """
     Move values along flow and add up what arrives at each pixel, with bilinear weights.
 
-    A pixel that is about to be covered arrives where its cover does. Its flow does not lead back, so its low
-    consistency gives it little weight.
+    A pixel that is about to be covered arrives at the same place as the object that covers it. The flow does not lead
+    back to it, so it is inconsistent and gets little weight.
 
     Args:
         values: Values to move, `(pairs, channels, height, width)`.
@@ -151,7 +151,10 @@ def splat(values: Tensor, flow: Tensor, consistency: Tensor) -> tuple[Tensor, Te
             x, y = corner[:, 0] + dx, corner[:, 1] + dy
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             weight = (1 - dx - fraction[:, 0]).abs() * (1 - dy - fraction[:, 1]).abs() * inside
-            x, y = x.clamp(0, width - 1).long(), y.clamp(0, height - 1).long()  # float32 counts up to 2**24 only
+            x, y = (
+                x.clamp(0, width - 1).long(),
+                y.clamp(0, height - 1).long(),
+            )  # float32 cannot hold indices above 2**24
             pixel = y * width + x
             pixel = rearrange(pixel, "n h w -> n 1 (h w)").expand_as(carried)
             sums.scatter_add_(2, pixel, carried * rearrange(weight, "n h w -> n 1 (h w)"))
@@ -168,7 +171,7 @@ def fill_holes(sums: Tensor) -> Tensor:
 
 
 def sample_along(image: Tensor, flow: Tensor, mode: str) -> Tensor:
-    """Sample images at `p + flow(p)` for each pixel p, beyond their border at the border."""
+    """Sample images at `p + flow(p)` for each pixel p, and at the border for positions outside."""
     height, width = image.shape[-2:]
     last = torch.tensor([max(width - 1, 1), max(height - 1, 1)], device=flow.device).view(1, 2, 1, 1)
     grid = rearrange(2 * (_pixel_grid(flow) + flow) / last - 1, "n xy h w -> n h w xy")

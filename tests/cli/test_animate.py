@@ -147,7 +147,7 @@ def test_pictures_as_people_have_them(animate, mode):
         (["painting.png", "--stages", "2"], "--stages needs a prompt, got 2 stages and none."),
         (
             ["painting.png", "mist", "--stages", "2", "--retention-scale", "0"],
-            "a stage would not see the end of the one before",
+            "a stage would not see the end of the previous one",
         ),
         (
             ["painting.png", "mist", "--image-guidance-scale", "nan"],

@@ -151,7 +151,7 @@ def test_wrong_images(image, message):
 def test_a_scroll_that_would_become_a_line_is_not_padded():
     scroll = painting(0, (1600, 40))
     assert fit_image(scroll, 64, 64).shape == (3, 64, 64)
-    with pytest.raises(ValueError, match="1600 x 40 pixels is too long to be shown whole in 64 x 64: crop it"):
+    with pytest.raises(ValueError, match="1600 x 40 pixels is too long to be shown whole in 64 x 64; crop it"):
         fit_image(scroll, 64, 64, "pad")
     scroll.getexif()[0x0112] = 6  # rotated by EXIF: upright it is as long as the frame
     assert fit_image(scroll, 512, 16, "pad").shape == (3, 512, 16)

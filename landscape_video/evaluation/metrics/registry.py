@@ -7,7 +7,7 @@
 
 `landscape-video evaluate` then measures it on every clip and gives the mean with a 95 % interval. Tables and report
 pages show it with its direction, unit and note. `of_clip` receives a `MeasuredClip`, through which all metrics share
-CLIP embeddings, optical flow and the fitted camera. A number of a whole set of clips is a `SetMetric`.
+CLIP embeddings, optical flow and the fitted camera. A metric of a whole set of clips is a `SetMetric`.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
 
 
-REVISION = 1  # raise it when a metric is computed differently: stored measurements are then made again
+REVISION = 1  # increase it when a metric is computed differently, so that stored measurements are not reused
 SPLITS = 10  # of the inception score, as in the literature
 
-# What a metric may need besides frames, as the protocol says it.
+# Inputs that a metric may need besides frames, in the words of the protocol.
 NEEDS = {
     "prompt": "a prompt",
     "image": "the image that it was made from",
@@ -48,7 +48,7 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A number of one clip: its name, how to read it, what it needs, and how it is computed.
+    """A metric of one clip: its name, unit and meaning, what it needs, and how it is computed.
 
     Args:
         name: Name in tables; a label may continue it, as in "CLIP-temp[shanshui-clip]".
@@ -78,13 +78,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class SetMetric(Metric):
-    """A number of a whole set of clips. `of_clip` gives the vector that is kept of each clip.
+    """A metric of a whole set of clips. `of_clip` computes the vector that is stored for each clip.
 
     Args:
         vector: Name of that vector in stored measurements. Metrics with the same name share it.
         of_set: Computes the value from the vectors (clips, ...), those of the reference, and the models.
         min_clips: Fewest clips that it is computed for, in the set and in the reference.
-        bounds: Smallest and largest possible value, where its interval ends.
+        bounds: Smallest and largest possible value; its interval is clipped to them.
     """
 
     vector: str = ""
@@ -294,19 +294,19 @@ _SHANSHUI_CLIP = (
 
 
 def find_metric(label: str) -> Metric | None:
-    """The metric whose name a label begins with, the longest one where several do; None for an unknown label."""
+    """Find the metric whose name begins a label, the longest of several; None for an unknown label."""
     names = [metric for metric in METRICS if label.lower().startswith(metric.name.lower())]
     return max(names, key=lambda metric: len(metric.name), default=None)
 
 
 def metric_value(label: str, value: float, low: float | None = None, high: float | None = None) -> MetricValue:
-    """A value with its interval, and the direction and the unit of its metric."""
+    """Return a value with its interval, and the direction and unit of its metric."""
     metric = find_metric(label) or Metric(label)
     return MetricValue(value, low, high, metric.better, metric.unit)
 
 
 def select_metrics(names: Sequence[str] = ("default",)) -> tuple[Metric, ...]:
-    """The metrics of some names, in the order of `METRICS`.
+    """Select metrics by name, in the order of `METRICS`.
 
     Args:
         names: Names or beginnings of names, such as "camera" for "camera accuracy", "camera pan" and "camera zoom";
@@ -332,7 +332,7 @@ def select_metrics(names: Sequence[str] = ("default",)) -> tuple[Metric, ...]:
 
 
 def explain(labels: Sequence[str]) -> dict[str, str]:
-    """What labels mean: the note of every metric among them, and of the square brackets that occur."""
+    """Explain labels: the note of each metric among them, and of the square brackets that occur."""
     notes = {}
     for label in labels:
         if metric := find_metric(label):
