@@ -107,7 +107,7 @@ def find_source(folder: Path) -> Path:
 
 
 def is_pipeline(folder: Path) -> bool:
-    """Whether a folder holds a pipeline."""
+    """Return whether a folder contains a pipeline."""
     return (folder / "model_index.json").is_file()
 
 
@@ -121,13 +121,13 @@ def complete_facts(facts: CardFacts, source: Path) -> CardFacts:
         raise ValueError(f"{source}: the base model of this adapter is unknown; set `base_model`.")
     if not full and not is_public(base_model):
         raise ValueError(
-            f"`base_model` must be a name on the Hub, got the folder {base_model}; or push it, too: set `full`."
+            f"`base_model` must be a name on the Hub, got the folder {base_model}; set `full` to push it as well."
         )
     return replace(facts, base_model=base_model, full=full, training=facts.training or record)
 
 
 def is_public(base_model: str | None) -> bool:
-    """Whether others know the base model by this name."""
+    """Return whether the base model has the same name on other machines: the bundled one, or one on the Hub."""
     return base_model is not None and (base_model == EMBEDDED_MODEL or local_path(base_model) is None)
 
 

@@ -1,4 +1,4 @@
-"""Tell what the name of a model means: the bundled model, a path on this machine, or a repository on the Hub."""
+"""Resolve the name of a model: the bundled model, a path on this machine, or a repository on the Hub."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 
 def local_path(source: str | Path) -> Path | None:
-    """The path that `source` means, or None if it is the name of a repository on the Hub.
+    """Return the path that `source` means, or None if it is the name of a repository on the Hub.
 
     This is the only rule for model names in the project: "shanshui-tiny" is the bundled model; whatever exists is a
     path; of the rest, only "user/name" is on the Hub (one slash, which is not the first character; no backslash; no

@@ -60,7 +60,7 @@ save_file({"frames": frames.contiguous()}, output)
 
 
 def is_export(directory: str | Path) -> bool:
-    """Whether a folder holds the code files of an export, so that it is not just any model."""
+    """Return whether a folder is an export: whether it contains the code files."""
     return not _missing(code_files(), Path(directory))
 
 
@@ -135,7 +135,7 @@ def check_loads_elsewhere(directory: str | Path, frames: torch.Tensor, base_mode
         base_model: Folder of the image model, for an adapter.
 
     Raises:
-        ValueError: It does not load (with the last line of the error), or generates other frames.
+        ValueError: The export does not load (with the last line of the error), or generates different frames.
     """
     directory = str(Path(directory).absolute())
     with tempfile.TemporaryDirectory() as scratch:
@@ -154,4 +154,4 @@ def check_loads_elsewhere(directory: str | Path, frames: torch.Tensor, base_mode
         difference = f"shape {tuple(generated.shape)} instead of {tuple(frames.shape)}"
         if generated.shape == frames.shape:
             difference = f"difference {(generated - frames).abs().max():.3g}"
-        raise ValueError(f"{directory}: generates other frames in a fresh process ({difference}).")
+        raise ValueError(f"{directory}: generates different frames in a fresh process ({difference}).")

@@ -1,4 +1,4 @@
-"""Check files of weights against configs: what loaders accept without a word although it is wrong."""
+"""Check weights files against configs, and report mistakes that loaders accept silently."""
 
 import json
 from collections import Counter

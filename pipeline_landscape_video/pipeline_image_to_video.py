@@ -58,8 +58,8 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
     The components not described here are those of `LandscapeVideoPipeline`.
 
     Args:
-        image_retention: Trained branch that keeps the clip true to the image, see `ImageRetention.from_unet`. `None`
-            leaves the text-to-video model.
+        image_retention: Trained branch that keeps the clip faithful to the image, see `ImageRetention.from_unet`.
+            `None` gives a text-to-video pipeline.
 
     Raises:
         ValueError: An image UNet comes without an adapter, or with one that does not fit it, or the branch belongs to
@@ -153,22 +153,22 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
             image: Content of the first frame; one image for all prompts or one per prompt. `None` leaves it to the
                 text. PIL images of any size and mode are fitted; tensors and arrays are not, see `images_to_tensor`.
             prompts: Texts of several stages, instead of `prompt`. Each stage samples `num_frames` frames and begins
-                with the last frame of the one before (Two-Stage Inference, DreamVideo, section 4.4).
+                with the last frame of the previous one (Two-Stage Inference, DreamVideo, section 4.4).
             num_frames: Number of frames to sample per stage.
-            guidance_scale: Guidance scale s_t of the text; `None` takes what the model recommends, else 8.
-            image_guidance_scale: Guidance scale s_i of the image; `None` takes what the model recommends, else
-                1.5. More adds contrast.
+            guidance_scale: Guidance scale s_t of the text; `None` uses what the model recommends, else 8.
+            image_guidance_scale: Guidance scale s_i of the image; `None` uses what the model recommends, else
+                1.5. Larger values add contrast.
             guidance_order: One of `GUIDANCE_ORDERS`. `"text_first"` is DreamVideo Eq. 5, for texts that describe
-                everything. `"picture_first"` is InstructPix2Pix Eq. 3, which leaves as in the image what a short text
-                does not mention.
+                everything. `"picture_first"` is InstructPix2Pix Eq. 3, which keeps everything of the image that a
+                short text does not mention.
             retention_scale: Factor of the branch's residuals; 0 is the text-to-video model, which ignores the image.
             hold_first_frame: Whether to replace the first frame of each stage by the image in every step, as in
                 inpainting, so that other frames attend to it. It stays as close to the image as the VAE allows.
-                Without, the branch alone determines it, as in the paper.
+                If False, the branch alone determines it, as in the paper.
             fit: Way to fit PIL images: `"crop"` crops two sides, `"pad"` pads with white.
             latents: Initial noise of a single stage, `(batch, channels, num_frames, height / 8, width / 8)`.
             callback_on_step_end: Callback of each step. Steps count from 0 in each stage, `pipe.stage` counts stages.
-            drop_duplicate_frame: Whether to drop the first frame of later stages, which repeats the last one before.
+            drop_duplicate_frame: Whether to drop the first frame of later stages, a copy of the last one before.
             match_stage_colors: Whether to give later stages the colors of the frame that they begin with.
             interpolate: Whether to add a frame between every two of the whole clip, except after an interrupt.
 
@@ -188,7 +188,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
             sofp_mode=(sofp_mode, SOFP_MODES),
             flow_estimator=(None if callable(flow_estimator) else flow_estimator, (None, *FLOW_ESTIMATORS)),
         )
-        self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)  # `pipe.unet` may be a new one
+        self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)  # in case the user replaced it
         prepare_branch(self.image_retention, self.unet)
         check_branch(self.image_retention, retention_scale, self.vae_scale_factor)
         self.check_supports_images()
@@ -316,7 +316,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         return min(model.config.motion_max_seq_length for model in models)
 
     def resolve_sampling(self, **given: Any) -> dict[str, Any]:
-        """Return the sampling settings of a call that gives these; `None` asks for what the model recommends."""
+        """Return the sampling settings of a call with `given`; `None` means what the model recommends."""
         return resolve_sampling(self.scheduler.config, "image", **given)
 
     def noise_predictor(

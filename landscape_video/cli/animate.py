@@ -1,4 +1,4 @@
-"""`landscape-video animate`: a painting in, a clip that begins with it out."""
+"""`landscape-video animate`: generate a clip that begins with an image."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ def animate(
         typer.Argument(
             metavar="[PROMPT]...",
             help="What moves, and how. Several prompts are stages of one clip, each beginning where the last one "
-            "ended. Without a prompt, the image alone leads.",
+            "ended. Without a prompt, the image alone guides the clip.",
         ),
     ] = None,
     prompts_file: Annotated[
@@ -93,12 +93,12 @@ def animate(
 
 
 def read_stages(prompts: list[str] | None, prompts_file: Path | None, stages: int | None) -> list[str]:
-    """The prompt of each stage, none if there is only the image. Raises `ValueError` as `read_prompts`."""
+    """Return the prompt of each stage, empty if only the image is given. Raises `ValueError`, see `read_prompts`."""
     texts = read_prompts(prompts, prompts_file) if prompts or prompts_file is not None else []
     if stages is None or stages == max(1, len(texts)):
         return texts
     if not texts:
-        raise ValueError(f"`stages` needs a prompt, got {stages} stages and none.")
+        raise ValueError(f"`stages` needs a prompt, got {stages} stages and no prompt.")
     if len(texts) > 1:
         raise ValueError(f"`stages` must be {len(texts)}, one for each prompt, got {stages}.")
     return texts * stages

@@ -68,7 +68,7 @@ class AudioCopy:
                 continue
             index = packet.stream.index
             if index in last and packet.dts + shifts[index] <= last[index][0]:
-                # The clock has jumped back, as where files were joined. The video continues there, too.
+                # The clock has jumped back, as where files were joined. Continue as the video does.
                 shifts[index] = last[index][1] - packet.dts
             packet.dts += shifts[index]
             packet.pts = packet.dts if packet.pts is None else packet.pts + shifts[index]

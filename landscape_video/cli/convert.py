@@ -1,4 +1,4 @@
-"""`landscape-video convert`: motion modules between AnimateDiff's files and diffusers' folders."""
+"""`landscape-video convert`: convert motion modules between AnimateDiff's files and diffusers' folders."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ def convert(
         SparseCausalMode | None,
         typer.Option(
             help="Frames that the second attention was trained to see.",
-            show_default="what a file of ours says, else full, as AnimateDiff",
+            show_default="the mode stored in our own files, else full as in AnimateDiff",
         ),
     ] = None,
     max_frames: Annotated[

@@ -1,4 +1,4 @@
-"""`landscape-video generate`: prompts in, clips out."""
+"""`landscape-video generate`: generate a clip for each prompt."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`landscape-video interpolate`: any video in, the same video at 2, 4 or 8 times the frame rate out."""
+"""`landscape-video interpolate`: multiply the frame rate of any video by 2, 4 or 8."""
 
 import sys
 from collections.abc import Iterator
@@ -30,7 +30,9 @@ def interpolate(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT.mp4", help="The smoother video.", show_default=False)],
     times: Annotated[
         int,
-        typer.Option(min=1, max=3, metavar="1|2|3", help="How often to double the frame rate: to 2, 4 or 8 times."),
+        typer.Option(
+            min=1, max=3, metavar="1|2|3", help="Doublings of the frame rate: 1 gives 2 times, 2 gives 4, 3 gives 8."
+        ),
     ] = 1,
     device: option_of(ModelSettings, "device") = "auto",
     *,
@@ -56,7 +58,7 @@ def interpolate(
     from landscape_video.scene_cuts import mark_cuts
     from pipeline_landscape_video.video_io import check_output, iterate_video, open_mp4, probe_video, read_metadata
 
-    # 1. Everything that can be wrong with the files
+    # 1. Check everything that can be wrong with the files
     check_output(output)
     if output.suffix.lower() != ".mp4":
         raise ValueError(f"{output}: the output must be an .mp4 file.")
@@ -110,7 +112,7 @@ def interpolate(
 
 
 def to_tensor(pixels: "np.ndarray", device: "torch.device") -> "Tensor":
-    """(height, width, 3) uint8 as (3, height, width) float32 in [0, 1]."""
+    """Convert (height, width, 3) uint8 to (3, height, width) float32 in [0, 1]."""
     import torch
 
     return torch.from_numpy(pixels).to(device).movedim(-1, 0).float() / 255

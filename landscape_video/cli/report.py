@@ -51,8 +51,8 @@ def report(
 
         $ landscape-video report run-a run-b --sofp benchmarks/results/sofp.json --max-size 3
 
-    The page is self-contained. It tells how the numbers were measured (weights, preprocessing, samples, seeds), and
-    in what runs differ that were not measured alike.
+    The page is self-contained. It states how the numbers were measured (weights, preprocessing, samples, seeds), and
+    how runs differ that were not measured in the same way.
     """
     import math
 

@@ -1,4 +1,4 @@
-"""`landscape-video study`: the user study of the NADM paper, from clips to a page and from answers to percentages."""
+"""`landscape-video study`: build the user study of the NADM paper, and count its answers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +50,7 @@ def build(
         typer.Option(
             "--system",
             metavar="NAME",
-            help="System to compare; give it several times.",
+            help="System to compare; may be repeated.",
             show_default="all but still baselines and references",
         ),
     ] = None,
@@ -86,8 +86,8 @@ def build(
         $ landscape-video study build measured --ours shanshui-tiny --raters 500 --contact "Mail them to me@here."
 
     Put the folder on any web server, or send it as it is: the page also runs from a file, contacts no server and
-    tracks nobody. Rater 17 opens index.html?rater=17; without a number, a session is drawn. All clips get the same
-    size, length and frame rate, random names and no metadata. Keep the key to yourself.
+    tracks nobody. Rater 17 opens index.html?rater=17; without a number, a session is drawn at random. All clips get
+    the same size, length and frame rate, random names and no metadata. Keep the key to yourself.
     """
     from tqdm import tqdm
 
@@ -108,7 +108,7 @@ def build(
     )
     form = made.form
     if made.differed:
-        typer.echo(f"The clips differed in {', '.join(made.differed)}; they were made alike.", err=True)
+        typer.echo(f"The clips differed in {', '.join(made.differed)}; they were converted to one format.", err=True)
     typer.echo(
         f"{output}: {made.num_pairs} pairs, {made.pairs_per_rater} for each of {made.num_raters} raters; clips of "
         f"{form.width} x {form.height}, {float(form.seconds):.2f} s at {float(form.fps):g} frames a second"

@@ -76,7 +76,7 @@ def test_other_frames_are_noticed_to_the_last_bit(tiny_pipeline, tmp_path):
     export = export_pipeline(pipe, tmp_path / "export")
     check_loads_elsewhere(export, frames)
     frames[0, 0, 0, 0, 0] += 2**-20
-    with pytest.raises(ValueError, match="generates other frames in a fresh process .difference 9.54e-07"):
+    with pytest.raises(ValueError, match="generates different frames in a fresh process .difference 9.54e-07"):
         check_loads_elsewhere(export, frames)
 
 
@@ -95,5 +95,5 @@ def test_an_export_with_a_branch_gets_an_image_in_a_fresh_process(tmp_path):
     check_loads_elsewhere(export, frames)
     with torch.no_grad():
         pipe.image_retention.zero_conv_mid.weight.add_(0.1)
-    with pytest.raises(ValueError, match="generates other frames in a fresh process"):
+    with pytest.raises(ValueError, match="generates different frames in a fresh process"):
         check_loads_elsewhere(export, sample_frames(pipe))

@@ -144,7 +144,7 @@ def test_pictures_as_people_have_them(animate, mode):
         (["painting.png", " "], "a prompt must not be empty"),
         (["painting.png", "mist", "--prompts", "text.png"], "not both"),
         (["painting.png", "mist", "rain", "--stages", "3"], "--stages must be 2, one for each prompt, got 3."),
-        (["painting.png", "--stages", "2"], "--stages needs a prompt, got 2 stages and none."),
+        (["painting.png", "--stages", "2"], "--stages needs a prompt, got 2 stages and no prompt."),
         (
             ["painting.png", "mist", "--stages", "2", "--retention-scale", "0"],
             "a stage would not see the end of the previous one",

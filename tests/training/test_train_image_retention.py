@@ -128,7 +128,7 @@ def test_a_branch_trained_on_single_frames_can_continue_on_clips(train, caplog):
     code, frames = train("frames", *flags, "--num_frames_range", "1", *validation)
     assert code == 0
     (row,) = [json.loads(line) for line in (frames / "validation.jsonl").read_text().splitlines()]
-    assert "fff_ssim" in row and "dynamic_degree" not in row and "stands still" not in caplog.text
+    assert "fff_ssim" in row and "dynamic_degree" not in row and "does not move" not in caplog.text
     begins_with = ("--image_retention_name_or_path", str(frames / "image_retention"))
     assert train("clips", *flags, *begins_with)[0] == 0
 

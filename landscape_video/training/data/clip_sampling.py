@@ -1,6 +1,6 @@
 """Draw the clip, frames, caption, timestep and noise for each place of a batch from (seed, step, place) alone.
 
-So a resumed run has no state to restore, the order does not depend on the number of workers, and two processes
+Hence a resumed run has no state to restore, the order does not depend on the number of workers, and two processes
 together draw what one process draws with twice the gradient accumulation.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 
-# Each kind of draw has its own random stream, so that a new kind leaves the others as they were.
+# Each kind of draw has its own random stream, so that adding a kind does not change the others.
 EPOCH_STREAM, STEP_STREAM, PLACE_STREAM, SPEED_STREAM = range(4)
 
 

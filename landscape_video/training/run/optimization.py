@@ -55,7 +55,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def launched_precision(settings: OptimizationSettings) -> str | None:
-    """Mixed precision of the settings, else of the launcher, which DeepSpeed makes accelerate forget."""
+    """Return the precision of the settings, else of the launcher; with DeepSpeed, accelerate loses the latter."""
     return settings.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
 
 
@@ -75,7 +75,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizationSet
     if settings.optimizer == "muon":
         return MuonAdamW(parameters, **keywords)
     if not settings.use_8bit_adam:
-        # A fused step skips an overflow by itself, without telling accelerate, which has to know.
+        # A fused step skips an overflow silently, but accelerate must know that the step was skipped.
         return torch.optim.AdamW(parameters, **keywords, fused=launched_precision(settings) != "fp16")
     try:
         from bitsandbytes.optim import AdamW8bit
@@ -120,11 +120,11 @@ class WeightAverage:
         self.ema = EMAModel(parameters.values(), decay=decay, foreach=foreach)
 
     def averages(self) -> dict[str, torch.Tensor]:
-        """The averages by the names of their parameters."""
+        """Return the averages by the names of their parameters."""
         return dict(zip(self.parameters, self.ema.shadow_params, strict=True))
 
     def step(self) -> None:
-        """Take in the parameters after an optimizer step."""
+        """Update the averages after an optimizer step."""
         self.ema.step(self.parameters.values())
 
 

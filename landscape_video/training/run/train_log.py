@@ -18,8 +18,8 @@ from landscape_video.training.run.signals import TrainingFailed
 from landscape_video.training.settings.run import RunSettings
 
 
-# When losses and gradients alone show trouble. They do not show still clips: the loss is as low where nothing moves,
-# so `validation.py` looks at clips.
+# Thresholds for trouble that losses and gradients show. Still clips are not among it: their loss is as low, so
+# `validation.py` measures clips.
 WINDOW = 100  # batches whose mean loss is compared; the loss of one batch depends mostly on its timesteps
 DIVERGED_ABOVE = 1.5  # times the lowest mean of an earlier window
 DEVIATIONS = 5  # standard errors between the two means; of 400 windows, one is 3 apart by chance
@@ -31,7 +31,7 @@ logger = logging.getLogger("training")
 class TrainLog:
     """Averages the losses of the steps and appends lines to `log.jsonl` and the trackers.
 
-    The losses stay tensors on their device, so that a step does not wait for the one before it.
+    The losses stay tensors on their device, so that a step does not wait for the previous one.
 
     Args:
         settings: Run settings, with the folder of the log.
@@ -151,7 +151,7 @@ class LossWatch:
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
-    """Raise a `ValueError` for a tracker whose package is missing; accelerate would silently do without it."""
+    """Raise a `ValueError` for a tracker whose package is missing; accelerate would silently skip it."""
     available = {str(tracker) for tracker in get_available_trackers()}
     for name in names:
         if name not in available:

@@ -146,7 +146,7 @@ def describe_trouble(widths_a_frame: float | None, loss: float | None, lowest_lo
     warnings = []
     if widths_a_frame is not None and widths_a_frame < STILL_BELOW:
         warnings.append(
-            "the clip stands still. This is normal for a new adapter; if it lasts, train longer or with a higher "
+            "the clip does not move. This is normal for a new adapter; if it lasts, train longer or with a higher "
             "--learning_rate, and check that the training clips move at this --sample_stride."
         )
     if loss is not None and lowest_loss is not None and loss > DIVERGED_ABOVE * lowest_loss:

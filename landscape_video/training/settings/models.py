@@ -85,7 +85,7 @@ class RetentionModelSettings(ModelSettings):
     )
     freeze_motion: bool = option(
         False,
-        "train only the branch; without an image, the model stays what it was. The paper and the presets paper and "
+        "train only the branch; the text-to-video model does not change. The paper and the presets paper and "
         "fast also train the motion modules, which are then written to OUTPUT_DIR/motion_adapter/",
         negatable=True,
     )

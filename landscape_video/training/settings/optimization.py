@@ -1,4 +1,4 @@
-"""Settings of the losses and of how weights follow their gradients."""
+"""Settings of the losses and of the optimizer."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ from motion_adapter.noise_adapter import NEGATIVES, POSITIVES
 
 @dataclass(kw_only=True)
 class ObjectiveSettings(OptionGroup):
-    """Losses, and the noise that clips get."""
+    """Losses, and the noise added to clips."""
 
     contrastive_weight: float = option(
         0.07, "weight of the contrastive loss (NADM Eq. 13: lambda); 0 trains without it", minimum=0
@@ -25,14 +25,14 @@ class ObjectiveSettings(OptionGroup):
     )
     slow_motion_prob: float = option(
         0.0,
-        "probability of slowing down the noisy input while the target keeps its speed, so that sampling can start "
-        "moving what begins still; only for clips with a caption, where alpha_bar is at most 0.8",
+        "probability of slowing down the noisy input while the target keeps its speed, so that the model "
+        "learns to start motion; only for clips with a caption, where alpha_bar is at most 0.8",
         minimum=0,
         maximum=1,
     )
     freeze_prob: float = option(
         0.0,
-        "probability that a slowed-down clip stands still; needs --slow_motion_prob",
+        "probability of freezing a slowed-down clip completely; needs --slow_motion_prob",
         minimum=0,
         maximum=1,
         flags=("--freeze_prob", "--standstill_prob"),

@@ -25,16 +25,16 @@ def option(
     private: bool = False,
     **argument: Any,
 ) -> Any:
-    """A dataclass field with what a command line needs to know about it, made by `setting`.
+    """Declare a dataclass field with the metadata that the command line needs.
 
     Args:
         default: Default value; an option without one is required.
         help: Help text of the flag, without the default.
-        default_text: What the help shows as the default where the value alone does not tell, as for None.
+        default_text: Default in the help text, if the value alone does not explain it, as for None.
         minimum, maximum, above: Range of a number.
         flags: Names of the flag if they differ from the field's; the last one is also the name in saved files.
         free: May change when a run is resumed, because it does not affect what a step computes.
-        private: Says where files are rather than how the weights were trained, so it is not published.
+        private: Not published, because it says where files are rather than how the weights were trained.
         argument: Keywords for `ArgumentParser.add_argument`, such as `nargs` and `metavar`.
     """
     limits = {"minimum": minimum, "maximum": maximum, "above": above}

@@ -45,7 +45,7 @@ class ClipSettings(OptionGroup):
     square: bool = option(False, "crop the center to a square")
     max_seconds: float = option(6.0, "longest clip; longer scenes become several clips")
     trim_frames: int = option(2, "frames dropped at both ends of a scene", minimum=0)
-    cut_threshold: float = option(3.0, "how many times the usual change a cut changes the image", above=1)
+    cut_threshold: float = option(3.0, "smallest change at a cut, in multiples of the usual change", above=1)
     crop_bars: bool = option(False, "crop black bars instead of rejecting clips with them")
 
 
@@ -65,12 +65,12 @@ class FilterSettings(OptionGroup):
     # reaches 0.3. Where nothing moves, they cannot be told from a painting's own inscriptions and pass.
     max_border_text: float = option(
         0.45,
-        "watermarked or subtitled: share of a small window at the border that is sharp and stands still while the "
-        "image moves; 1 turns this off",
+        "watermarked or subtitled: share of a small window at the border that is sharp and does not move while the "
+        "image does; 1 turns this off",
         minimum=0,
     )
     max_hash_distance: float = option(
-        6.0, "duplicates: how many of the 64 bits of their perceptual hashes may differ; -1 turns this off"
+        6.0, "duplicates: maximum number of different bits in perceptual hashes of 64 bits; -1 turns this off"
     )
 
 
@@ -82,7 +82,7 @@ class CaptionSettings(OptionGroup):
         None, ".csv or .jsonl with file_name and text; file_name is a clip's or a raw video's"
     )
     caption_model: str | None = option(
-        None, "folder or Hub id of an image-text-to-text model, for clips that nobody wrote a caption for"
+        None, "folder or Hub id of an image-text-to-text model, for clips without a caption"
     )
     caption_prompt: str = option(CAPTION_PROMPT, "question to ask the model")
 

@@ -44,8 +44,9 @@ class TrainingSettings(GroupedSettings):
         needed = minimum_frames(objective.negative_threshold, objective.negatives)
         if objective.contrastive_weight > 0 and shortest < needed:
             raise ValueError(
-                f"`num_frames_range` must start at {needed} or more, got {shortest}: with `negative_threshold` "
-                f"{objective.negative_threshold} and `negatives` {objective.negatives}, shorter clips lack one."
+                f"`num_frames_range` must start at {needed} or more, got {shortest}: with "
+                f"`negative_threshold` {objective.negative_threshold} and `negatives` {objective.negatives}, shorter "
+                "clips contain no negatives."
             )
         if self.hub.push_to_hub and self.base_model is None:
             raise ValueError("`push_to_hub` needs `hub_base_model`, because the image model is a folder.")
@@ -61,7 +62,7 @@ class TrainingSettings(GroupedSettings):
         return EMBEDDED_MODEL if Path(name).samefile(SHANSHUI_TINY) else None
 
     def comparable(self) -> dict[str, str]:
-        """What affects a step, as a checkpoint records it to tell a resumed run what has changed."""
+        """Return the settings that affect a step. Checkpoints record them, so a resumed run can report changes."""
         return {saved_name(field): str(value) for field, value in self.options() if not field.metadata["free"]}
 
     def published(self) -> dict[str, Any]:
@@ -106,8 +107,8 @@ class RetentionTraining(TrainingSettings):
     TRACKED_AS: ClassVar[str] = "image_retention"
     PRESETS_HELP: ClassVar[str] = (
         "other defaults for all flags: paper (8 GPUs); fast (one GPU with 24 GB, bfloat16, 5000 steps of 4 clips); "
-        "tiny (shanshui-tiny's branch on a CPU, with clips of 128 x 128 pixels; its text-to-video model stays as it "
-        "is)"
+        "tiny (shanshui-tiny's branch on a CPU, with clips of 128 x 128 pixels; its text-to-video model does not "
+        "change)"
     )
 
     DEFAULTS: ClassVar[dict[str, Any]] = {
@@ -118,7 +119,7 @@ class RetentionTraining(TrainingSettings):
         # 340 000 clips, 5 epochs, batches of 9 on 8 GPUs (DreamVideo, 5.1, which does not state the learning rate).
         "paper": {"train_batch_size": 9, "max_train_steps": 23_611},
         "fast": MotionTraining.PRESETS["fast"],
-        # The bundled text-to-video model stays as it is: its motion modules serve both pipelines, the figures in its
+        # The bundled text-to-video model does not change: its motion modules serve both pipelines, the figures in its
         # card remain true, and the package needs no second adapter.
         "tiny": MotionTraining.PRESETS["tiny"] | {"freeze_motion": True},
     }

@@ -121,7 +121,7 @@ def test_ours_is_compared_with_each_and_others_are_not_with_each_other(tmp_path)
     assert compared == {frozenset(("ours & more", other)): 2 for other in systems[1:]}
     assert data["contact"] == "to <me>"
     assert "6 pairs, 6 for each of 100 raters; clips of 64 x 48, 0.12 s at 16 frames a second" in result.stdout
-    assert "The clips differed in frame rate, length; they were made alike." in result.stderr
+    assert "The clips differed in frame rate, length; they were converted to one format." in result.stderr
 
 
 def test_sessions_are_balanced_between_pairs_sides_systems_and_prompts():

@@ -16,7 +16,7 @@ def test_still_clips_and_divergence_are_described():
     assert describe_trouble(0.01, 0.2, 0.19) == []
     assert describe_trouble(0.01, None, None) == []
     (still,) = describe_trouble(0.0001, 0.2, 0.2)
-    assert "stands still" in still and "--learning_rate" in still
+    assert "does not move" in still and "--learning_rate" in still
     (diverging,) = describe_trouble(0.01, 0.4, 0.2)
     assert "2.0 times its lowest: training diverges" in diverging
 
