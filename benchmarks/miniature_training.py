@@ -1,4 +1,4 @@
-"""Train the rows of the miniature study: `train_motion.py` in processes side by side, each of which can resume.
+"""Train the rows of the miniature study: `train_motion.py` in parallel processes, each of which can resume.
 
 All runs take the same number of steps, so that slower rows have no disadvantage. The number follows from the time
 limit and the speed of the full model, is measured once, and is then part of the study.

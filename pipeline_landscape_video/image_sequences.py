@@ -47,7 +47,7 @@ def iterate_images(path: str | Path, file: BinaryIO | None = None) -> Iterator[V
 
 
 def probe_images(path: str | Path) -> VideoInfo:
-    """What `probe_video` reads of other files. All frames are decoded, because only they tell the rate of a WebP."""
+    """Return what `probe_video` returns for other files. All frames are decoded: only they determine a WebP's rate."""
     count, seconds = 0, Fraction(0)
     for frame in iterate_images(path):
         count, seconds = count + 1, frame.timestamp + frame.duration

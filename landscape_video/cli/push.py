@@ -48,7 +48,7 @@ def push(
     dtype: option_of(
         ModelSettings,
         "dtype",
-        help="Precision of the pushed weights; auto leaves them as they are.",
+        help="Precision of the pushed weights; auto keeps their own.",
         rich_help_panel=None,
     ) = "auto",
 ) -> None:

@@ -1,4 +1,4 @@
-"""Read and write results.json, which `evaluate` makes and which reports and user studies are made from.
+"""Read and write results.json, the output of `evaluate` and the input of reports and user studies.
 
 {"protocol": {"frames": "16 of 16, stride 1", "CLIP": "... sha256 ...", ...},
  "systems": [{"name": "ours", "kind": "generated",

@@ -1,4 +1,4 @@
-"""Read an image file as a clip begins with it."""
+"""Read the image file that a clip begins with."""
 
 import warnings
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Find out where the camera of a clip goes, from dense optical flow."""
+"""Estimate the camera movement of a clip from dense optical flow."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from landscape_video.evaluation.metrics.motion_metrics import flow_between, to_g
 
 CAMERA_DIRECTIONS = ("still", "left", "right", "closer", "away")
 # Image widths a frame. Tuned on 168 rendered clips at 4 frames a second: the fit finds 0.0044 to 0.024 where the
-# camera moves, and up to 0.0024 (0.0035 in one clip), from mist, boats and ripples, where it stands still.
+# camera moves, and up to 0.0024 (0.0035 in one clip), from mist, boats and ripples, where it does not.
 STILL_BELOW = 0.003
 FRAME_GAP = 3  # between the two frames of a flow: a zoom moves content by less than a pixel from frame to frame
 ROBUST_SCALE = 0.004  # image widths a frame; motion further than this from the fit counts less and less

@@ -59,7 +59,7 @@ class MetricModels:
         )
 
     def protocol(self) -> dict[str, str]:
-        """What the values depend on besides the clips: one line of text for each model."""
+        """Describe what the values depend on besides the clips: one line of text per model."""
         lines = {"CLIP": self.clip.description}
         if self.clip_sim is not None:
             lines["CLIP-SIM"] = self.clip_sim.description

@@ -42,7 +42,7 @@ class ClipFile:
     labels: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self, num_frames: int, stride: int, models: str) -> str:
-        """A hash of everything that determines the measurements; `models` stands for the models that metrics use."""
+        """Hash everything that determines the measurements; `models` identifies the models that metrics use."""
         files = [hash_clip(self.path), *([hash_file(self.image)] if self.image is not None else [])]
         return hash_json([files, num_frames, stride, self.prompt, self.still, dict(self.labels), models])[:32]
 

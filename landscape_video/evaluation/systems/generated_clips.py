@@ -1,4 +1,4 @@
-"""Generate the clips that systems are measured by, and keep them so that none is made twice."""
+"""Generate the clips of the systems to measure, and keep them for later runs."""
 
 import gc
 import re

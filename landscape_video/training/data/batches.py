@@ -151,7 +151,7 @@ def prepare_batch(
         frames = encode_frames(vae, clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
     latents = rearrange(frames, "batch frames channels height width -> batch channels frames height width")
     requests = batch["requests"]
-    # Drawn on the CPU, where a seed gives the same numbers whatever the device is.
+    # Drawn on the CPU, so that a seed gives the same numbers for every device.
     noise = [
         torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(request.noise_seed))
         for request in requests

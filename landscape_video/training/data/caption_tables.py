@@ -1,6 +1,6 @@
 """Read tables of captions: `metadata.jsonl` or `.csv` beside videos, `captions.jsonl` of a latent cache.
 
-Tables come from anywhere, so each row is judged by itself: a bad row is rejected by its line number and the rest of
+Tables may have errors, so each row is checked separately: a bad row is rejected with its line number, and the rest of
 the table is read.
 """
 

@@ -1,7 +1,7 @@
 """List the clips of a dataset with their captions: a table of files, a WebVid table, or WebDataset shards.
 
-Nothing is decoded here (`clip_check.py` does that), and no bad entry ends the reading: a row or member that cannot be
-used becomes a `RejectedClip`.
+Nothing is decoded here; `clip_check.py` does that. A bad entry does not stop the reading: a row or member that cannot
+be used becomes a `RejectedClip`.
 """
 
 import io
@@ -139,7 +139,7 @@ def _inside(folder: Path, name: Any, root: Path | None) -> Path:
         raise ValueError(f"{name!r} is not a file name.")
     path, allowed = folder / name, (root or folder).resolve()
     if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(allowed):
-        raise ValueError(f"{name!r} lies outside the folder.")
+        raise ValueError(f"{name!r} is outside the folder.")
     return path
 
 

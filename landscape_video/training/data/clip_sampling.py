@@ -96,7 +96,7 @@ class ClipBatchSampler:
         timestep_bias: Timesteps to draw more often; None draws all with equal probability.
         last_start: Last frame that a request may start at; None for any.
         slow_motion_prob: Probability of slowing down a clip that has a caption, by a speed drawn from [0, 1).
-        freeze_prob: Share of those clips that stand still.
+        freeze_prob: Probability that such a clip is frozen completely.
 
     Raises:
         ValueError: A clip is too short for the longest request; the message names the first one.

@@ -94,7 +94,7 @@ class VideoDataset(torch.utils.data.Dataset):
             if len(frames) == num_frames:
                 break
         else:
-            # The last frame is taken to last one mean interval, whatever the file says.
+            # The last frame is assumed to last one mean interval; the duration in the file is ignored.
             if times[-1] > float(frame.timestamp) + interval:
                 raise ValueError(f"{self.name(clip)}: has become shorter since it was checked; restart the run.")
             frames += [self._fitted(frame)] * (num_frames - len(frames))

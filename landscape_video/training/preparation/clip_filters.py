@@ -87,7 +87,7 @@ def black_bars(samples: np.ndarray) -> Bars:
 
 
 def border_text(samples: np.ndarray) -> float:
-    """Share of the fullest window at the border that is sharp and stands still while the image moves.
+    """Share of the fullest window at the border that is sharp and does not move while the image does.
 
     Captions, logos and clocks do. Of all pairs of neighboring frames, a quarter exceeds the returned value.
     """

@@ -1,4 +1,4 @@
-"""Write what people look at after a preparation: an HTML page with a contact sheet of each clip, and the card."""
+"""Write the report of a preparation: an HTML page with a contact sheet of each clip, and the dataset's card."""
 
 from collections import Counter
 from html import escape

@@ -67,7 +67,7 @@ def prepare_source(name: str, settings: PreparationSettings) -> dict[str, Any]:
         clips, error = [], str(problem).removeprefix(f"{path}: ")
     except OSError:
         raise  # the disk is full, for example
-    except Exception as problem:  # whatever a file holds, it must not end the preparation of all others
+    except Exception as problem:  # no file may end the preparation of the others
         clips, error = [], f"{type(problem).__name__}: {problem}"
     outcome = {"source": name, "stamp": stamp, "error": error, "clips": clips}
     write_json(outcome_path, outcome)

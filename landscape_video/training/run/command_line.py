@@ -19,9 +19,9 @@ def parse_settings(
 
     Args:
         settings: Class of the script's settings.
-        description: What the script does, printed as it is.
+        description: What the script does, printed unchanged.
         argv: Command line without the program's name; the process's own by default.
-        epilog: Text after the flags, printed as it is.
+        epilog: Text after the flags, printed unchanged.
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,  # a misspelled flag must be an error, not another flag

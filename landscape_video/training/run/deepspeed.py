@@ -48,7 +48,7 @@ def deepspeed_plugin(settings: OptimizationSettings) -> DeepSpeedPlugin | None:
 
 
 def enable_deepspeed_on_cpu(accelerator: Accelerator, plugin: DeepSpeedPlugin | None) -> None:
-    """Let accelerate use DeepSpeed without a GPU: it supports that, but accelerate would silently do without."""
+    """Let accelerate use DeepSpeed without a GPU: it supports that, but accelerate would silently not use it."""
     if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
         # Both, because a new `AcceleratorState` takes over what `PartialState` says.
         accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.DEEPSPEED

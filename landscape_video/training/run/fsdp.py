@@ -50,7 +50,7 @@ def refuse(way: str, example: str, problems: list[tuple[bool, str]], settings: O
 
 
 def enable_fsdp_on_cpu(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None) -> None:
-    """Let accelerate use FSDP without a GPU: torch supports it, but accelerate would silently do without."""
+    """Let accelerate use FSDP without a GPU: torch supports it, but accelerate would silently not use it."""
     if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
         # Both, because a new `AcceleratorState` takes over what `PartialState` says.
         accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP

@@ -14,7 +14,7 @@ from landscape_video.training.run.step_cost import StepCost
 from landscape_video.training.settings.training import TrainingSettings
 
 
-# Parts of what trains, by what the names of their parameters contain.
+# Groups of trainable parameters, by substrings of their names.
 GROUPS = {
     "image retention branch": ("image_retention.",),
     "versatile attention": (".attn1.", ".norm1."),

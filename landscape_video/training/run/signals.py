@@ -37,7 +37,7 @@ class StoppedAtStart(BaseException):
 
 
 class StopSignals:
-    """Takes SIGTERM, SIGUSR1 (which SLURM sends before a job ends) and SIGINT, instead of ending the process.
+    """Records SIGTERM, SIGUSR1 (which SLURM sends before a job ends) and SIGINT, instead of ending the process.
 
     The first one raises `StoppedAtStart` while there is nothing to save, and is only noted once `training` is set.
     The second one acts as if there were no handler, for users who do not want to wait for the checkpoint.

@@ -38,9 +38,9 @@ GOOD = b'{"file_name": "0.mp4", "text": "a"}'
         (b'{"file_name": "0.mp4", "text": "a", "texts": "b"}', "`texts` is not a list"),
         (b'{"file_name": "0.mp4", "text": 5}', "every caption"),
         (b'{"file_name": "0.mp4", "text": null}', "every caption"),
-        (b'{"file_name": "../0.mp4", "text": "a"}', "'../0.mp4' lies outside"),
-        (b'{"file_name": "a/../../0.mp4", "text": "a"}', "lies outside"),
-        (b'{"file_name": "/etc/passwd", "text": "a"}', "'/etc/passwd' lies outside"),
+        (b'{"file_name": "../0.mp4", "text": "a"}', "'../0.mp4' is outside"),
+        (b'{"file_name": "a/../../0.mp4", "text": "a"}', "is outside"),
+        (b'{"file_name": "/etc/passwd", "text": "a"}', "'/etc/passwd' is outside"),
         (b'{"file_name": "a\\u0000.mp4", "text": "a"}', "is not a file name"),
         (b'["0.mp4", "a"]', "must be an object"),
         (b'{"file_name": "0.mp4", "text"', "not JSON"),
@@ -72,7 +72,7 @@ def test_a_bad_line_is_rejected_and_the_rest_is_read(tmp_path, line, reason):
         (b"0.mp4", "must have as many fields as the header"),
         (b"0.mp4,a,b", "must have as many fields as the header"),
         (b'0.mp4,"a"b', "not CSV"),
-        (b"../0.mp4,a", "lies outside"),
+        (b"../0.mp4,a", "is outside"),
         (b",a", "`file_name` is missing"),
     ],
 )
@@ -89,7 +89,7 @@ def test_links_may_not_lead_out_of_the_folder_but_into_the_given_root(tmp_path):
     os.symlink(tmp_path / "elsewhere.mp4", tmp_path / "data" / "link.mp4")
     (tmp_path / "data" / "metadata.jsonl").write_text('{"file_name": "link.mp4", "text": "a"}')
     captions, rejected = listed(tmp_path / "data")
-    assert captions == [] and "'link.mp4' lies outside" in rejected["metadata.jsonl, line 1"]
+    assert captions == [] and "'link.mp4' is outside" in rejected["metadata.jsonl, line 1"]
     assert listed(tmp_path / "data", root=tmp_path) == ([["a"]], {})
 
 

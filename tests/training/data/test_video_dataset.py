@@ -80,7 +80,7 @@ def test_webvids_columns_and_folders(folder, tmp_path):
     text = str(error.value)
     assert "line 2: `duration` must be like PT00H00M15S, got '2 s'" in text
     assert "12.mp4: lasts 1.1 s, but its row declares 67.0 s" in text
-    assert "'../11.mp4' lies outside" in text and "13.mp4: no such file" in text
+    assert "'../11.mp4' is outside" in text and "13.mp4: no such file" in text
 
 
 def add(archive: tarfile.TarFile, name: str, data: bytes, **attributes) -> None:

@@ -140,7 +140,7 @@ def text_check(cameras: np.ndarray, of_other_text: np.ndarray, of_other_noise: n
 
 
 def drift_checks(seen: AnimationPredictions, rendered: AnimationPredictions) -> list[ArgumentCheck]:
-    """Does each channel's mean stay where it is, or change no more than that of the rendered clips?"""
+    """Check that the mean of each channel changes little, or no more than in the rendered clips."""
     checks = []
     for channel, name in enumerate(CHANNELS):
         figure, allowed = bootstrap(mean, seen.drifts[:, channel]), float(rendered.drifts[:, channel].mean())

@@ -1,4 +1,4 @@
-"""Check that negative prompt, guidance scale, seed and length of a clip have the effect that they are meant to have.
+"""Check that negative prompt, guidance scale, seed and length of a clip have their intended effects.
 
 A pipeline that ignores an argument fails its check, because the value is 0 then.
 """

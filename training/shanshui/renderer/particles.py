@@ -1,4 +1,4 @@
-"""Draw many small things in the air: birds, rain, snowflakes and petals, anew in every frame."""
+"""Draw many small things in the air: birds, rain, snowflakes and petals, redrawn for every frame."""
 
 import math
 

@@ -15,7 +15,7 @@ from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.training_logs import read_log, resumed_seconds
 
 
-# `{...}` is filled in; everything else stands word for word in the card of the bundled family, as a test checks.
+# `{...}` is filled in. A test checks that the card of the bundled family contains everything else word for word.
 CARD = """---
 license: apache-2.0
 library_name: diffusers

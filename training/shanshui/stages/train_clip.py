@@ -56,7 +56,7 @@ class ClipWithHeads(nn.Module):
         self.clip = clip
         sizes = {name: len(choices) for name, choices in CHOICES.items()}
         self.text_heads = nn.ModuleDict({name: nn.Linear(TEXT_WIDTH, size) for name, size in sizes.items()})
-        # A frame shows at most whether something that moves is there, and nothing of the camera.
+        # A single frame shows at most whether a moving object is present, and nothing about the camera.
         sizes = {name: 2 if name in MOVING else size for name, size in sizes.items() if name != "camera"}
         self.image_heads = nn.ModuleDict({name: nn.Linear(TEXT_WIDTH, size) for name, size in sizes.items()})
 

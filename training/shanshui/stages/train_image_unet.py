@@ -81,7 +81,7 @@ def train_image_unet(run: FamilyRun) -> None:
         text = torch.where(dropped[:, None, None], empty_prompt, text)
         prediction, logits = predict(scheduler.add_noise(clean, noise, timesteps), timesteps, text)
         diffusion = F.mse_loss(prediction, scheduler.get_velocity(clean, noise, timesteps))
-        # A dropped caption says nothing of the motion.
+        # A dropped caption says nothing about the motion.
         wanted = {name: labels[name][clips].masked_fill(dropped, IGNORED) for name in MOVING}
         motion = sum(F.cross_entropy(level[name], wanted[name]) / len(MOVING) for level in logits for name in MOVING)
         return {"loss": diffusion + MOTION_WEIGHT * motion, "diffusion": diffusion, "motion_heads": motion}

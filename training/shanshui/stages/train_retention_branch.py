@@ -53,7 +53,7 @@ def train_on_clips(run: FamilyRun) -> None:
 
 
 def _train_branch(run: FamilyRun, stage: str, *flags: str) -> None:
-    """Train the branch only; the text-to-video model stays as it is."""
+    """Train the branch only; the text-to-video model does not change."""
     train_with_script(
         run, stage, "train_image_retention.py", "--train_data_dir", str(encode_retention_clips(run)), *OPTIMIZER,
         "--motion_adapter_name_or_path", str(run.run_dir / "motion" / "motion_adapter"), "--freeze_motion", *flags,
