@@ -7,11 +7,12 @@ long video, feature caches and guidance intervals are functions that take such a
 import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from fractions import Fraction
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin
-from diffusers.utils import deprecate, is_torch_xla_available
+from diffusers import DDIMParallelScheduler, DDIMScheduler, DiffusionPipeline, SchedulerMixin
+from diffusers.utils import BaseOutput, deprecate, is_torch_xla_available
 
 
 NoisePredictor = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -19,6 +20,8 @@ NoisePredictor = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 StepHook = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 """`on_step(latents, timestep, step) -> latents`, called after the scheduler has taken the step."""
+
+DDIM = (DDIMScheduler, DDIMParallelScheduler)
 
 
 def denoise(
@@ -54,19 +57,60 @@ def denoise(
         Latents of the same shape, denoised.
     """
     xla = importlib.import_module("torch_xla.core.xla_model") if is_torch_xla_available() else None
+    if isinstance(scheduler, DDIM) and timesteps[-1] < 0:
+        # Rounding appends a timestep of -1, an index of pure noise, to some `trailing` lists, such as those of 61.
+        scheduler.timesteps = scheduler.timesteps[:-1]
+        timesteps = timesteps[:-1]
     completed = completed_steps(len(timesteps), num_inference_steps, scheduler.order)
+    gaps = timestep_gaps(timesteps, scheduler.timesteps)
     with progress_bar(total=len(completed)) as bar:
         for step, timestep in enumerate(timesteps):
             if is_interrupted():
                 break
             noise_pred = predict_noise(latents, timestep, step)
-            latents = scheduler.step(noise_pred, timestep, latents, **step_kwargs).prev_sample
+            latents = take_step(scheduler, noise_pred, timestep, latents, gaps[step], step_kwargs).prev_sample
             latents = on_step(latents, timestep, step)
             if step in completed:
                 bar.update()
             if xla is not None:
                 xla.mark_step()
     return latents
+
+
+def timestep_gaps(timesteps: torch.Tensor, schedule: torch.Tensor) -> list[float]:
+    """
+    Return the distance from each timestep to the next one, `(num_timesteps,)`.
+
+    After the last of `timesteps` comes the next one of the `schedule`, or -1, clean latents, at its end.
+    """
+    visited = timesteps.tolist()
+    after = max((timestep for timestep in schedule.tolist() if timestep < visited[-1]), default=-1)
+    return [timestep - following for timestep, following in zip(visited, [*visited[1:], after], strict=True)]
+
+
+def take_step(
+    scheduler: SchedulerMixin,
+    noise_pred: torch.Tensor,
+    timestep: torch.Tensor,
+    latents: torch.Tensor,
+    gap: float,
+    step_kwargs: dict[str, Any],
+) -> BaseOutput:
+    """
+    Take a step of the scheduler to the timestep `gap` below, and return the scheduler's output.
+
+    DDIM in diffusers always goes `num_train_timesteps // num_inference_steps` down, wherever its list of timesteps
+    continues. In `trailing` lists of 30 steps the gaps are 33 and 34, so each step would start at a noise level other
+    than that of its latents. A fraction as the number of steps makes the quotient exactly `gap`.
+    """
+    if not isinstance(scheduler, DDIM):
+        return scheduler.step(noise_pred, timestep, latents, **step_kwargs)
+    num_inference_steps = scheduler.num_inference_steps
+    scheduler.num_inference_steps = Fraction(scheduler.config.num_train_timesteps, gap)
+    try:
+        return scheduler.step(noise_pred, timestep, latents, **step_kwargs)
+    finally:
+        scheduler.num_inference_steps = num_inference_steps
 
 
 def completed_steps(num_timesteps: int, num_inference_steps: int, order: int) -> set[int]:

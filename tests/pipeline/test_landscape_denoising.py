@@ -31,8 +31,8 @@ class Bar:
         self.count += 1
 
 
-def run(predict_noise, scheduler=None, num_inference_steps=3, on_step=None, is_interrupted=lambda: False):
-    """Denoise latents of one frame; returns them, the timesteps and the progress bar."""
+def run(predict_noise, scheduler=None, num_inference_steps=3, on_step=None, is_interrupted=lambda: False, **kwargs):
+    """Denoise latents of one frame with `kwargs` for each step; returns them, the timesteps and the progress bar."""
     scheduler = scheduler or DDIMScheduler(clip_sample=False)
     scheduler.set_timesteps(num_inference_steps)
     bars = []
@@ -46,7 +46,7 @@ def run(predict_noise, scheduler=None, num_inference_steps=3, on_step=None, is_i
         torch.ones(1, 4, 1, 8, 8),
         scheduler.timesteps,
         predict_noise,
-        {},
+        kwargs,
         on_step or (lambda latents, timestep, step: latents),
         num_inference_steps=num_inference_steps,
         progress_bar=progress_bar,
@@ -69,6 +69,59 @@ def test_the_loop_is_the_schedulers_steps():
     for timestep in scheduler.timesteps:
         expected = scheduler.step(0.5 * expected, timestep, expected).prev_sample
     assert torch.equal(run(half)[0], expected)
+
+
+@pytest.mark.parametrize("num_inference_steps", [7, 30, 50, 61, 300])
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_perfect_model_reaches_the_clean_latents(prediction_type, spacing, num_inference_steps):
+    """At 30 steps, DDIM of diffusers alone ends 1.4 to 3.4 % off with trailing spacing, 6 to 14 % with linspace."""
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="linear",
+        clip_sample=False,
+        steps_offset=1,
+        timestep_spacing=spacing,
+        prediction_type=prediction_type,
+        rescale_betas_zero_snr=prediction_type == "v_prediction",
+    )
+    clean, noise = torch.randn(2, 1, 4, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    visited = []
+
+    def predict_truth(latents, timestep, step):
+        visited.append(int(timestep))
+        if prediction_type == "epsilon":
+            return noise
+        return scheduler.get_velocity(clean, noise, timestep[None])
+
+    scheduler.set_timesteps(num_inference_steps)
+    latents = denoise(
+        scheduler,
+        scheduler.add_noise(clean, noise, scheduler.timesteps[:1]),
+        scheduler.timesteps,
+        predict_truth,
+        {},
+        lambda latents, timestep, step: latents,
+        num_inference_steps=num_inference_steps,
+        progress_bar=Bar,
+        is_interrupted=lambda: False,
+    )
+    assert (latents - clean).norm() < 1e-3 * clean.norm()
+    assert len(visited) == num_inference_steps and min(visited) >= 0
+    assert scheduler.num_inference_steps == num_inference_steps
+
+
+@pytest.mark.parametrize("num_inference_steps", [10, 25, 40])
+def test_steps_that_divide_the_schedule_are_those_of_diffusers_to_the_bit(num_inference_steps):
+    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    scheduler.set_timesteps(num_inference_steps)
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    expected = torch.ones(1, 4, 1, 8, 8)
+    for timestep in scheduler.timesteps:
+        expected = scheduler.step(0.5 * expected, timestep, expected, eta=0.7, generator=generators[0]).prev_sample
+    latents, _, _ = run(half, scheduler, num_inference_steps, eta=0.7, generator=generators[1])
+    assert torch.equal(latents, expected)
 
 
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, HeunDiscreteScheduler])
