@@ -107,7 +107,9 @@ def learning_rate_at(step: int, settings: OptimizationSettings) -> float:
 
 
 class WeightAverage:
-    """Exponential moving average of parameters.
+    """Exponential moving average of parameters, kept in float32 whatever their own precision.
+
+    With a decay of 0.9999, a step changes an average by less than half precision can hold: there it would never move.
 
     Args:
         parameters: Parameters to average, by name.
@@ -118,6 +120,7 @@ class WeightAverage:
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float = 0.9999, foreach: bool = True) -> None:
         self.parameters = parameters
         self.ema = EMAModel(parameters.values(), decay=decay, foreach=foreach)
+        self.ema.to(dtype=torch.float32)
 
     def averages(self) -> dict[str, torch.Tensor]:
         """Return the averages by the names of their parameters."""
