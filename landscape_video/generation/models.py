@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from landscape_video.generation.lora import load_lora
 from landscape_video.generation.settings import ImageModelSettings, ModelSettings
 from motion_adapter.sources import local_path
 
@@ -143,13 +144,6 @@ def load_model(model_class: "type[ModelMixin]", source: str | Path, dtype: "torc
     if missing:
         raise ValueError(f"{missing[0]} is missing in its weights.")
     return model
-
-
-def load_lora(pipe: "DiffusionPipeline", source: str | Path, name: str) -> None:
-    """Load LoRA weights into a pipeline under a name. Raises `ValueError` if none of them belongs there."""
-    pipe.load_lora_weights(str(local_path(source) or source), adapter_name=name)
-    if not any(name in adapters for adapters in pipe.get_list_adapters().values()):
-        raise ValueError("it holds no weights for this model.")
 
 
 def pick_device(name: str) -> "torch.device":

@@ -16,7 +16,8 @@ import torch
 
 from landscape_video.evaluation.metrics.weights import hash_configs, hash_weights
 from landscape_video.generation.generate_clip import generate_clip
-from landscape_video.generation.models import find_pipeline, find_weights, load_lora, load_motion_adapter, naming
+from landscape_video.generation.lora import load_lora
+from landscape_video.generation.models import find_pipeline, find_weights, load_motion_adapter, naming
 from landscape_video.generation.settings import (
     Settings,
     TextToVideoSettings,
