@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import AnimateDiffPipeline
+from diffusers.models.attention_processor import FusedAttnProcessor2_0
 
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,30 @@ class LandscapePipelineMixin:
             raise ValueError(
                 f"`{name}` must be at most {self.max_num_frames}, the positions of this motion adapter, got {frames}."
             )
+        self.check_fused_lora()
+
+    def check_fused_lora(self) -> None:
+        """
+        Refuse projections that `fuse_qkv_projections` copied while LoRA layers act on them.
+
+        diffusers runs the copies, so the LoRA would have no effect, whichever of the two came first. Sparse-causal
+        attention calls the projections themselves.
+
+        Raises:
+            ValueError: The UNet has such projections.
+        """
+        for module in self.unet.modules():
+            if not isinstance(getattr(module, "processor", None), FusedAttnProcessor2_0):
+                continue
+            if getattr(module, "sparse_causal_mode", "full") != "full":
+                continue
+            copied = [module.to_k, module.to_v, *([] if module.is_cross_attention else [module.to_q])]
+            if any(hasattr(layer, "lora_A") and not (layer.merged or layer.disable_adapters) for layer in copied):
+                raise ValueError(
+                    "LoRA weights have no effect on projections fused by `fuse_qkv_projections`; call"
+                    " `pipe.unfuse_qkv_projections()`, or merge the LoRA with `pipe.fuse_lora()` and"
+                    " `pipe.unload_lora_weights()` before fusing."
+                )
 
     def check_latents(
         self, latents: torch.Tensor | None, batch_size: int, num_frames: int, height: int | None, width: int | None

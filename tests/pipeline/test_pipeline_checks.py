@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from diffusers import UNetMotionModel
+from peft import LoraConfig
 from PIL import Image
 
 from pipeline_calls import PIPELINE_LOGGER, Steps, said, sample
@@ -122,3 +123,43 @@ def test_long_negative_prompt_is_warned_about_with_what_was_cut(tiny_pipeline, c
         assert not said(caplog)
         sample(pipe, prompt=prompt, negative_prompt=wrap(text))
     assert said(caplog) == ["`negative_prompt` was truncated after 77 tokens; this part is lost: 'snow'"]
+
+
+# LoRA and fused projections
+
+
+def add_lora(pipe):
+    torch.manual_seed(1)  # the layers begin with random weights
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v"], init_lora_weights=False))
+
+
+@pytest.mark.parametrize("first", ["lora", "fused"])
+def test_lora_on_fused_projections_is_refused(tiny_pipeline, first):
+    pipe = tiny_pipeline()
+    if first == "lora":
+        add_lora(pipe)
+        expected = sample(pipe)
+        pipe.fuse_qkv_projections(vae=False)
+    else:
+        pipe.fuse_qkv_projections(vae=False)
+        add_lora(pipe)
+    steps = Steps(pipe)
+    with pytest.raises(ValueError, match=r"no effect on projections fused .* call `pipe.unfuse_qkv_projections\(\)`"):
+        sample(pipe)
+    assert not steps.count
+    pipe.unfuse_qkv_projections(vae=False)
+    unfused = sample(pipe)
+    if first == "lora":
+        assert torch.equal(unfused, expected)
+
+
+def test_merged_lora_acts_on_fused_projections(tiny_pipeline):
+    pipe = tiny_pipeline()
+    without = sample(pipe)
+    add_lora(pipe)
+    expected = sample(pipe)
+    pipe.fuse_lora(components=["unet"])
+    pipe.unload_lora_weights()
+    pipe.fuse_qkv_projections(vae=False)
+    torch.testing.assert_close(sample(pipe), expected, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(without, expected, rtol=1e-3, atol=1e-4)
