@@ -1,7 +1,7 @@
-"""Decode videos with FFmpeg into frames that are complete, progressive, upright, with square pixels and rising times.
+"""Decode videos with FFmpeg into complete, progressive, upright frames with square pixels and increasing times.
 
 The properties that a decoded frame carries (size, fields, alpha, matrix, pixel aspect, rotation) are handled here, so
-that whoever reads a clip never sees them.
+that callers never see them.
 """
 
 import logging
@@ -124,7 +124,7 @@ class _Decoder:
         self.reached: dict[int, Fraction] = {}  # end of each stream so far, on the file's own clock
 
     def deinterlaced(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """Frames and their times, with the fields of interlaced frames made into one image (FFmpeg's bwdif)."""
+        """Yield frames and their times; the fields of interlaced frames are merged (FFmpeg's bwdif)."""
         graph, times = None, deque()
         for number, (image, timestamp) in enumerate(self.timed()):
             if graph is None and image.interlaced_frame:
@@ -143,7 +143,7 @@ class _Decoder:
             yield from ((filtered, times.popleft()) for filtered in _pulled(graph))
 
     def timed(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """Decoded frames with times that rise, even if those of the file do not."""
+        """Yield decoded frames with increasing times, even if those of the file do not increase."""
         previous, shift = None, Fraction(0)
         for (image, raw), (_, following) in pairwise(chain(self.decoded(), [(None, None)])):
             if previous is None:
@@ -167,7 +167,7 @@ class _Decoder:
             )  # fmt: skip
 
     def decoded(self) -> Iterator[tuple[av.VideoFrame, Fraction | None]]:
-        """Frames as they are stored, in the order they are shown, and their times in the file, where they have one."""
+        """Yield frames as stored, in the order they are shown, with their times in the file, None where missing."""
         offset, first = start_offset(self.container), None
         for packet in self.container.demux():
             if packet.pts is not None:
@@ -306,7 +306,7 @@ def to_pixels(image: av.VideoFrame, stream: av.VideoStream, path: str | Path) ->
 
 
 def on_white(pixels: np.ndarray) -> np.ndarray:
-    """Put (height, width, 4) uint8 RGBA on white paper."""
+    """Composite (height, width, 4) uint8 RGBA over white."""
     colors, alpha = pixels[..., :3].astype(np.float32), pixels[..., 3:].astype(np.float32) / 255
     return np.rint(255 + (colors - 255) * alpha).astype(np.uint8)
 

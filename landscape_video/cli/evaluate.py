@@ -101,7 +101,7 @@ def evaluate(
         typer.Option(
             metavar="FOLDER|NAME",
             help="CLIP model for CLIP-temp, CLIP-text and frame consistency: openai/clip-vit-large-patch14 gives the "
-            "numbers of the papers; the default's are not comparable with anyone else's.",
+            "numbers of the papers; numbers of the default model are not comparable with published ones.",
             show_default=f"that of {EMBEDDED_MODEL}",
             rich_help_panel=MEASUREMENT,
         ),
@@ -141,7 +141,7 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME,...",
-            help="Metrics to measure, by the beginnings of their names: fvd,camera for FVD and all of the camera. The "
+            help="Metrics to measure, by name or prefix: fvd,camera for FVD and all metrics of the camera. The "
             "accuracy of camera, palette and motifs needs labels, which are columns of metadata.jsonl.",
             rich_help_panel=MEASUREMENT,
         ),

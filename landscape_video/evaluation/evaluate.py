@@ -79,7 +79,7 @@ class Plan:
         if not (self.systems or self.folders):
             raise ValueError("nothing to evaluate: give a folder of videos, or a model and prompts.")
         if self.systems and not self.prompts:
-            raise ValueError("a model needs prompts to generate clips of.")
+            raise ValueError("a model needs prompts to generate clips from.")
         if self.output.exists() and not self.output.is_dir():
             raise ValueError(f"`output` must be a folder, got the file {self.output}.")
 

@@ -142,7 +142,7 @@ def test_a_new_run_in_a_used_folder_is_refused_and_keeps_its_status(train, caplo
 def test_a_refused_resume_keeps_the_status_of_a_finished_run(train, caplog):
     _, output = train("run", "--max_train_steps", "1")
     code, _ = train("run", "--no_versatile", "--resume_from_checkpoint", "latest")
-    assert code == 1 and "is of a run with other flags" in caplog.messages[-1]
+    assert code == 1 and "was written with other flags" in caplog.messages[-1]
     assert status_of(output)["status"] == "finished"
     code, _ = train("run", "--max_train_steps", "9", "--learning_rate", "1e30", "--resume_from_checkpoint", "latest")
     assert code == 1 and status_of(output)["status"] == "failed"  # that one had begun to train
@@ -151,7 +151,7 @@ def test_a_refused_resume_keeps_the_status_of_a_finished_run(train, caplog):
 def test_unusable_checkpoints_are_refused_with_a_reason(train):
     _, output = train("run", "--max_train_steps", "1")
     code, other = train("ablation", "--resume_from_checkpoint", str(output / "checkpoint-1"), "--no_versatile")
-    assert code == 1 and "is of a run with other flags" in status_of(other)["reason"]
+    assert code == 1 and "was written with other flags" in status_of(other)["reason"]
     code, other = train("nowhere", "--resume_from_checkpoint", str(output / "checkpoint-7"))
     assert code == 1 and "is not a directory" in status_of(other)["reason"]
     (output / "checkpoint-1" / "manifest.json").unlink()

@@ -43,7 +43,7 @@ def build_motion_unet(
         frozen_dtype: Type of the image layers.
 
     Raises:
-        ValueError: The image model cannot carry motion modules, or the clips do not fit it.
+        ValueError: The image model does not support motion modules, or the clips do not fit it.
     """
     model, optimization = settings.model, settings.optimization
     unet = load_motion_unet(

@@ -47,7 +47,7 @@ def push_adapter(settings: MotionTraining, directory: Path, must_succeed: bool) 
 
 
 def push_pipeline(settings: RetentionTraining, directory: Path, must_succeed: bool) -> None:
-    """Publish the whole pipeline with the models in `directory`, because a branch is of use only in its pipeline.
+    """Publish the whole pipeline with the models in `directory`, because a branch is useful only in its pipeline.
 
     Raises:
         TrainingFailed: The push failed; a warning instead unless `must_succeed`.
@@ -80,5 +80,5 @@ def _push_errors(must_succeed: bool, trained: Path, later: str = "") -> Iterator
         yield
     except (ValueError, OSError) as error:
         if must_succeed:
-            raise TrainingFailed(f"Trained, and all is in {trained}, but not pushed: {error}{later}") from error
+            raise TrainingFailed(f"Trained: the result is in {trained}; the push failed: {error}{later}") from error
         logger.warning("Not pushed, training continues: %s", error)

@@ -70,7 +70,7 @@ def write_status(output_dir: Path, status: str, **values: Any) -> None:
 
 
 def report_end(output_dir: Path, signals: StopSignals, error: BaseException) -> int | None:
-    """Say in the log and in `status.json` why a run ended early, and return the exit code; None for a bug.
+    """Record in the log and in `status.json` why a run ended early, and return the exit code; None for a bug.
 
     Only the main process writes the file. The status of a finished run stays, unless training had begun again.
     """
@@ -98,7 +98,7 @@ def _has_finished(output_dir: Path) -> bool:
 
 
 def explain(error: Exception) -> str | None:
-    """One line about an error that the user can do something about; None for one that should not have happened."""
+    """Explain an error that the user can fix in one line; return None for a bug."""
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
         return (

@@ -19,7 +19,7 @@ VALUES = "training_state.json"
 
 
 class TrainingState:
-    """What changes while a run trains, by name, and whole where FSDP or DeepSpeed splits it.
+    """Everything that training changes, by name. What FSDP or DeepSpeed splits is gathered.
 
     Args:
         parameters: Trainable parameters by name, in the order of the optimizer's one parameter group.
@@ -85,7 +85,7 @@ class TrainingState:
         """Restore the state that `save` wrote and return its `values`.
 
         Raises:
-            ValueError: Other parameters train now than did then, or only one of the two runs has an average.
+            ValueError: The trainable parameters differ from those of the checkpoint, or only one run has an EMA.
         """
         values = json.loads((directory / VALUES).read_text(encoding="utf-8"))
         tensors = load_file(directory / TENSORS)
@@ -121,6 +121,6 @@ class TrainingState:
         if different := sorted(expected ^ found):
             state = "now, but not then" if different[0] in expected else "then, but not now"
             raise ValueError(
-                f"{directory} is of a run with other flags: {len(different)} tensors differ, the first is "
+                f"{directory} was written with other flags: {len(different)} tensors differ, the first is "
                 f"{different[0]}, which trains {state}."
             )

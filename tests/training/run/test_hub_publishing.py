@@ -90,7 +90,7 @@ def test_what_was_trained_stays_when_the_push_at_the_end_is_refused(hub, train):
     assert code == 1
     status = json.loads((output_dir / "status.json").read_text())
     assert status["status"] == "failed"
-    assert "but not pushed: me/motion: your token may not do this" in status["reason"]
+    assert "the push failed: me/motion: your token may not do this" in status["reason"]
     assert f"landscape-video push {output_dir / 'motion_adapter'} me/motion --license mit" in status["reason"]
     assert (output_dir / "motion_adapter" / "training.json").is_file()
 

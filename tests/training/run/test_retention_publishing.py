@@ -43,5 +43,5 @@ def test_a_push_that_fails_says_where_the_weights_are(hub, train):
     hub.refuse = lambda method, path: "cut" if path.endswith("/preupload/main") else None
     code, output = train("--freeze_motion")
     assert code == 1 and status_of(output)["status"] == "failed"
-    assert f"Trained, and all is in {output}, but not pushed: me/branch: " in status_of(output)["reason"]
+    assert f"Trained: the result is in {output}; the push failed: me/branch: " in status_of(output)["reason"]
     assert (output / "image_retention" / WEIGHTS).is_file()
