@@ -2,7 +2,7 @@
 
 import logging
 
-from diffusers import DDIMScheduler, SchedulerMixin
+from diffusers import DDIMScheduler, PNDMScheduler, SchedulerMixin
 
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def warn_about_betas(scheduler: SchedulerMixin) -> None:
 
 def check_num_inference_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> None:
     """
-    Check that the scheduler has this many timesteps.
+    Check that the scheduler has this many timesteps, and log a warning if PNDM does not step along them.
 
     diffusers finds out after it has encoded the prompt. If only an offset exceeds the last timestep, the error is an
     `IndexError` without explanation.
@@ -54,3 +54,26 @@ def check_num_inference_steps(scheduler: SchedulerMixin, num_inference_steps: in
             f"`num_inference_steps` must be smaller for {type(scheduler).__name__} with {limit} timesteps and an"
             f" offset of {scheduler.config.get('steps_offset', 0)}, got {num_inference_steps}."
         )
+    warn_about_uneven_steps(scheduler, num_inference_steps)
+
+
+def warn_about_uneven_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> None:
+    """
+    Log a warning if PNDM does not step along its list of timesteps, which leaves noise in the clip.
+
+    PNDM always goes `num_train_timesteps // num_inference_steps` down, as DDIM does in diffusers. The sampling loop
+    corrects the steps of DDIM, but PNDM combines the predictions of several steps.
+    """
+    spacing, total = scheduler.config.get("timestep_spacing"), scheduler.config.num_train_timesteps
+    if not isinstance(scheduler, PNDMScheduler) or spacing == "leading":
+        return
+    even = [number for number in range(1, total + 1) if total % number == 0] if spacing == "trailing" else []
+    if num_inference_steps in even:
+        return
+    nearest = [n for n in even if n < num_inference_steps][-1:] + [n for n in even if n > num_inference_steps][:1]
+    logger.warning(
+        "PNDMScheduler leaves noise in clips with %s spacing and %d steps; use %sleading spacing.",
+        spacing,
+        num_inference_steps,
+        f"{' or '.join(map(str, nearest))} steps, or " if nearest else "",
+    )

@@ -102,3 +102,21 @@ def test_an_eta_of_one_out_of_noise_alone_is_no_nan(tiny_pipeline, steps):
     scheduler = DDIMScheduler.from_pretrained(SHANSHUI_TINY / "scheduler")
     frames = sample(tiny_pipeline(scheduler=scheduler), eta=1, num_inference_steps=steps)
     assert torch.isfinite(frames).all()
+
+
+@pytest.mark.parametrize(
+    ("spacing", "num_inference_steps", "advice"),
+    [
+        ("trailing", 30, "use 25 or 40 steps, or leading spacing."),
+        ("linspace", 25, "use leading spacing."),
+        ("trailing", 25, None),
+        ("leading", 30, None),
+    ],
+)
+def test_steps_that_pndm_does_not_take_along_its_timesteps_are_warned_about(
+    caplog, spacing, num_inference_steps, advice
+):
+    scheduler = PNDMScheduler(beta_schedule="linear", timestep_spacing=spacing, skip_prk_steps=True)
+    check_num_inference_steps(scheduler, num_inference_steps)
+    expected = f"PNDMScheduler leaves noise in clips with {spacing} spacing and {num_inference_steps} steps; {advice}"
+    assert said(caplog) == ([] if advice is None else [expected])
