@@ -23,12 +23,14 @@ def load_lora(pipe: "DiffusionPipeline", source: str | Path, name: str) -> None:
     layer, peft in adapter_config.json beside the weights. Without any of these, a warning says that alpha is unknown.
 
     Raises:
-        ValueError: None of the weights belongs to the pipeline.
+        ValueError: Some weights are none of a LoRA, or none of them belongs to the pipeline.
     """
     from diffusers.utils import convert_unet_state_dict_to_peft
 
     path = str(local_path(source) or source)
     state_dict, alphas, metadata = pipe.lora_state_dict(path, unet_config=pipe.unet.config, return_lora_metadata=True)
+    if other := next((key for key in state_dict if "lora" not in key), None):
+        raise ValueError(f"it must hold nothing but LoRA weights, got {other}.")
     if all(key.startswith(PEFT_PREFIX) for key in state_dict):  # diffusers finds nothing of its own in such a file
         metadata = read_peft_config(source)
         state_dict = {f"unet.{key.removeprefix(PEFT_PREFIX)}": tensor for key, tensor in state_dict.items()}
@@ -49,20 +51,14 @@ def load_lora(pipe: "DiffusionPipeline", source: str | Path, name: str) -> None:
 
 
 def read_peft_config(source: str | Path) -> dict[str, Any] | None:
-    """The entries of the adapter_config.json beside peft's weights, as diffusers' metadata; None without that file.
-
-    Raises:
-        ValueError: It is an adapter of another kind than LoRA.
-    """
-    from peft import LoraConfig, PeftConfig
+    """The entries of the adapter_config.json beside peft's weights, as diffusers' metadata; None without that file."""
+    from peft import LoraConfig
 
     path = local_path(source)
     folder = path.parent if path is not None and path.is_file() else path
     if folder is not None and not (folder / "adapter_config.json").is_file():
         return None
-    config = PeftConfig.from_pretrained(str(folder or source))
-    if not isinstance(config, LoraConfig):
-        raise ValueError(f"it must be a LoRA, got an adapter of the type {config.peft_type.value}.")
+    config = LoraConfig.from_pretrained(str(folder or source))
     return {f"unet.{key}": value for key, value in config.to_dict().items()}
 
 

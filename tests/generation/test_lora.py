@@ -109,5 +109,13 @@ def test_a_file_that_does_not_state_its_strength_is_named(models, trained, tmp_p
 def test_an_adapter_of_another_kind_is_refused(models, tmp_path):
     unet = UNet2DConditionModel.from_pretrained(models / "still", subfolder="unet")
     get_peft_model(unet, LoHaConfig(target_modules=["to_q"])).save_pretrained(tmp_path / "loha")
-    with pytest.raises(ValueError, match=r"^`lora` .*loha: does not load: it must be a LoRA, got .* LOHA\.$"):
+    with pytest.raises(
+        ValueError, match=r"^`lora` .*loha: does not load: it must hold nothing but LoRA weights, got .*hada.*\.$"
+    ):
         load(models, tmp_path / "loha")
+
+
+def test_weights_that_are_no_lora_are_refused(models, tmp_path):
+    save_file({"unet.conv_in.weight": torch.zeros(8, 4, 3, 3)}, tmp_path / "unet.safetensors")
+    with pytest.raises(ValueError, match=r"must hold nothing but LoRA weights, got unet\.conv_in\.weight\.$"):
+        load(models, tmp_path / "unet.safetensors")
