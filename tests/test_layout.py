@@ -178,3 +178,9 @@ def folder_of_tests(folder: Path) -> Path:
 def test_the_tests_of_a_folder_are_found_by_its_path(folder):
     tests = folder_of_tests(folder)
     assert any(tests.glob("test_*.py")), f"no tests of {folder.relative_to(ROOT)} in {tests.relative_to(ROOT)}"
+
+
+def test_no_two_tests_share_a_file_name():
+    # pytest imports test files by their name alone.
+    names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
