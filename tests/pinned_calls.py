@@ -45,7 +45,7 @@ except ImportError:  # the name before the issue
 Results = Iterator[tuple[str, Any]]
 PROMPT = "mist drifting over layered mountains, a boat on a calm lake"
 OTHER_PROMPT = "an autumn scroll, the camera panning to the right"
-COMMON = {"num_frames": 4, "num_inference_steps": 3, "output_type": "latent"}
+COMMON = {"num_frames": 4, "num_inference_steps": 4, "output_type": "latent"}
 TEXT = COMMON | {"guidance_scale": 2.0, "eta": 1.0}
 IMAGE = COMMON | {
     "guidance_scale": 4.0, "eta": 0.0, "image_guidance_scale": 1.5, "guidance_order": "text_first",
