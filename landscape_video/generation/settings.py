@@ -296,7 +296,11 @@ class ModelSettings(Settings):
         default_text="the model's own",
     )
     lora: list[str] | None = setting(
-        None, "LoRA weights; may be repeated.", MODELS, unit="FILE|FOLDER|NAME", default_text="none"
+        None,
+        "LoRA weights, applied at the strength they were trained with; may be repeated.",
+        MODELS,
+        unit="FILE|FOLDER|NAME",
+        default_text="none",
     )
     device: str = setting("auto", "Device to compute on: auto, cpu, cuda, cuda:1, mps, ...", DEVICE, unit="DEVICE")
     dtype: Dtype = setting("auto", "Precision; auto is float16 on a GPU and float32 on a CPU.", DEVICE)
