@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPProcessor, CLIPTextModel
 
 from motion_adapter.weights_files import stored_dtype
@@ -19,6 +20,8 @@ from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVid
 from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
 from shanshui import train_tiny
 from shanshui.stages import stage_scripts
+from shanshui.stages.family_run import FamilyRun
+from shanshui.stages.training_data import encode_training_clips
 
 
 def build(folder: Path, *flags: str) -> None:
@@ -65,6 +68,16 @@ def test_one_command_builds_the_family(built):
     for folder in ("text/model", "base/text_encoder"):
         read = CLIPTextModel.from_pretrained(built / "run" / folder).half().float()
         assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), read.parameters(), strict=True))
+
+
+def test_bfloat16_runs_on_a_cpu_too(built, tmp_path):
+    for stage in ("vae", "clips.npy", "clips.jsonl"):
+        (tmp_path / stage).symlink_to(built / "run" / stage)
+    settings = {"workers": 0, "minutes": {}, "motion_steps": 1, "picture_steps": 1, "retention_steps": 1}
+    settings |= {"batch_scale": 1, "mixed_precision": "bf16", "compile": False, "device": torch.device("cpu")}
+    encode_training_clips(FamilyRun(tmp_path, tmp_path, 4, **settings))
+    coarse, fine = (load_file(run / "latents" / "latents-00000.safetensors") for run in (tmp_path, built / "run"))
+    assert 0 < (coarse["latents"] - fine["latents"]).abs().mean() < 0.05
 
 
 def test_the_same_command_goes_on_where_it_was(built):

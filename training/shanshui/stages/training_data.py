@@ -147,7 +147,8 @@ def _write_cache(
         return folder
     vae = AutoencoderKL.from_pretrained(vae_folder).to(run.device)
     with run.autocast():
-        latents = torch.stack([encode_clip(vae, clip) for clip in tqdm(frames, desc=name, unit="clip")])
+        clips = [encode_clip(vae, clip) for clip in tqdm(frames, desc=name, unit="clip")]
+    latents = torch.stack(clips)  # outside, because autocast on a CPU refuses to stack float16
     with write_directory(folder) as unfinished:
         shard = write_shard(unfinished, 0, latents)
         if with_first_frames:
