@@ -9,7 +9,15 @@ import pytest
 
 
 ROOT = Path(__file__).parents[1]
-CODE = ("pipeline_landscape_video", "motion_adapter", "landscape_video", "training", "benchmarks", "examples")
+CODE = (
+    "pipeline_landscape_video",
+    "motion_adapter",
+    "landscape_video",
+    "comfyui_landscape_video",
+    "training",
+    "benchmarks",
+    "examples",
+)
 
 # From the lowest layer to the highest. A module may import from its own layer and from lower ones.
 LAYERS = (
@@ -26,6 +34,7 @@ LAYERS = (
     "landscape_video.training.run",
     "landscape_video.cli",
     "landscape_video",
+    "comfyui_landscape_video",
     "shanshui.renderer",
     "shanshui.stages",
     "shanshui.measuring",
@@ -131,6 +140,13 @@ def test_pipelines_import_leaves_only():
         assert imports_of(module) <= set(pipeline_leaves())
 
 
+def test_the_node_pack_imports_the_package_in_one_place_only():
+    # It is installed from its folder alone. These nodes exist only where the package is installed, too.
+    for module in FILES:
+        if module.startswith("comfyui_landscape_video") and module != "comfyui_landscape_video.nodes.generation":
+            assert {name.split(".")[0] for name in imports_of(module)} <= {"comfyui_landscape_video"}, module
+
+
 @pytest.mark.parametrize("file", [*source_files(), *sorted((ROOT / "tests").rglob("*.py"))], ids=str)
 def test_no_file_edits_the_import_path(file):
     if file == Path(__file__):
@@ -160,6 +176,9 @@ TESTS_OF = {
     "landscape_video": "",
     "landscape_video/cli": "cli",
     "landscape_video/generation": "generation",
+    "comfyui_landscape_video": "comfyui",
+    "comfyui_landscape_video/nodes": "comfyui",
+    "comfyui_landscape_video/vendored": "comfyui",
     "training": "training",
     "training/shanshui": "shanshui",
 }

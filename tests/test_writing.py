@@ -15,7 +15,15 @@ import pytest
 from markdown_pages import PAGES, ROOT, prose_of
 
 
-CODE = ("pipeline_landscape_video", "motion_adapter", "landscape_video", "training", "benchmarks", "examples")
+CODE = (
+    "pipeline_landscape_video",
+    "motion_adapter",
+    "landscape_video",
+    "comfyui_landscape_video",
+    "training",
+    "benchmarks",
+    "examples",
+)
 RESULTS = ROOT / "benchmarks" / "results"
 CARD = ROOT / "pipeline_landscape_video" / "shanshui_tiny" / "README.md"
 MAX_WORDS = 25  # of a sentence; one sentence in ten may be longer
