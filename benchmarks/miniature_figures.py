@@ -20,7 +20,7 @@ from landscape_video.evaluation.metrics.metric_models import MeasuredClip, Metri
 from landscape_video.evaluation.metrics.registry import select_metrics
 from landscape_video.files import write_file
 from landscape_video.generation.settings import TextToVideoSettings
-from landscape_video.training.data.latents import load_vae
+from landscape_video.training.data.latent_store import load_vae
 from landscape_video.training.data.prompt_embeds_cache import load_prompt_embeds_cache
 from landscape_video.training.objectives.motion_models import load_motion_unet, load_noise_scheduler
 from landscape_video.training.objectives.motion_objective import motion_losses
@@ -28,9 +28,8 @@ from motion_adapter.export import export_pipeline
 from pipeline_landscape_video import LandscapeVideoPipeline
 from pipeline_landscape_video.video_writing import write_video
 from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, prompts_of
-from shanshui.renderer.constants import FPS, PROMPTS_SEED
 from shanshui.renderer.dataset import render_dataset
-from shanshui.renderer.scene import Scene
+from shanshui.renderer.scene import FPS, PROMPTS_SEED, Scene
 from shanshui.stages.training_data import encode_clip
 
 

@@ -26,9 +26,8 @@ from landscape_video.evaluation.metrics.weights import hash_weights
 from landscape_video.evaluation.report.page import write_report
 from landscape_video.evaluation.results import FILE_NAME, write_results
 from landscape_video.files import write_json, write_text
-from miniature_claims import MOST_SEEDS
+from miniature_claims import KEYS, MOST_SEEDS, ROWS, Run, runs_of
 from miniature_figures import STEPS, HeldOut, load_held_out, measure_run, store_measured
-from miniature_rows import KEYS, ROWS, Run, runs_of
 from miniature_tables import RENDERED, STILL, Study, figures_of, markdown, results_of
 from miniature_training import (
     BATCH_SIZE,

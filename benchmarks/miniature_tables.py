@@ -16,12 +16,22 @@ from landscape_video.evaluation.metrics.distribution_metrics import frechet_dist
 from landscape_video.evaluation.metrics.metric_models import MetricModels
 from landscape_video.evaluation.metrics.registry import metric_value
 from landscape_video.evaluation.results import ClipResult, MetricValue, Results, System
-from miniature_claims import RULE, Comparison, compare, difference_sentence, own_spread, sentence
+from miniature_claims import (
+    CLAIMS,
+    FULL,
+    RULE,
+    Comparison,
+    Row,
+    Run,
+    compare,
+    difference_sentence,
+    own_spread,
+    sentence,
+)
 from miniature_figures import GUIDANCE_SCALE, NOISES, Measured, measured_file, read_measured
-from miniature_rows import CLAIMS, FULL, Row, Run
 from miniature_training import Settings, trained_folder, training_minutes
 from motion_adapter.markdown import markdown_table
-from shanshui.renderer.constants import PROMPTS_SEED
+from shanshui.renderer.scene import PROMPTS_SEED
 from sofp_table import summary
 
 

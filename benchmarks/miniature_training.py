@@ -20,10 +20,9 @@ from tempfile import TemporaryDirectory
 import torch
 from tqdm.auto import tqdm
 
-from miniature_rows import ROWS, Run
-from shanshui.stages.family_run import computes_bfloat16_fast
-from shanshui.stages.train_motion_adapter import MOTION_FLAGS
-from shanshui.stages.training_logs import read_log
+from miniature_claims import ROWS, Run
+from shanshui.stages.family_run import computes_bfloat16_fast, read_log
+from shanshui.stages.stage_scripts import MOTION_FLAGS
 
 
 TRAINING = Path(__file__).resolve().parents[1] / "training"

@@ -2,7 +2,7 @@
 
 A step of `train_motion.py` is compared with one of a straightforward loop with diffusers. That loop encodes its clip
 in every step, keeps all weights in float32, puts autocast around the whole UNet, and calls diffusers'
-`enable_gradient_checkpointing`. Both are counted on fake tensors, see `landscape_video/training/run/step_cost.py`.
+`enable_gradient_checkpointing`. Both are counted on fake tensors, see `landscape_video/training/run/run_summary.py`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from landscape_video.training.objectives.training_layers import checkpoint_layers, lower_precision
-from landscape_video.training.run.step_cost import StepCost, count_step, make_fake
+from landscape_video.training.run.run_summary import StepCost, count_step, make_fake
 from motion_adapter.build import attach_motion_adapter, create_motion_adapter, freeze_image_layers
 
 

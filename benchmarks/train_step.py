@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, CLIPTextModel
 from landscape_video.training.objectives.motion_models import load_motion_unet
 from landscape_video.training.objectives.motion_objective import motion_losses
 from landscape_video.training.objectives.training_layers import checkpoint_layers, compile_unet, lower_precision
-from landscape_video.training.run.step_cost import LiveBytes
+from landscape_video.training.run.run_summary import LiveBytes
 from motion_adapter.build import freeze_image_layers
 from pipeline_landscape_video import SHANSHUI_TINY
 from pipeline_landscape_video.landscape_acceleration import use_fast_attention

@@ -11,11 +11,10 @@ import sys
 import torch
 from safetensors import SafetensorError
 
-from landscape_video.training.data.latent_store import encode_videos
-from landscape_video.training.data.latents import load_vae
+from landscape_video.training.data.latent_store import encode_videos, load_vae
 from landscape_video.training.data.video_dataset import VideoDataset
 from landscape_video.training.run.command_line import parse_settings
-from landscape_video.training.settings.caching import CacheSettings, CachingSettings
+from landscape_video.training.settings.data import CacheSettings, CachingSettings
 
 
 logger = logging.getLogger("cache_latents")

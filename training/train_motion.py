@@ -15,8 +15,8 @@ from landscape_video.training.objectives.training_inputs import TrainingInputs
 from landscape_video.training.objectives.training_record import TrainingRecord
 from landscape_video.training.run.hub_publishing import push_adapter
 from landscape_video.training.run.optimization import make_optimizer
+from landscape_video.training.run.run_summary import count_longest_step
 from landscape_video.training.run.signals import StopSignals
-from landscape_video.training.run.step_cost import count_longest_step
 from landscape_video.training.run.training_loop import train
 from landscape_video.training.run.training_run import TrainingRun, run_script
 from landscape_video.training.run.validation import Validation

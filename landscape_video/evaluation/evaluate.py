@@ -27,8 +27,15 @@ from landscape_video.evaluation.metrics.registry import (
     find_metric,
     select_metrics,
 )
-from landscape_video.evaluation.report.table import markdown
-from landscape_video.evaluation.results import FILE_NAME, ClipResult, MetricValue, Results, System, write_results
+from landscape_video.evaluation.results import (
+    FILE_NAME,
+    ClipResult,
+    MetricValue,
+    Results,
+    System,
+    markdown,
+    write_results,
+)
 from landscape_video.evaluation.systems.clips import ClipFile, list_clips
 from landscape_video.evaluation.systems.generated_clips import GeneratedClips, shown_file, still_clips
 from landscape_video.evaluation.systems.text_to_video import SystemSpec

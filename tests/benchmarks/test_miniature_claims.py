@@ -5,17 +5,21 @@ import pytest
 
 from miniature_claims import (
     AGREES,
+    CLAIMS,
     DISAGREES,
+    KEYS,
     OPEN,
     RESAMPLES,
+    ROWS,
     STUDENT,
+    Claim,
     Comparison,
     compare,
     difference_sentence,
+    runs_of,
     sentence,
     verdict,
 )
-from miniature_rows import CLAIMS, KEYS, ROWS, Claim, runs_of
 
 
 CLIPS = np.random.default_rng(0).normal(size=40)

@@ -12,8 +12,8 @@ from landscape_video.evaluation.metrics.metric_models import MetricModels
 from landscape_video.evaluation.metrics.weights import hash_weights
 from landscape_video.evaluation.results import read_results
 from landscape_video.training.data.latent_store import write_shard
+from miniature_claims import runs_of
 from miniature_figures import held_out_losses, load_held_out, measure_run, read_measured
-from miniature_rows import runs_of
 from miniature_study import SETTINGS_FILE, main
 from miniature_training import Settings, trained_folder, training_command
 from training_runs import run_trainer, write_image_model

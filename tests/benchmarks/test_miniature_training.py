@@ -10,7 +10,7 @@ import pytest
 
 from landscape_video.training.run.command_line import parse_settings
 from landscape_video.training.settings.training import MotionTraining
-from miniature_rows import ROWS, Run
+from miniature_claims import ROWS, Run
 from miniature_training import (
     NEEDED,
     Job,

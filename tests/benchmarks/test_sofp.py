@@ -10,8 +10,7 @@ import torch
 import sofp
 import sofp_table
 from assets import ASSETS
-from interpolators import CachedFlow, average
-from rife import RIFE
+from interpolators import RIFE, CachedFlow, average
 from shanshui.renderer.scene import CAMERAS
 
 

@@ -8,8 +8,7 @@ import torch
 
 from pipeline_landscape_video import ImageRetention, LandscapeVideoPipeline
 from shanshui.measure_image_to_video import another_camera, main, parse_args
-from shanshui.renderer.constants import PICTURES_SEED
-from shanshui.renderer.scene import CAMERAS, Scene
+from shanshui.renderer.scene import CAMERAS, PICTURES_SEED, Scene
 from tiny_clip import save_tiny_clip
 
 

@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 
 from caption_parser import parse_caption
-from landscape_video.evaluation.metrics.camera_motion import fit_camera
+from landscape_video.evaluation.metrics.motion_metrics import fit_camera
 from pipeline_landscape_video.video_io import read_video
 from shanshui.render import main
-from shanshui.renderer.brushwork import Canvas, View
+from shanshui.renderer.brushwork import COLORS, Canvas, View
 from shanshui.renderer.composition import Layout
-from shanshui.renderer.constants import FPS
 from shanshui.renderer.dataset import beginning_of, render_dataset, scene_of, write_video_folder
-from shanshui.renderer.palettes import COLORS
 from shanshui.renderer.rendering import SceneRenderer, render_clip
-from shanshui.renderer.scene import ATTRIBUTES, CAMERAS, LAYERS, PALETTES, WAYS, Scene, sample_scene
+from shanshui.renderer.scene import ATTRIBUTES, CAMERAS, FPS, LAYERS, PALETTES, WAYS, Scene, sample_scene
 from shanshui.renderer.waters import River
 
 

@@ -14,8 +14,7 @@ import torch
 
 from landscape_video.training.data import latent_store
 from landscape_video.training.data.clip_list import VideoSource
-from landscape_video.training.data.latent_store import AutomaticCache
-from landscape_video.training.data.latents import encode_frames, load_vae
+from landscape_video.training.data.latent_store import AutomaticCache, encode_frames, load_vae
 from landscape_video.training.data.video_dataset import VideoDataset
 from landscape_video.training.run import signals as run_signals
 from pipeline_landscape_video.video_io import VideoFrame

@@ -34,13 +34,19 @@ from pipeline_landscape_video.embedded_model import embedded_sampling
 from shanshui.measuring.argument_checks import ArgumentChecks
 from shanshui.measuring.classifier_training import ATTRIBUTES, get_classifier
 from shanshui.measuring.contact_sheets import write_contact_sheets
-from shanshui.measuring.held_out import check_measurements
 from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, model_hash, prompts_of
-from shanshui.measuring.predictions import Labels, camera_counts, clip_scores, predict, scores_beside, still_clips
+from shanshui.measuring.predictions import (
+    Labels,
+    camera_counts,
+    check_measurements,
+    clip_scores,
+    predict,
+    scores_beside,
+    still_clips,
+)
 from shanshui.measuring.report import LanguageResults, Results, markdown, write_results
-from shanshui.renderer.constants import FPS, HELD_OUT_SEED, LANGUAGES, PROMPTS_SEED, TRAINING_SEED
 from shanshui.renderer.dataset import render_dataset
-from shanshui.renderer.scene import Scene
+from shanshui.renderer.scene import FPS, HELD_OUT_SEED, LANGUAGES, PROMPTS_SEED, TRAINING_SEED, Scene
 from shanshui.stages.model_card import put_measured
 
 

@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS, fit_camera
 from landscape_video.evaluation.metrics.clip_metrics import fff_ssim
 from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.distribution_metrics import polynomial_mmd
+from landscape_video.evaluation.metrics.motion_metrics import CAMERA_DIRECTIONS, fit_camera
 from landscape_video.evaluation.metrics.video_features import ClipFeatures
 from landscape_video.files import write_json, write_text
 from landscape_video.generation.settings import ImageToVideoSettings
@@ -33,25 +33,26 @@ from pipeline_landscape_video.embedded_model import embedded_sampling
 from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
 from shanshui.measure import add_shared_arguments, environment_of, finish_arguments, make_maker
 from shanshui.measuring.animation_checks import (
+    AnimationResults,
     beginning_check,
     camera_check,
+    card_section,
     drift_checks,
     fidelity_checks,
     held_check,
+    markdown,
     predict_animations,
     same_palette_scores,
     stages_check,
     text_check,
 )
-from shanshui.measuring.animation_report import AnimationResults, card_section, markdown
 from shanshui.measuring.classifier_training import reconstruct
 from shanshui.measuring.contact_sheets import write_contact_sheets
 from shanshui.measuring.measured_clips import AnimationMaker, Request, Variant, model_hash, prompts_of
 from shanshui.measuring.report import without_nan
-from shanshui.renderer.constants import FPS, HELD_OUT_SEED, LANGUAGES, PICTURES_SEED, PROMPTS_SEED, TRAINING_SEED
 from shanshui.renderer.dataset import scene_of
 from shanshui.renderer.rendering import render_clip
-from shanshui.renderer.scene import Scene
+from shanshui.renderer.scene import FPS, HELD_OUT_SEED, LANGUAGES, PICTURES_SEED, PROMPTS_SEED, TRAINING_SEED, Scene
 from shanshui.stages.model_card import IMAGE_TO_VIDEO, put_measured
 
 

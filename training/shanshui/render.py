@@ -9,8 +9,8 @@ of `shanshui.renderer.ground_truth.GroundTruth`.
 import argparse
 import sys
 
-from shanshui.renderer.constants import FPS, LANGUAGES, SIZE
 from shanshui.renderer.dataset import GROUND_TRUTH, write_video_folder
+from shanshui.renderer.scene import FPS, LANGUAGES, SIZE
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS, CameraMotion, fit_camera
 from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
-from landscape_video.evaluation.metrics.motion_metrics import MotionMeasurements, measure_flow
+from landscape_video.evaluation.metrics.motion_metrics import (
+    CAMERA_DIRECTIONS,
+    CameraMotion,
+    MotionMeasurements,
+    fit_camera,
+    measure_flow,
+)
 from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier, label_index
 from landscape_video.evaluation.metrics.video_features import ClipFeatures, I3DFeatures, VideoClassifier
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS
 from landscape_video.evaluation.metrics.clip_metrics import clip_temp, clip_text, fff_clip, fff_ssim, frame_consistency
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance, inception_score, polynomial_mmd
 from landscape_video.evaluation.metrics.intervals import balanced_accuracy
+from landscape_video.evaluation.metrics.motion_metrics import CAMERA_DIRECTIONS
 from landscape_video.evaluation.results import MetricValue
 
 

@@ -1,21 +1,144 @@
 """Build the user study of NADM (Liu et al., appendix) as static files: pairs of clips and four questions.
 
 The page knows clips by random names only. The key, which says whose clips they are, is a separate file that raters do
-not get. `study_count.py` combines answers and key.
+not get. `study_count.py` combines answers and key. All clips are brought to one size, frame rate and length, without
+metadata.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 from random import Random
 
+import cv2
+import numpy as np
+
 from landscape_video.evaluation.pages import PAGES, render_page
 from landscape_video.evaluation.report.report_gallery import read_source, unique_systems
-from landscape_video.evaluation.study.study_clips import ClipForm, common_form, measure, write_alike
-from landscape_video.evaluation.study.study_design import design_sessions
 from landscape_video.files import check_replaceable, hash_chunks, hash_file, write_directory, write_json
+from pipeline_landscape_video.video_io import iterate_video, open_mp4
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One place in a session: a pair, and whether its second clip is on the left."""
+
+    pair: int
+    is_swapped: bool
+
+
+def design_sessions(
+    pairs: Sequence[tuple[str, str]], num_sessions: int, pairs_per_session: int, random: Random
+) -> list[list[Shown]]:
+    """Draw the session of every rater.
+
+    Every pair is shown equally often, give or take one, and equally often on either side. A session shows no pair
+    twice, and pairs of systems and prompts as evenly as that allows.
+
+    Args:
+        pairs: For each pair, the systems that it compares (one name for both) and its prompt.
+        num_sessions: Number of sessions.
+        pairs_per_session: Pairs in a session; all of them if there are fewer.
+        random: Source of randomness; the same one gives the same sessions.
+    """
+    times_shown, times_swapped = [0] * len(pairs), [0] * len(pairs)
+    sessions = []
+    for _ in range(num_sessions):
+        systems_here, prompts_here = Counter(), Counter()
+        left = list(range(len(pairs)))
+        random.shuffle(left)  # the first of equals is chosen
+        session = []
+        for _ in range(min(pairs_per_session, len(pairs))):
+            pair = min(
+                left,
+                key=lambda index: (times_shown[index], systems_here[pairs[index][0]], prompts_here[pairs[index][1]]),
+            )
+            left.remove(pair)
+            balance = times_shown[pair] - 2 * times_swapped[pair]  # positive if it was swapped less often than not
+            is_swapped = balance > 0 or (balance == 0 and random.random() < 0.5)
+            times_shown[pair] += 1
+            times_swapped[pair] += is_swapped
+            systems_here[pairs[pair][0]] += 1
+            prompts_here[pairs[pair][1]] += 1
+            session.append(Shown(pair, is_swapped))
+        random.shuffle(session)
+        sessions.append(session)
+    return sessions
+
+
+CRF = 18  # of x264: visually lossless, and the same for the clips of all systems
+WRITTEN = 946684800  # 2000-01-01, the time stamp of every clip; ZIP archives allow none before 1980
+
+
+@dataclass(frozen=True)
+class ClipForm:
+    """Size in pixels, frames per second, and length in seconds."""
+
+    width: int
+    height: int
+    fps: Fraction
+    seconds: Fraction
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames, at least one."""
+        return max(1, round(self.seconds * self.fps))
+
+
+def measure(path: Path) -> ClipForm:
+    """Measure the form of a clip, with its mean frame rate. Raises `VideoError` or `FileNotFoundError`."""
+    count, start, end = 0, Fraction(0), Fraction(0)
+    for count, frame in enumerate(iterate_video(path), start=1):  # noqa: B007
+        start = frame.timestamp if count == 1 else start
+        end = frame.timestamp + frame.duration
+    height, width, _ = frame.pixels.shape
+    return ClipForm(width, height, Fraction(count) / (end - start), end - start)
+
+
+def common_form(forms: Iterable[ClipForm]) -> ClipForm:
+    """The smallest size, the shortest length and the highest frame rate: no clip is enlarged or extended, and none
+    loses frames."""
+    forms = list(forms)
+    smallest = min(forms, key=lambda form: (form.width * form.height, form.width))
+    return ClipForm(
+        width=max(2, smallest.width - smallest.width % 2),
+        height=max(2, smallest.height - smallest.height % 2),
+        fps=max(form.fps for form in forms).limit_denominator(1001),
+        seconds=min(form.seconds for form in forms),
+    )
+
+
+def write_alike(path: Path, output: Path, form: ClipForm) -> None:
+    """Write a clip in that form: scaled to cover the size, cropped at the center, with each frame at its own time."""
+    with open_mp4(output, form.width, form.height, form.fps, crf=CRF) as writer:
+        written, start, shown = 0, None, None
+        for frame in iterate_video(path):
+            start = frame.timestamp if start is None else start
+            # The frame before stays until this one begins, with half a frame of tolerance for rates such as 7.99.
+            while shown is not None and written < form.num_frames:
+                if (written + Fraction(1, 2)) / form.fps >= frame.timestamp - start:
+                    break
+                writer.write(shown)
+                written += 1
+            shown = cover(frame.pixels, form.width, form.height)
+        for _ in range(form.num_frames - written):
+            writer.write(shown)
+    os.utime(output, (WRITTEN, WRITTEN))  # the order of writing must not tell systems apart
+
+
+def cover(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Scale an image to cover (height, width, 3) uint8, and crop the rest at the center."""
+    scale = max(width / pixels.shape[1], height / pixels.shape[0])
+    size = (max(width, round(pixels.shape[1] * scale)), max(height, round(pixels.shape[0] * scale)))
+    if size != (pixels.shape[1], pixels.shape[0]):
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
 
 
 # The four questions of the paper by short names; `pages/study_words.json` has their words in both languages.

@@ -1,4 +1,4 @@
-"""Build the batches of a training step from the clips that the settings name."""
+"""Build the batches of a training step from the clips, files or a dataset of the Hub, that the settings name."""
 
 from pathlib import Path
 from typing import Any
@@ -7,16 +7,57 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from einops import rearrange
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from landscape_video.training.data.caption_tables import add_trigger_word
 from landscape_video.training.data.clip_sampling import ClipBatchSampler, ClipDataset, TimestepBias
-from landscape_video.training.data.hub_dataset import download_dataset
-from landscape_video.training.data.latent_store import AutomaticCache, LatentCache, LatentClips, is_latent_cache
-from landscape_video.training.data.latents import encode_frames, load_vae
+from landscape_video.training.data.latent_store import (
+    AutomaticCache,
+    LatentCache,
+    LatentClips,
+    encode_frames,
+    is_latent_cache,
+    load_vae,
+)
 from landscape_video.training.data.prompt_embeds_cache import PromptEmbedsCache
 from landscape_video.training.data.video_dataset import REPORT, VideoDataset
 from landscape_video.training.settings.data import DataSettings
 from landscape_video.training.settings.training import TrainingSettings
+
+
+def download_dataset(dataset_name: str, revision: str | None = None) -> tuple[Path, Path]:
+    """Download a dataset, unless this machine already has it.
+
+    Args:
+        dataset_name: Hub id, `org/name`.
+        revision: Commit, tag or branch.
+
+    Returns:
+        The dataset's folder, and the folder that the links in it lead into.
+
+    Raises:
+        ValueError: The dataset is not available; the reason in one line.
+    """
+    try:
+        folder = Path(snapshot_download(dataset_name, repo_type="dataset", revision=revision))
+    except GatedRepoError:
+        reason = "its owner grants access on request: ask on its page, then log in with `hf auth login`."
+    except RepositoryNotFoundError:
+        reason = "it does not exist, or it is private and you must log in with `hf auth login`."
+    except LocalEntryNotFoundError:
+        reason = "it is not on this machine, and the Hub cannot be reached."
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = " ".join(str(error).split())
+    else:
+        return folder, folder.parents[1]  # the cache stores a snapshot's files as links into its folder of blobs
+    raise ValueError(f"Dataset {dataset_name!r}: {reason}")
 
 
 DEFAULT_RESOLUTION = 256  # pixels, of videos

@@ -1,17 +1,159 @@
-"""Serve captioned videos as training clips."""
+"""Decode every captioned video once before training, and serve the usable ones as training clips.
 
+A damaged file is better found now than on the second day. The outcome of the check is a report in JSON lines, one for
+each listed clip: its number of frames and their times, or the reason to reject it. Later starts trust the report for
+files that have not changed since.
+"""
+
+import json
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, NamedTuple
 
 import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
+from tqdm import tqdm
 
+from landscape_video.files import write_text
 from landscape_video.training.data.caption_tables import RejectedClip
-from landscape_video.training.data.clip_check import check_clips, report_rejected
-from landscape_video.training.data.clip_list import VideoSource, list_clips
-from landscape_video.training.data.clip_sampling import ClipRequest
-from pipeline_landscape_video.video_io import VideoFrame
+from landscape_video.training.data.clip_list import ListedClip, VideoSource, list_clips
+from landscape_video.training.data.clip_sampling import ClipRequest, why_too_short
+from pipeline_landscape_video.video_io import VideoError, VideoFrame
+
+
+SECONDS_OFF = 1.0  # allowed between declared and decoded duration; WebVid declares whole seconds
+SHOWN = 20  # rejected clips in a message; the report has all of them
+
+logger = logging.getLogger(__name__)
+
+
+class ClipTiming(NamedTuple):
+    """Times of a clip's frames in seconds: `num_frames`, the first at `start`, `interval` apart on average."""
+
+    num_frames: int
+    start: float
+    interval: float
+
+
+def check_clips(
+    clips: list[ListedClip],
+    rejected: list[RejectedClip],
+    num_frames: int = 1,
+    stride: int = 1,
+    report: Path | None = None,
+) -> list[tuple[ListedClip, ClipTiming]]:
+    """Find the clips that can be used, in their order, and the times of their frames.
+
+    Args:
+        clips: Listed clips, see `list_clips`.
+        rejected: Already rejected clips; receives those that cannot be used.
+        num_frames, stride: Longest request that will be made; shorter clips are rejected.
+        report: File to write, and to read if an earlier start has left one.
+    """
+    found = _decode_all(dict.fromkeys(clip.source for clip in clips), _read_report(report))
+    usable = []
+    rows = [{"clip": clip, "refused": reason} for clip, reason in rejected]
+    for clip in clips:
+        outcome = found[clip.source]
+        reason = outcome if isinstance(outcome, str) else _why_rejected(clip, outcome, num_frames, stride)
+        timing = {} if isinstance(outcome, str) else {"file": _signature(clip.source), **outcome._asdict()}
+        rows.append({"clip": str(clip.source), "refused": reason, **timing})
+        if reason is None:
+            usable.append((clip, outcome))
+        else:
+            rejected.append(RejectedClip(str(clip.source), reason))
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    # All processes of a run find the same; only the first one writes.
+    if report is not None and not (report.is_file() and report.read_text(encoding="utf-8") == text):
+        report.parent.mkdir(parents=True, exist_ok=True)
+        write_text(report, text)
+    return usable
+
+
+def report_rejected(rejected: list[RejectedClip], num_usable: int, report: Path | None, skip_bad: bool) -> None:
+    """Warn about rejected clips if `skip_bad`, raise a `ValueError` otherwise."""
+    if not rejected:
+        return
+    lines = [f"{len(rejected)} of {len(rejected) + num_usable} clips cannot be used:"]
+    lines += [f"{clip}: {reason}" for clip, reason in rejected[:SHOWN]]
+    lines += [f"... and {len(rejected) - SHOWN} more"] if len(rejected) > SHOWN else []
+    lines += [f"{report} lists all of them."] if report is not None else []
+    if not skip_bad:
+        raise ValueError("\n".join([*lines, "Repair or remove them, or train without them with --skip_bad."]))
+    logger.warning("%s", "\n".join(lines))
+
+
+def _decode_all(
+    sources: dict[VideoSource, None], known: dict[str, dict[str, Any]]
+) -> dict[VideoSource, ClipTiming | str]:
+    """Frame times of each source, or the reason why it cannot be decoded; `known` is an earlier report."""
+    found: dict[VideoSource, ClipTiming | str] = {}
+    interrupted = Event()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # threads, because FFmpeg releases Python's lock
+        try:
+            waiting = {}
+            for source in sources:
+                row = known.get(str(source))
+                if row is not None and row["file"] == _signature(source):
+                    found[source] = ClipTiming(row["num_frames"], row["start"], row["interval"])
+                else:
+                    waiting[pool.submit(_decode, source, interrupted)] = source
+            progress = tqdm(total=len(waiting), desc="Checking videos", unit="clip", disable=None if waiting else True)
+            for future in as_completed(waiting):
+                found[waiting[future]] = future.result()
+                progress.update()
+            progress.close()
+        finally:  # an interrupt does not wait for the remaining videos
+            interrupted.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+    return found
+
+
+def _decode(source: VideoSource, interrupted: Event) -> ClipTiming | str:
+    count, first, last = 0, None, None
+    try:
+        for frame in source.frames():
+            if interrupted.is_set():
+                return "not checked to its end."
+            first = frame.timestamp if first is None else first
+            last = frame.timestamp
+            count += 1
+    except (VideoError, OSError) as error:
+        return str(error).removeprefix(f"{source}: ")
+    return ClipTiming(count, float(first), float(last - first) / (count - 1) if count > 1 else 0.0)
+
+
+def _why_rejected(clip: ListedClip, timing: ClipTiming, num_frames: int, stride: int) -> str | None:
+    if reason := why_too_short(timing.num_frames, num_frames, stride):
+        return reason
+    seconds = timing.num_frames * timing.interval
+    if clip.declared_seconds is not None and abs(seconds - clip.declared_seconds) > SECONDS_OFF:
+        return f"lasts {seconds:.1f} s, but its row declares {clip.declared_seconds:.1f} s."
+    return None
+
+
+def _signature(source: VideoSource) -> list[int]:
+    """Size and modification time of the file, and the clip's place in it: they change when the file does."""
+    stat = source.path.stat()
+    return [stat.st_size, stat.st_mtime_ns, *(source.member[1:] if source.member is not None else ())]
+
+
+def _read_report(report: Path | None) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier report about clips that could be decoded."""
+    rows = {}
+    lines = report.read_text(encoding="utf-8", errors="replace") if report is not None and report.is_file() else ""
+    for line in lines.splitlines():
+        try:
+            row = json.loads(line)
+            if "file" in row:
+                rows[row["clip"]] = row
+        except (ValueError, TypeError, KeyError):
+            continue  # not written by us, or cut short: the clip is decoded again
+    return rows
 
 
 REPORT = "clips_report.jsonl"

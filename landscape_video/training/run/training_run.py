@@ -16,10 +16,15 @@ from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs, ProjectConf
 
 from landscape_video.training.run.checkpoints import find_checkpoint
 from landscape_video.training.run.command_line import parse_settings
-from landscape_video.training.run.deepspeed import deepspeed_plugin, enable_deepspeed_on_cpu
-from landscape_video.training.run.fsdp import enable_fsdp_on_cpu, fsdp_plugin, is_sharded
 from landscape_video.training.run.hub_publishing import check_hub_access
 from landscape_video.training.run.optimization import launched_precision
+from landscape_video.training.run.sharding import (
+    deepspeed_plugin,
+    enable_deepspeed_on_cpu,
+    enable_fsdp_on_cpu,
+    fsdp_plugin,
+    is_sharded,
+)
 from landscape_video.training.run.signals import StoppedAtStart, StopSignals, report_end
 from landscape_video.training.run.train_log import check_trackers
 from landscape_video.training.settings.training import TrainingSettings

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from landscape_video.training.objectives.sharded_weights import split_like, whole
-from landscape_video.training.run.deepspeed import are_moments_split, split_moments, whole_moments
 from landscape_video.training.run.optimization import WeightAverage
+from landscape_video.training.run.sharding import are_moments_split, split_moments, whole_moments
 
 
 TENSORS = "training_state.safetensors"

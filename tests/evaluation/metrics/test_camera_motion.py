@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from known_motion import moving_noise
-from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS, CameraMotion, fit_camera
-from shanshui.renderer.constants import FPS
+from landscape_video.evaluation.metrics.motion_metrics import CAMERA_DIRECTIONS, CameraMotion, fit_camera
 from shanshui.renderer.rendering import render_clip
-from shanshui.renderer.scene import CAMERAS, Scene
+from shanshui.renderer.scene import CAMERAS, FPS, Scene
 
 
 SCENES = (

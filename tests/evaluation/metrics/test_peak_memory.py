@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from landscape_video.evaluation.metrics.peak_memory import PeakMemory
+from landscape_video.evaluation.systems.generated_clips import PeakMemory
 
 
 MIB = 2**20

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from transformers import VideoMAEForVideoClassification, VideoMAEVideoProcessor
 
 from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
-from landscape_video.evaluation.metrics.i3d import I3D, MIN_FRAMES
 from landscape_video.evaluation.metrics.video_features import (
+    I3D,
     I3D_PRESETS,
+    MIN_FRAMES,
     ClipFeatures,
     I3DFeatures,
     VideoClassifier,

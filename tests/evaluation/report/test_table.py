@@ -1,7 +1,6 @@
 """The table of an evaluation: arrows, spreads, the best in bold, and how it was measured."""
 
-from landscape_video.evaluation.report.table import markdown
-from landscape_video.evaluation.results import ClipResult, MetricValue, Results, System
+from landscape_video.evaluation.results import ClipResult, MetricValue, Results, System, markdown
 
 
 def system(name: str, kind: str, metrics: dict[str, MetricValue], **costs: float) -> System:

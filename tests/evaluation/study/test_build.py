@@ -12,9 +12,16 @@ import pytest
 from typer.testing import CliRunner
 
 from landscape_video.cli.main import app
-from landscape_video.evaluation.study.build import QUESTIONS, build_study
-from landscape_video.evaluation.study.study_clips import ClipForm, common_form, cover, measure, write_alike
-from landscape_video.evaluation.study.study_design import design_sessions
+from landscape_video.evaluation.study.build import (
+    QUESTIONS,
+    ClipForm,
+    build_study,
+    common_form,
+    cover,
+    design_sessions,
+    measure,
+    write_alike,
+)
 from measured_systems import PROMPTS, write_measured
 from pipeline_landscape_video.video_io import probe_video, read_metadata, read_video, write_video
 from study_pages import page_data

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from landscape_video.evaluation.study.preference_interval import preference, student_quantile, wilson
+from landscape_video.evaluation.study.study_count import preference, student_quantile, wilson
 
 
 @pytest.mark.parametrize(("chosen", "asked"), [(0, 1), (1, 1), (7, 10), (0, 25), (25, 25), (130, 400)])

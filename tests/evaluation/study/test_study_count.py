@@ -7,8 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from landscape_video.cli.main import app
-from landscape_video.evaluation.study.preference_interval import preference
-from landscape_video.evaluation.study.study_count import count_answers, markdown
+from landscape_video.evaluation.study.study_count import count_answers, markdown, preference
 
 
 QUESTIONS = ("text", "consistency", "style", "overall")

@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from shanshui.measuring.held_out import check_measurements, ssim_and_psnr
-from shanshui.renderer.constants import FPS
+from shanshui.measuring.predictions import check_measurements, ssim_and_psnr
 from shanshui.renderer.rendering import render_clip
-from shanshui.renderer.scene import CAMERAS, PALETTES, Scene
+from shanshui.renderer.scene import CAMERAS, FPS, PALETTES, Scene
 
 
 def test_what_the_measurements_are_right_about(palette_classifier, tiny_components):

@@ -20,9 +20,8 @@ from shanshui.measuring.predictions import (
     scores_beside,
     still_clips,
 )
-from shanshui.renderer.constants import FPS
 from shanshui.renderer.rendering import render_clip
-from shanshui.renderer.scene import CAMERAS, Scene
+from shanshui.renderer.scene import CAMERAS, FPS, Scene
 
 
 @pytest.fixture(scope="module")

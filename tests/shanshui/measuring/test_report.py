@@ -8,7 +8,7 @@ import pytest
 
 from landscape_video.evaluation.metrics.intervals import Interval
 from shanshui.measuring.argument_checks import ArgumentCheck
-from shanshui.measuring.held_out import HeldOutResults
+from shanshui.measuring.predictions import HeldOutResults
 from shanshui.measuring.report import LanguageResults, Results, markdown, write_results
 from shanshui.renderer.scene import CAMERAS
 

@@ -11,8 +11,7 @@ import pytest
 from caption_parser import find_attributes, parse_caption, scan, vocabulary
 from shanshui.renderer import caption_words, captions
 from shanshui.renderer.captions import caption, words_of
-from shanshui.renderer.constants import LANGUAGES
-from shanshui.renderer.scene import ATTRIBUTES, CHOICES, Scene, sample_scene
+from shanshui.renderer.scene import ATTRIBUTES, CHOICES, LANGUAGES, Scene, sample_scene
 from shanshui.stages.training_data import draw_caption, motion_caption
 
 

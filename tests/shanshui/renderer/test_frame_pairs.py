@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from shanshui.renderer.dataset import scene_of
-from shanshui.renderer.frame_pairs import render_pairs
+from shanshui.renderer.dataset import render_pairs, scene_of
 from shanshui.renderer.ground_truth import render_ground_truth
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shanshui.renderer.frame_pairs import FramePairs
+from shanshui.renderer.dataset import FramePairs
 from shanshui.renderer.ground_truth import render_ground_truth
 from shanshui.renderer.scene import Scene
 from shanshui.stages.train_decoder import cut, difference_along, flicker

@@ -52,7 +52,7 @@ def test_an_unchanged_file_is_decoded_once(tmp_path, monkeypatch):
     first = VideoDataset(folder, report=report)
     decoded = []
     monkeypatch.setattr(
-        "landscape_video.training.data.clip_check._decode",
+        "landscape_video.training.data.video_dataset._decode",
         lambda source, _: decoded.append(source.path.name) or "counted",
     )
     again = VideoDataset(folder, report=report)

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from landscape_video.training.data.caption_tables import MAX_CAPTION, RejectedClip, add_trigger_word, clean_caption
-from landscape_video.training.data.clip_list import list_clips
-from landscape_video.training.data.webdataset import MAX_MEMBER
+from landscape_video.training.data.clip_list import MAX_MEMBER, list_clips
 from pipeline_landscape_video.video_io import VideoError, iterate_video
 
 

@@ -13,7 +13,7 @@ from video_files import make_video_folder
 # In a process of its own: the Hub's address is read when huggingface_hub is imported.
 SCRIPT = """
 import sys
-from landscape_video.training.data.hub_dataset import download_dataset
+from landscape_video.training.data.batches import download_dataset
 for name in sys.argv[1:]:
     try:
         print(*download_dataset(*name.split("@")))

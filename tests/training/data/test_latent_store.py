@@ -15,11 +15,11 @@ from landscape_video.training.data.latent_store import (
     AutomaticCache,
     LatentCache,
     LatentClips,
+    encode_frames,
     encode_videos,
     is_latent_cache,
     write_shard,
 )
-from landscape_video.training.data.latents import encode_frames
 from landscape_video.training.data.video_dataset import VideoDataset
 from pipeline_landscape_video.video_io import write_video
 from tiny_models import build_vae

@@ -8,8 +8,7 @@ from diffusers.models.unets.unet_motion_model import UNetMotionOutput
 
 from landscape_video.training.objectives.training_layers import checkpoint_layers
 from landscape_video.training.run import run_summary
-from landscape_video.training.run.run_summary import StepTimer, count_groups, duration
-from landscape_video.training.run.step_cost import LiveBytes, count_step
+from landscape_video.training.run.run_summary import LiveBytes, StepTimer, count_groups, count_step, duration
 from motion_adapter.build import attach_motion_adapter, freeze_image_layers
 from tiny_models import build_motion_adapter, build_unet2d
 

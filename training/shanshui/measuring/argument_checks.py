@@ -14,9 +14,8 @@ from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier
 from shanshui.measuring.measured_clips import ClipMaker, Request, Variant
 from shanshui.measuring.predictions import Labels, agreement, answers, classify_clips, predict
 from shanshui.renderer.captions import caption
-from shanshui.renderer.constants import LANGUAGES
 from shanshui.renderer.rendering import render_clip
-from shanshui.renderer.scene import ATTRIBUTES, Scene
+from shanshui.renderer.scene import ATTRIBUTES, LANGUAGES, Scene
 
 
 MIDDLE_SECOND = 1.0

@@ -20,9 +20,8 @@ from landscape_video.generation.generate_clip import Pipeline, run_pipeline
 from landscape_video.generation.settings import TextToVideoSettings
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from shanshui.renderer.captions import caption
-from shanshui.renderer.constants import LANGUAGES
 from shanshui.renderer.rendering import render_clip
-from shanshui.renderer.scene import Scene
+from shanshui.renderer.scene import LANGUAGES, Scene
 
 
 MODEL_PARTS = ("model_index.json", "tokenizer", "text_encoder", "unet", "motion_adapter", "vae", "scheduler")

@@ -1,12 +1,15 @@
-"""Predict what clips show and how they move, and score the predictions against labels or rendered clips."""
+"""Predict what clips show and how they move, and score the predictions against labels or rendered clips.
+
+The measurements themselves, and the autoencoder, are checked on held-out rendered clips, whose content is known.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
+from diffusers import AutoencoderKL
 
-from landscape_video.evaluation.metrics.camera_motion import CAMERA_DIRECTIONS, fit_camera
 from landscape_video.evaluation.metrics.clip_metrics import clip_text
 from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.intervals import (
@@ -18,9 +21,9 @@ from landscape_video.evaluation.metrics.intervals import (
     ratio_of_means,
     ratio_of_medians,
 )
-from landscape_video.evaluation.metrics.motion_metrics import measure_flow
+from landscape_video.evaluation.metrics.motion_metrics import CAMERA_DIRECTIONS, fit_camera, measure_flow
 from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier, sampled_frames
-from shanshui.measuring.classifier_training import MOTIFS, labels_of
+from shanshui.measuring.classifier_training import MOTIFS, labels_of, reconstruct
 from shanshui.renderer.scene import Scene
 
 
@@ -184,3 +187,74 @@ def agreement(seen: Predictions, labels: Labels) -> np.ndarray:
         right = seen.probabilities[name][np.arange(len(classes)), classes]
         shares.append(right if name == "palette" else np.where(classes > 0, 1 - absent, absent))
     return np.mean(shares, axis=0)
+
+
+VALID_FROM = 0.9  # share of held-out rendered clips that a measurement must be right about to count
+RECONSTRUCTED, RECONSTRUCTED_WHOLE = 80, 24  # clips: a few frames of the first ones, and all frames
+
+
+@dataclass(frozen=True)
+class HeldOutResults:
+    """How often the measurements are right on held-out rendered clips, and how faithful the autoencoder is.
+
+    Args:
+        held_out: Accuracy on the clips.
+        reconstructed: Accuracy on reconstructions of the clips.
+        ssim, psnr: Fidelity of the reconstructed frames; PSNR in dB.
+        flicker: Flicker of the reconstructed clips, relative to the clips.
+    """
+
+    held_out: dict[str, Interval]
+    reconstructed: dict[str, Interval]
+    ssim: Interval
+    psnr: Interval
+    flicker: Interval
+
+    @property
+    def valid(self) -> tuple[str, ...]:
+        """The measurements that are right often enough to count."""
+        return tuple(name for name, figure in self.held_out.items() if figure.value >= VALID_FROM)
+
+
+def check_measurements(
+    classifier: SceneClassifier, vae: AutoencoderKL, clips: np.ndarray, scenes: Sequence[Scene]
+) -> HeldOutResults:
+    """Check classifier and camera on clips that nothing was trained on, and how well the autoencoder keeps them."""
+    seen, labels = predict(clips), Labels.of(scenes)
+    held_out = accuracies(classifier, clips, labels) | {"camera": bootstrap(mean, seen.cameras == labels.cameras)}
+    rebuilt = [reconstruct(vae, sampled_frames(clip)) for clip in clips[:RECONSTRUCTED]]
+    frames = clips[:, clips.shape[1] // 2]
+    fidelity = ssim_and_psnr(frames, reconstruct(vae, frames))
+    whole = clips[:RECONSTRUCTED_WHOLE]
+    rebuilt_flickers = [measure_flow(reconstruct(vae, clip)).unexplained_flicker for clip in whole]
+    return HeldOutResults(
+        held_out,
+        accuracies(classifier, rebuilt, Labels.of(scenes[: len(rebuilt)])),
+        ssim=bootstrap(mean, fidelity[:, 0]),
+        psnr=bootstrap(mean, fidelity[:, 1]),
+        flicker=bootstrap(ratio_of_means, np.array(rebuilt_flickers), seen.flickers[: len(whole)]),
+    )
+
+
+def accuracies(classifier: SceneClassifier, clips: Sequence[np.ndarray], labels: Labels) -> dict[str, Interval]:
+    """Accuracy of the palette, and balanced accuracy of each motif's presence."""
+    probabilities = classify_clips(classifier, clips)
+    found = {"palette": bootstrap(mean, probabilities["palette"].argmax(1) == labels.attributes["palette"])}
+    for name in MOTIFS:
+        found[name] = bootstrap(balanced_accuracy, labels.asks(name), probabilities[name][:, 0] < 0.5)
+    return found
+
+
+def ssim_and_psnr(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Structural similarity and peak signal-to-noise ratio (dB) of uint8 (count, height, width, 3): (count, 2)."""
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    return np.array(
+        [
+            (
+                structural_similarity(frame, other, channel_axis=2, data_range=255),
+                peak_signal_noise_ratio(frame, other, data_range=255),
+            )
+            for frame, other in zip(frames, others, strict=True)
+        ]
+    )

@@ -12,7 +12,7 @@ from landscape_video.files import write_json
 from motion_adapter.markdown import markdown_table
 from shanshui.measuring.argument_checks import SHORT, ArgumentCheck
 from shanshui.measuring.classifier_training import ATTRIBUTES
-from shanshui.measuring.held_out import VALID_FROM, HeldOutResults
+from shanshui.measuring.predictions import VALID_FROM, HeldOutResults
 
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from shanshui.renderer.constants import SIZE
 from shanshui.renderer.rendering import Element, SceneRenderer, resting
-from shanshui.renderer.scene import Scene
+from shanshui.renderer.scene import SIZE, Scene
 
 
 SHOWN = 0.9  # share of a pixel that one element must make up for its flow to be exact

@@ -3,9 +3,8 @@
 import cv2
 import numpy as np
 
-from shanshui.renderer.brushwork import View, generator, mix, premultiplied, smoothstep, soften
+from shanshui.renderer.brushwork import Palette, View, generator, mix, premultiplied, smoothstep, soften
 from shanshui.renderer.composition import Layout
-from shanshui.renderer.palettes import Palette
 
 
 def depths(layers: int) -> list[float]:

@@ -8,10 +8,22 @@ from functools import partial
 import cv2
 import numpy as np
 
-from shanshui.renderer.brushwork import Canvas, Sprite, View, blend, generator, mix, noise, premultiplied, smoothstep
+from shanshui.renderer.brushwork import (
+    COLORS,
+    Canvas,
+    Sprite,
+    View,
+    blend,
+    generator,
+    mix,
+    noise,
+    premultiplied,
+    smoothstep,
+)
 from shanshui.renderer.composition import DRIFTS, FOLLOWED, Layout
-from shanshui.renderer.constants import SIZE
 from shanshui.renderer.motifs import (
+    Birds,
+    Weather,
     bamboo_sprite,
     bank,
     boat_sprite,
@@ -22,9 +34,7 @@ from shanshui.renderer.motifs import (
     seal_sprite,
 )
 from shanshui.renderer.mountains import depths, draw_mountain, fall_layer, ridge
-from shanshui.renderer.palettes import COLORS
-from shanshui.renderer.particles import Birds, Weather
-from shanshui.renderer.scene import Scene
+from shanshui.renderer.scene import SIZE, Scene
 from shanshui.renderer.waters import Lake, River, Waterfall, draw_mist
 
 

@@ -5,9 +5,19 @@ import math
 import cv2
 import numpy as np
 
-from shanshui.renderer.brushwork import Canvas, View, generator, mix, noise, premultiplied, smoothstep, soften, tint
+from shanshui.renderer.brushwork import (
+    Canvas,
+    Palette,
+    View,
+    generator,
+    mix,
+    noise,
+    premultiplied,
+    smoothstep,
+    soften,
+    tint,
+)
 from shanshui.renderer.composition import Layout
-from shanshui.renderer.palettes import Palette
 
 
 def draw_ripples(view: View, rng: np.random.Generator, colors: Palette) -> np.ndarray:

@@ -13,7 +13,7 @@ from pipeline_landscape_video import ImageRetention
 from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
 from pipeline_landscape_video.pipeline import LandscapeVideoPipeline
 from shanshui.renderer.captions import words_of
-from shanshui.renderer.constants import LANGUAGES
+from shanshui.renderer.scene import LANGUAGES
 from shanshui.stages.family_models import load_image_model
 from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.model_card import write_model_card

@@ -4,7 +4,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
 from pipeline_landscape_video.landscape_sampling import SAMPLING_ENTRY
-from shanshui.renderer.constants import SIZE
+from shanshui.renderer.scene import SIZE
 from shanshui.stages.family_run import FamilyRun
 
 

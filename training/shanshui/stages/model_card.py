@@ -10,9 +10,8 @@ from safetensors import safe_open
 
 from landscape_video.files import hash_file, write_text
 from motion_adapter.markdown import markdown_table
-from shanshui.renderer.constants import TRAINING_SEED
-from shanshui.stages.family_run import FamilyRun
-from shanshui.stages.training_logs import read_log, resumed_seconds
+from shanshui.renderer.scene import TRAINING_SEED
+from shanshui.stages.family_run import FamilyRun, read_log, resumed_seconds
 
 
 # `{...}` is filled in. A test checks that the card of the bundled family contains everything else word for word.

@@ -16,8 +16,7 @@ from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from shanshui.renderer.captions import caption
-from shanshui.renderer.constants import LANGUAGES, SIZE
-from shanshui.renderer.scene import CHOICES, MOVING
+from shanshui.renderer.scene import CHOICES, LANGUAGES, MOVING, SIZE
 from shanshui.stages.family_models import MAX_TOKENS, TEXT_WIDTH, build_clip
 from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.timed_training import train_for

@@ -11,11 +11,10 @@ from safetensors.torch import load_file
 
 from landscape_video.files import write_json
 from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
-from shanshui.renderer.constants import FPS, HELD_OUT_SEED, SIZE
-from shanshui.renderer.dataset import scene_of
-from shanshui.renderer.frame_pairs import FramePairs
+from shanshui.renderer.dataset import FramePairs, scene_of
 from shanshui.renderer.ground_truth import GroundTruth, render_ground_truth
 from shanshui.renderer.rendering import render_clip
+from shanshui.renderer.scene import FPS, HELD_OUT_SEED, SIZE
 from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.timed_training import train_for
 from shanshui.stages.train_vae import image_loss, reconstruction_losses

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from shanshui.renderer.constants import LANGUAGES, TRAINING_SEED
 from shanshui.renderer.dataset import scene_of
-from shanshui.renderer.scene import CHOICES
+from shanshui.renderer.scene import CHOICES, LANGUAGES, TRAINING_SEED
 from shanshui.stages.family_models import MAX_TOKENS
 from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.timed_training import train_for

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from shanshui.renderer.constants import SIZE
+from shanshui.renderer.scene import SIZE
 from shanshui.stages.family_models import build_vae
 from shanshui.stages.family_run import FamilyRun
 from shanshui.stages.timed_training import train_for

@@ -14,13 +14,10 @@ from diffusers import AutoencoderKL
 from tqdm.auto import tqdm
 
 from landscape_video.files import hash_file, write_directory
-from landscape_video.training.data.latent_store import write_first_frames, write_shard
-from landscape_video.training.data.latents import encode_frames
+from landscape_video.training.data.latent_store import encode_frames, write_first_frames, write_shard
 from shanshui.renderer.captions import caption, shown
-from shanshui.renderer.constants import LANGUAGES, PICTURES_SEED, SIZE, TRAINING_SEED
-from shanshui.renderer.dataset import render_dataset
-from shanshui.renderer.frame_pairs import FramePairs, render_pairs
-from shanshui.renderer.scene import ATTRIBUTES, CHOICES, Scene
+from shanshui.renderer.dataset import FramePairs, render_dataset, render_pairs
+from shanshui.renderer.scene import ATTRIBUTES, CHOICES, LANGUAGES, PICTURES_SEED, SIZE, TRAINING_SEED, Scene
 from shanshui.stages.family_run import FamilyRun
 
 
