@@ -1,8 +1,9 @@
 """Build motion adapters from scratch or from a pretrained one; attach them to an image UNet, freeze, extract, save.
 
-Every adapter is a plain `diffusers.MotionAdapter`. Two entries of its config are ours: `sparse_causal_mode` (NADM
-Eq. 8), which stock pipelines ignore because they run the adapter with full attention, and `removed_attentions`, for
-the ablations of NADM (Table II). Without them, the mode is `"full"` and nothing is removed.
+Every adapter is a plain `diffusers.MotionAdapter`. Three entries of its config are ours. Stock pipelines ignore
+`sparse_causal_mode` (NADM Eq. 8) and `motion_norm`: they run any adapter with full attention and with the norm of the
+whole clip. `removed_attentions` is for the ablations of NADM (Table II). Without them, the mode is `"full"`, the norm
+`"clip"`, and nothing is removed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from torch import nn
 from pipeline_landscape_video.landscape_image_retention import ImageRetention
 from pipeline_landscape_video.landscape_motion_attention import (
     build_motion_unet,
+    check_motion_norm,
     check_sparse_causal_mode,
 )
 from pipeline_landscape_video.landscape_unet_compatibility import check_adapter_fits
@@ -25,7 +27,7 @@ from pipeline_landscape_video.landscape_unet_compatibility import check_adapter_
 
 # The attentions of a motion block: the names of its attention layer and of the norm before it
 ATTENTIONS = {"versatile": ("attn1", "norm1"), "sparse_causal": ("attn2", "norm2")}
-OUR_CONFIG = ("sparse_causal_mode", "removed_attentions")
+OUR_CONFIG = ("sparse_causal_mode", "motion_norm", "removed_attentions")
 
 
 def create_motion_adapter(
@@ -36,6 +38,7 @@ def create_motion_adapter(
     motion_num_attention_heads: int | Sequence[int] = 8,
     motion_transformer_layers_per_block: int | Sequence[int] = 1,
     generator: torch.Generator | None = None,
+    motion_norm: str = "clip",
 ) -> MotionAdapter:
     """Create an untrained adapter for `unet`, in float32 on its device.
 
@@ -50,11 +53,13 @@ def create_motion_adapter(
             must be a multiple of it.
         motion_transformer_layers_per_block: Depth of the motion modules, one number or one for each block.
         generator: Source of the initial weights; PyTorch's global random state if `None`.
+        motion_norm: Statistics of the norm, see `install_motion_norm`.
 
     Raises:
-        ValueError: An unknown mode, or channels that are not a multiple of the heads.
+        ValueError: An unknown mode or norm, or channels that are not a multiple of the heads.
     """
     check_sparse_causal_mode(sparse_causal_mode)
+    check_motion_norm(motion_norm)
     channels = tuple(unet.config.block_out_channels)
     heads, depth = motion_num_attention_heads, motion_transformer_layers_per_block
     heads_of_blocks = heads if isinstance(heads, Sequence) else [heads] * len(channels)
@@ -74,7 +79,7 @@ def create_motion_adapter(
         motion_max_seq_length=motion_max_seq_length,
         use_motion_mid_block=use_motion_mid_block,
     )
-    adapter.register_to_config(sparse_causal_mode=sparse_causal_mode)
+    adapter.register_to_config(sparse_causal_mode=sparse_causal_mode, motion_norm=motion_norm)
     if generator is not None:
         _initialize_linear_layers(adapter, generator)
     for motion_module in _motion_modules(adapter):
@@ -90,15 +95,17 @@ def warm_start_motion_adapter(
     motion_max_seq_length: int = 32,
     use_motion_mid_block: bool = False,
     generator: torch.Generator | None = None,
+    motion_norm: str = "clip",
 ) -> MotionAdapter:
     """Create an adapter for `unet` that starts from the weights of `pretrained` (AnimateDiff's, or one of ours).
 
-    Mode, number of positions and mid block may differ from those of `pretrained`. Position tables are a formula and
-    are not copied. A mid block that `pretrained` lacks starts with a zero `proj_out`; one that is not asked for is
+    Mode, norm, number of positions and mid block may differ from those of `pretrained`. Position tables are a formula
+    and are not copied. A mid block that `pretrained` lacks starts with a zero `proj_out`; one that is not asked for is
     dropped. Attentions that were removed from `pretrained` (see `remove_attentions`) stay removed.
 
     Args:
-        unet, sparse_causal_mode, motion_max_seq_length, use_motion_mid_block, generator: See `create_motion_adapter`.
+        unet, sparse_causal_mode, motion_max_seq_length, use_motion_mid_block, generator, motion_norm: See
+            `create_motion_adapter`.
         pretrained: Source of the weights, of the number of heads and of the depth; it is not changed.
 
     Raises:
@@ -113,6 +120,7 @@ def warm_start_motion_adapter(
         pretrained.config.motion_num_attention_heads,
         pretrained.config.motion_transformer_layers_per_block,
         generator,
+        motion_norm,
     )
     weights = {
         name: weight
@@ -134,11 +142,11 @@ def warm_start_motion_adapter(
 def attach_motion_adapter(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotionModel:
     """Build a motion UNet from copies of the image layers of `unet` and of the motion modules of `adapter`.
 
-    It has the dtype, the device and the train or eval mode of `unet`, and the attention that the config of `adapter`
-    names.
+    It has the dtype, the device and the train or eval mode of `unet`, and the attention and norm that the config of
+    `adapter` names.
 
     Raises:
-        ValueError: The two do not fit (the message names block and sizes), or the mode is unknown.
+        ValueError: The two do not fit (the message names block and sizes), or the mode or norm is unknown.
     """
     check_adapter_fits(unet, adapter)
     motion_unet = build_motion_unet(unet, adapter)
@@ -252,8 +260,8 @@ def copy_our_config(config: Mapping[str, Any], adapter: MotionAdapter) -> None:
 def save_motion_modules(unet: UNetMotionModel, directory: str | Path) -> None:
     """Save the motion modules of `unet` as a plain `MotionAdapter`: `config.json` and safetensors in `directory`.
 
-    Unlike `unet.save_motion_modules`, this keeps the mode, the depth and the dtype of the motion modules. The file
-    includes the position tables (`pos_embed.pe`), which ComfyUI would otherwise take to be zero.
+    Unlike `unet.save_motion_modules`, this keeps mode, norm, depth and dtype of the motion modules. The file includes
+    the position tables (`pos_embed.pe`), which ComfyUI would otherwise take to be zero.
 
     Raises:
         ValueError: See `extract_motion_adapter`.

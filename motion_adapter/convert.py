@@ -18,7 +18,7 @@ from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from safetensors.torch import save_file
 
 from pipeline_landscape_video.atomic_writing import write_file
-from pipeline_landscape_video.landscape_motion_attention import check_sparse_causal_mode
+from pipeline_landscape_video.landscape_motion_attention import check_motion_norm, check_sparse_causal_mode
 
 from .build import copy_our_config
 from .weights_files import check_finite, check_names_and_shapes, listed, read_metadata, read_tensors
@@ -29,10 +29,11 @@ METADATA = "motion_adapter_config"  # in the header of our files: heads, mode, a
 NOT_WEIGHTS = {"animatediff_config", "epoch", "global_step"}  # beside the weights in files of AnimateDiff's training
 NORM_GROUPS = 32  # of AnimateDiff's group norms, and the default of `MotionAdapter`
 
-# A weight of a motion module, in AnimateDiff's layout (with "temporal_transformer.") or in ours
+ANIMATEDIFF_NAME = "temporal_transformer."  # in the name of each weight in AnimateDiff's layout, of none in ours
+# A weight of a motion module, in either layout
 MOTION_WEIGHT = re.compile(
     r"(?P<module>(?P<unet_block>(?:down|up)_blocks\.\d+|mid_block)\.motion_modules\.\d+)\."
-    r"(?:temporal_transformer\.)?(?P<block>transformer_blocks\.\d+\.)?(?P<rest>.+)"
+    rf"(?:{re.escape(ANIMATEDIFF_NAME)})?(?P<block>transformer_blocks\.\d+\.)?(?P<rest>.+)"
 )
 IMAGE_LAYER = re.compile(
     r"(conv_in|conv_out|conv_norm_out|time_proj|time_embedding)\..*"
@@ -58,6 +59,7 @@ def load_animatediff(
     motion_max_seq_length: int | None = None,
     motion_num_attention_heads: int = 8,
     drop_image_layers: bool = False,
+    motion_norm: str | None = None,
 ) -> MotionAdapter:
     """Load a file of motion modules as a `MotionAdapter`, in the dtypes of the file.
 
@@ -69,6 +71,9 @@ def load_animatediff(
         motion_max_seq_length: Length of the position table, for files without one (AnimateLCM's).
         motion_num_attention_heads: Number of heads, which weights do not show; AnimateDiff has 8, our files name it.
         drop_image_layers: Accept the checkpoint of a whole UNet and drop its image layers.
+        motion_norm: Statistics of the norm for the config, see `install_motion_norm`. `None` keeps those of our own
+            files. Others get `"frame"`, with which AnimateDiff trained them, if the names are AnimateDiff's. With the
+            names of `MotionAdapter` they get none, which is `"clip"`, as diffusers runs them.
 
     Raises:
         ValueError: Unknown or missing names (the message lists them), values that are not finite, position tables that
@@ -79,10 +84,16 @@ def load_animatediff(
     if drop_image_layers:
         weights = {name: weight for name, weight in weights.items() if not IMAGE_LAYER.fullmatch(name)}
     check_finite(str(file), weights.items())
-    config = config or deduce_config(file, weights, motion_max_seq_length, motion_num_attention_heads)
+    if config is None:
+        config = deduce_config(file, weights, motion_max_seq_length, motion_num_attention_heads)
+        if any(ANIMATEDIFF_NAME in name for name in weights):
+            config["motion_norm"] = "frame"
     if sparse_causal_mode is not None:
         check_sparse_causal_mode(sparse_causal_mode)
         config["sparse_causal_mode"] = sparse_causal_mode
+    if motion_norm is not None:
+        check_motion_norm(motion_norm)
+        config["motion_norm"] = motion_norm
 
     with torch.device("meta"):  # all tensors come from the file
         adapter = MotionAdapter.from_config(config)
@@ -102,7 +113,8 @@ def load_animatediff(
 def save_animatediff(adapter: MotionAdapter, file: str | Path) -> None:
     """Save `adapter` in AnimateDiff's layout and in its own dtype; `load_animatediff` restores the same adapter.
 
-    Other programs run the file with full attention, whatever its `sparse_causal_mode`.
+    Its header holds the config as JSON. Programs that do not read it run the file with full attention and the norm of
+    each frame, whatever its `sparse_causal_mode` and `motion_norm`.
 
     Raises:
         ValueError: `file` does not end in .safetensors, or the layout has no name for a weight (PIA's image input).
@@ -161,7 +173,7 @@ def animatediff_names(name: str) -> list[str]:
     match = MOTION_WEIGHT.fullmatch(name)
     if match is None:
         return []
-    prefix, rest = f"{match['module']}.temporal_transformer.", match["rest"]
+    prefix, rest = f"{match['module']}.{ANIMATEDIFF_NAME}", match["rest"]
     if match["block"] is None:
         return [prefix + rest]
     prefix += match["block"]

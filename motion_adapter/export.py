@@ -17,6 +17,7 @@ from torch import nn
 
 from pipeline_landscape_video.atomic_writing import write_directory
 from pipeline_landscape_video.landscape_image_retention import ImageRetention
+from pipeline_landscape_video.landscape_motion_attention import PLAIN_CONFIG
 
 from .build import extract_motion_adapter
 from .code_files import BRANCH, BRANCH_CODE, IMAGE_PIPELINE, PIPELINE, branch_code, code_files, copy_code
@@ -130,8 +131,9 @@ def portable_components(pipe: DiffusionPipeline) -> dict[str, Any]:
         return components | {"motion_adapter": None}
     unet, adapter = components["unet"], components["motion_adapter"]
     components |= {"unet": extract_image_unet(unet), "motion_adapter": extract_motion_adapter(unet)}
-    if adapter is not None and "sparse_causal_mode" in adapter.config and "sparse_causal_mode" not in unet.config:
-        components["motion_adapter"].register_to_config(sparse_causal_mode=adapter.config.sparse_causal_mode)
+    if adapter is not None:  # it names what the UNet runs where the UNet's config does not
+        entries = {name: adapter.config[name] for name in PLAIN_CONFIG.keys() - unet.config if name in adapter.config}
+        components["motion_adapter"].register_to_config(**entries)
     return components
 
 

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .interpolation import interpolate_frames, interpolate_stream
     from .landscape_image_retention import ImageRetention
-    from .landscape_motion_attention import SPARSE_CAUSAL_MODES, install_sparse_causal_attention, sparse_causal_mask
+    from .landscape_motion_attention import (
+        MOTION_NORMS,
+        SPARSE_CAUSAL_MODES,
+        install_motion_norm,
+        install_sparse_causal_attention,
+        sparse_causal_mask,
+    )
     from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, load_flow_estimator
     from .landscape_sampling import resolve_sampling
     from .landscape_sofp import SOFP_MODES
@@ -35,7 +41,9 @@ _HOME_OF = {
     "FlowEstimator": "landscape_optical_flow",
     "load_flow_estimator": "landscape_optical_flow",
     "resolve_sampling": "landscape_sampling",
+    "MOTION_NORMS": "landscape_motion_attention",
     "SPARSE_CAUSAL_MODES": "landscape_motion_attention",
+    "install_motion_norm": "landscape_motion_attention",
     "install_sparse_causal_attention": "landscape_motion_attention",
     "sparse_causal_mask": "landscape_motion_attention",
 }
@@ -43,12 +51,14 @@ _HOME_OF = {
 __all__ = [
     "SHANSHUI_TINY",
     "FLOW_ESTIMATORS",
+    "MOTION_NORMS",
     "SOFP_MODES",
     "SPARSE_CAUSAL_MODES",
     "FlowEstimator",
     "ImageRetention",
     "LandscapeImageToVideoPipeline",
     "LandscapeVideoPipeline",
+    "install_motion_norm",
     "install_sparse_causal_attention",
     "interpolate_frames",
     "interpolate_stream",

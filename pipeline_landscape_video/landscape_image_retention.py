@@ -5,8 +5,8 @@ The branch is a trainable copy of the encoder of a motion UNet. It receives the 
 residuals to the UNet's skip connections, as ControlNet does.
 
 This file is also the code of the branch's own folder on the Hub, so it imports no other file. The attention of the
-motion modules is therefore installed by the caller: `from_unet` copies it, the pipeline installs the mode of the
-config, and a branch that was loaded without either refuses to run.
+motion modules and their norm are therefore installed by the caller: `from_unet` copies them, the pipeline installs
+those of the config, and a branch that was loaded without either refuses to run.
 """
 
 import inspect
@@ -42,6 +42,7 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
     Args:
         image_channels: Widths of the layers that encode the image. Each but the first halves its size.
         sparse_causal_mode: Mode of the motion modules' second attention, one of `SPARSE_CAUSAL_MODES`.
+        motion_norm: Statistics of the motion modules' norm, one of `MOTION_NORMS`.
 
     Example:
         >>> branch = ImageRetention.from_unet(pipe.unet)
@@ -88,6 +89,7 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
         mid_block_layers: int = 1,
         image_channels: tuple[int, ...] = (16, 32, 96, 256),
         sparse_causal_mode: str = "full",
+        motion_norm: str = "clip",
     ):
         super().__init__()
         entries = {name: self.config[name] for name in _entries_of_unet()}
@@ -129,9 +131,10 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
             if unet.config.get(name) is not None:
                 raise ValueError(f"`unet` must not have {name}={unet.config[name]!r}: branches do not support it.")
         entries = {name: unet.config[name] for name in _entries_of_unet()}
-        mode = unet.config.get("sparse_causal_mode", "full")
+        entries["sparse_causal_mode"] = unet.config.get("sparse_causal_mode", "full")
+        entries["motion_norm"] = unet.config.get("motion_norm", "clip")
         with torch.device("meta"):  # all weights are replaced below
-            branch = cls(**entries, image_channels=tuple(image_channels), sparse_causal_mode=mode)
+            branch = cls(**entries, image_channels=tuple(image_channels))
         expected = branch.state_dict().keys()
         for name in COPIED:
             setattr(branch, name, deepcopy(getattr(unet, name)))
@@ -177,7 +180,7 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
 
         Raises:
             ValueError: `image` has another shape.
-            RuntimeError: The motion modules run a different mode from that in the config.
+            RuntimeError: The motion modules run another mode or norm than the config names.
         """
         self._check_attention()
         batch_size, _, num_frames, height, width = sample.shape
@@ -225,7 +228,7 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
                 raise ValueError(f"`image_retention` must fit `unet`: {name} must be {others}, got {own}.")
 
     def _check_attention(self) -> None:
-        mode = self.config.sparse_causal_mode
+        mode, norm = self.config.sparse_causal_mode, self.config.motion_norm
         for module in self.modules():
             if isinstance(module, AnimateDiffTransformer3D):
                 running = getattr(module.transformer_blocks, "sparse_causal_mode", "full")
@@ -233,6 +236,12 @@ class ImageRetention(ModelMixin, AttentionMixin, ConfigMixin):
                     raise RuntimeError(
                         f"The motion modules must run the mode {mode!r} of the config, got {running!r}; call"
                         f" `install_sparse_causal_attention(branch, {mode!r})` after loading the branch."
+                    )
+                running = getattr(module.norm, "motion_norm", "clip")
+                if running != norm:
+                    raise RuntimeError(
+                        f"The motion modules must run the norm {norm!r} of the config, got {running!r}; call"
+                        f" `install_motion_norm(branch, {norm!r})` after loading the branch."
                     )
 
     def _new_layers(self) -> list[nn.Conv2d]:

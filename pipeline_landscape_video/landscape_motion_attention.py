@@ -1,15 +1,18 @@
 """
-Sparse-causal temporal attention in the motion modules of a `UNetMotionModel` (NADM Eqs. 6-8).
+Sparse-causal attention (NADM Eqs. 6-8) and the norm of each frame in the motion modules of a `UNetMotionModel`.
 
 A motion block has two temporal self-attentions: `attn1` (Versatile: every frame sees every frame) and `attn2`
 (Sparse-Causal: a frame sees few earlier ones). In diffusers both are plain attentions. Here, the class of `attn2`
 decides what a frame sees, not an attention processor or a mask: `load_ip_adapter`, `fuse_qkv_projections`, attention
 slicing and `set_default_attn_processor` replace processors silently, and FreeNoise replaces whole blocks. Names and
 shapes of parameters stay those of diffusers, so weight files, LoRA, `from_pipe`, pickle and `torch.compile` work.
+
+The group norm at the start of a motion module takes its statistics over all frames of a clip in diffusers, and over
+each frame in AnimateDiff's own code, by which its weights were trained. The class of `norm` decides which it is.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,9 +25,11 @@ from torch import nn
 
 
 SPARSE_CAUSAL_MODES = ("previous", "current_previous", "first_previous", "full")
+MOTION_NORMS = ("clip", "frame")
+PLAIN_CONFIG = {"sparse_causal_mode": "full", "motion_norm": "clip"}  # what diffusers runs
 
 
-# Choosing and installing a mode
+# Choosing and installing a mode and a norm
 
 
 def install_sparse_causal_attention(unet: UNetMotionModel, mode: str) -> None:
@@ -45,26 +50,43 @@ def install_sparse_causal_attention(unet: UNetMotionModel, mode: str) -> None:
         ValueError: `mode` is not one of `SPARSE_CAUSAL_MODES`, or `unet` has no motion modules.
     """
     check_sparse_causal_mode(mode)
-    transformers = [module for module in unet.modules() if isinstance(module, AnimateDiffTransformer3D)]
-    if not transformers:
-        raise ValueError(
-            f"`unet` must have motion modules, got a {type(unet).__name__} without any; create one with"
-            " `UNetMotionModel.from_unet2d`."
-        )
-    for transformer in transformers:
+    for transformer in _motion_modules(unet):
         blocks = transformer.transformer_blocks
         # Changing classes instead of modules keeps references, hooks and processors of others valid.
         blocks.__class__ = SparseCausalBlocks
         blocks.sparse_causal_mode = mode
         for block in blocks:
             _set_mode(block, mode)
-    _register_mode(unet, mode)
+    _register(unet, sparse_causal_mode=mode)
 
 
-def installed_modes(model: nn.Module) -> set[str]:
-    """Return the modes that the motion modules of a UNet or retention branch run."""
-    motion_modules = [module for module in model.modules() if isinstance(module, AnimateDiffTransformer3D)]
-    return {getattr(module.transformer_blocks, "sparse_causal_mode", "full") for module in motion_modules}
+def install_motion_norm(unet: UNetMotionModel, motion_norm: str) -> None:
+    """
+    Choose the statistics of the group norm in every motion module, and write `motion_norm` into the config.
+
+    As with `install_sparse_causal_attention`, no parameter is touched. With `"frame"`, a frame's norm does not depend
+    on other frames, so sparse-causal attention stays causal. With `"clip"`, every frame changes the statistics of all.
+
+    Args:
+        unet: Motion UNet or retention branch, of any dtype and on any device.
+        motion_norm: `"clip"`: over all frames of a clip, as in diffusers; `"frame"`: over each frame, as in
+            AnimateDiff.
+
+    Raises:
+        ValueError: `motion_norm` is not one of `MOTION_NORMS`, or `unet` has no motion modules.
+    """
+    check_motion_norm(motion_norm)
+    for motion_module in _motion_modules(unet):
+        if _installed_config(motion_module)["motion_norm"] != motion_norm:
+            motion_module.norm.__class__ = FrameGroupNorm if motion_norm == "frame" else nn.GroupNorm
+    _register(unet, motion_norm=motion_norm)
+
+
+def install_motion_config(unet: UNetMotionModel, config: Mapping[str, Any]) -> None:
+    """Install the mode and the norm that a config names; where it names none, those of diffusers."""
+    config = PLAIN_CONFIG | {name: config[name] for name in PLAIN_CONFIG if name in config}
+    install_sparse_causal_attention(unet, config["sparse_causal_mode"])
+    install_motion_norm(unet, config["motion_norm"])
 
 
 def sparse_causal_mask(mode: str, num_frames: int, device: torch.device | str | None = None) -> torch.Tensor:
@@ -102,6 +124,17 @@ def check_sparse_causal_mode(mode: str) -> None:
         raise ValueError(f"`sparse_causal_mode` must be one of {', '.join(SPARSE_CAUSAL_MODES)}, got {mode!r}.")
 
 
+def check_motion_norm(motion_norm: str) -> None:
+    """
+    Check the name of a norm.
+
+    Raises:
+        ValueError: `motion_norm` is not one of `MOTION_NORMS`.
+    """
+    if motion_norm not in MOTION_NORMS:
+        raise ValueError(f"`motion_norm` must be one of {', '.join(MOTION_NORMS)}, got {motion_norm!r}.")
+
+
 def build_motion_unet(
     unet: UNet2DConditionModel | UNetMotionModel | None, adapter: MotionAdapter | None
 ) -> UNetMotionModel | None:
@@ -110,45 +143,59 @@ def build_motion_unet(
 
     Args:
         unet: Image UNet, which is combined with the motion modules of `adapter`; or motion UNet, see
-            `ensure_sparse_causal_attention`.
+            `ensure_motion_config`.
         adapter: Motion adapter, required with an image UNet. Its weights are copied.
     """
     if isinstance(unet, UNet2DConditionModel):
         unet = UNetMotionModel.from_unet2d(unet, adapter).to(unet.device)  # diffusers leaves it on the CPU
-        install_sparse_causal_attention(unet, adapter.config.get("sparse_causal_mode", "full"))
-    return ensure_sparse_causal_attention(unet, adapter)
+        install_motion_config(unet, adapter.config)
+    return ensure_motion_config(unet, adapter)
 
 
-def ensure_sparse_causal_attention(unet: nn.Module | None, adapter: MotionAdapter | None) -> nn.Module | None:
+def ensure_motion_config(unet: nn.Module | None, adapter: MotionAdapter | None = None) -> nn.Module | None:
     """
-    Return a motion UNet that runs the mode of its config, else that of the adapter's config, else `"full"`.
+    Return a motion UNet that runs the mode and the norm of its config, else of the adapter's config, else diffusers'.
 
-    That is `unet` itself if it runs this mode already. Otherwise it is a second tree of modules with the same
-    parameters and buffers: `unet` may belong to another pipeline (`from_pipe`), which must not change.
+    That is `unet` itself if it runs them already, because a new config would make `torch.compile` compile again.
+    Otherwise it is a second tree of modules with the same parameters and buffers: `unet` may belong to another
+    pipeline (`from_pipe`), which must not change. A retention branch is changed in place.
 
     Raises:
-        ValueError: `unet` is an image UNet.
+        ValueError: `unet` is an image UNet, or the mode or the norm is unknown.
     """
     if unet is None:
         return None
     if isinstance(unet, UNet2DConditionModel):
         raise ValueError("`pipe.unet` must be a `UNetMotionModel`, got an image UNet; create a new pipeline with it.")
-    configs = [component.config for component in (unet, adapter) if component is not None]
-    mode = next((config["sparse_causal_mode"] for config in configs if "sparse_causal_mode" in config), "full")
-    if installed_modes(unet) == {mode}:
+    config = dict(PLAIN_CONFIG)
+    for component in (adapter, unet):
+        if component is not None:
+            config |= {name: component.config[name] for name in PLAIN_CONFIG if name in component.config}
+    if all(_installed_config(motion_module) == config for motion_module in _motion_modules(unet)):
         return unet
     if isinstance(unet, UNetMotionModel):
         shared = {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())}
         unet = copy.deepcopy(unet, shared)
-    install_sparse_causal_attention(unet, mode)
+    install_motion_config(unet, config)
     return unet
 
 
-def ensure_configured_attention(branch: nn.Module) -> None:
-    """Install the `sparse_causal_mode` of the config of a retention branch, unless it is installed already."""
-    mode = branch.config.sparse_causal_mode
-    if installed_modes(branch) != {mode}:  # a new config would make `torch.compile` compile again
-        install_sparse_causal_attention(branch, mode)
+def _motion_modules(unet: nn.Module) -> list[AnimateDiffTransformer3D]:
+    motion_modules = [module for module in unet.modules() if isinstance(module, AnimateDiffTransformer3D)]
+    if not motion_modules:
+        raise ValueError(
+            f"`unet` must have motion modules, got a {type(unet).__name__} without any; create one with"
+            " `UNetMotionModel.from_unet2d`."
+        )
+    return motion_modules
+
+
+def _installed_config(motion_module: AnimateDiffTransformer3D) -> dict[str, str]:
+    # Attributes, not classes: dynamic loading gives every copy of this file classes of its own.
+    return {
+        "sparse_causal_mode": getattr(motion_module.transformer_blocks, "sparse_causal_mode", "full"),
+        "motion_norm": getattr(motion_module.norm, "motion_norm", "clip"),
+    }
 
 
 # The attention itself
@@ -249,14 +296,35 @@ def _set_mode(block: nn.Module, mode: str | None) -> nn.Module:
     return block
 
 
-def _register_mode(unet: UNetMotionModel, mode: str) -> None:
+def _register(unet: UNetMotionModel, **entries: str) -> None:
     # `load_ip_adapter` sets `encoder_hid_dim_type` as an attribute of the config, not as its item. The new config that
     # `register_to_config` makes would drop it, and the image prompt would be ignored.
     changed = {
         name: getattr(unet.config, name)
         for name, value in unet.config.items()
-        if name != "sparse_causal_mode" and getattr(unet.config, name, value) is not value
+        if name not in entries and getattr(unet.config, name, value) is not value
     }
-    unet.register_to_config(sparse_causal_mode=mode)
+    unet.register_to_config(**entries)
     for name, value in changed.items():
         setattr(unet.config, name, value)
+
+
+# The norm itself
+
+
+class FrameGroupNorm(nn.GroupNorm):
+    """The group norm at the start of a motion module, with the statistics of each frame, as in AnimateDiff."""
+
+    motion_norm = "frame"
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Normalize each frame of `hidden_states`, `(batch, channels, num_frames, height, width)`."""
+        frames = rearrange(hidden_states, "batch channels frames height width -> (batch frames) channels height width")
+        return rearrange(
+            super().forward(frames),
+            "(batch frames) channels height width -> batch channels frames height width",
+            batch=hidden_states.shape[0],
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, motion_norm={self.motion_norm!r}"

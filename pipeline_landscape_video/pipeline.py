@@ -25,7 +25,7 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from .landscape_denoising import call_deprecated_callback, call_on_step_end, denoise
 from .landscape_frame_interpolation import FrameInterpolator
 from .landscape_guidance import guide_by_text
-from .landscape_motion_attention import build_motion_unet, ensure_sparse_causal_attention
+from .landscape_motion_attention import build_motion_unet, ensure_motion_config
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
 from .landscape_pipeline_mixin import (
     OUTPUT_TYPES,
@@ -58,8 +58,8 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
             the attention of a motion UNet must change, the pipeline uses a second tree of modules with the same
             weights, so that other pipelines with this UNet do not change.
         motion_adapter: Motion modules, required with an image UNet. `sparse_causal_mode` in its config is the mode of
-            their second attention, unless the config of a motion UNet has one. Without both it is `"full"`, as in
-            AnimateDiff.
+            their second attention, and `motion_norm` the statistics of their norm, unless the config of a motion UNet
+            has them. Without both they are `"full"` and `"clip"`, as in diffusers.
         scheduler: Noise scheduler. With an image UNet, one with `scaled_linear` betas, as in Stable Diffusion, is
             replaced by DDIM with linear betas, with which motion modules are trained. Its config may recommend
             sampling settings, see `landscape_sampling.py`.
@@ -178,7 +178,7 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
             flow_estimator=(None if callable(flow_estimator) else flow_estimator, (None, *FLOW_ESTIMATORS)),
         )
         # The user may have replaced `pipe.unet`.
-        self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)
+        self.unet = ensure_motion_config(self.unet, self.motion_adapter)
         if num_videos_per_prompt not in (None, 1):
             raise ValueError(f"`num_videos_per_prompt` must be 1, got {num_videos_per_prompt}; repeat the prompt.")
         sampling = self.resolve_sampling(

@@ -28,11 +28,7 @@ from .landscape_first_frame_inpainting import FirstFrameInpainting
 from .landscape_frame_interpolation import FrameInterpolator
 from .landscape_guidance import GUIDANCE_ORDERS, guidance_terms, guide_by_text_and_image
 from .landscape_image_retention import ImageRetention, check_branch
-from .landscape_motion_attention import (
-    build_motion_unet,
-    ensure_configured_attention,
-    ensure_sparse_causal_attention,
-)
+from .landscape_motion_attention import build_motion_unet, ensure_motion_config
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
 from .landscape_pictures import FITS, images_to_tensor, match_colors
 from .landscape_pipeline_mixin import (
@@ -188,7 +184,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
             sofp_mode=(sofp_mode, SOFP_MODES),
             flow_estimator=(None if callable(flow_estimator) else flow_estimator, (None, *FLOW_ESTIMATORS)),
         )
-        self.unet = ensure_sparse_causal_attention(self.unet, self.motion_adapter)  # in case the user replaced it
+        self.unet = ensure_motion_config(self.unet, self.motion_adapter)  # in case the user replaced it
         prepare_branch(self.image_retention, self.unet)
         check_branch(self.image_retention, retention_scale, self.vae_scale_factor)
         self.check_supports_images()
@@ -397,4 +393,4 @@ def prepare_branch(branch: ImageRetention | None, unet: UNetMotionModel | None) 
     """Check that a retention branch fits this UNet, and install the attention that its config names."""
     if branch is not None and unet is not None:
         branch.check_fits(unet)
-        ensure_configured_attention(branch)
+        ensure_motion_config(branch)

@@ -10,6 +10,7 @@ from landscape_video.files import write_directory
 
 
 SparseCausalMode = Literal["previous", "current_previous", "first_previous", "full"]
+MotionNorm = Literal["clip", "frame"]
 
 
 def convert(
@@ -32,6 +33,13 @@ def convert(
         typer.Option(
             help="Frames that the second attention was trained to see.",
             show_default="the mode stored in our own files, else full as in AnimateDiff",
+        ),
+    ] = None,
+    motion_norm: Annotated[
+        MotionNorm | None,
+        typer.Option(
+            help="Frames over which the motion modules' norm was trained: all of a clip, or each.",
+            show_default="the norm stored in our own files, else frame as in AnimateDiff",
         ),
     ] = None,
     max_frames: Annotated[
@@ -64,7 +72,11 @@ def convert(
     """
     check_target(target)
     if source.is_dir():
-        for_files = {"sparse_causal_mode": sparse_causal_mode, "max_frames": max_frames}
+        for_files = {
+            "sparse_causal_mode": sparse_causal_mode,
+            "motion_norm": motion_norm,
+            "max_frames": max_frames,
+        }
         for name, value in {**for_files, "drop_image_layers": drop_image_layers}.items():
             if value:
                 raise ValueError(f"`{name}` is for files of AnimateDiff, but {source} is a folder; leave it out.")
@@ -87,13 +99,20 @@ def convert(
             if mode != "full":
                 typer.echo(f"warning: trained as {mode!r}; other programs run it with plain attention.", err=True)
         else:
-            adapter = load_animatediff(source, sparse_causal_mode, max_frames, drop_image_layers=drop_image_layers)
+            adapter = load_animatediff(
+                source,
+                sparse_causal_mode,
+                max_frames,
+                drop_image_layers=drop_image_layers,
+                motion_norm=motion_norm,
+            )
             with write_directory(target, overwrite=False) as folder:
                 adapter.save_pretrained(folder)
     config = adapter.config
     typer.echo(
         f"{target}: {adapter.num_parameters() / 1e6:.1f} M parameters in {adapter.dtype}, clips of up to "
-        f"{config.motion_max_seq_length} frames, attention {config.get('sparse_causal_mode', 'full')}"
+        f"{config.motion_max_seq_length} frames, attention {config.get('sparse_causal_mode', 'full')}, "
+        f"norm {config.get('motion_norm', 'clip')}"
     )
 
 

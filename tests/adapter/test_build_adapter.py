@@ -72,7 +72,7 @@ def test_the_generator_decides_the_weights():
 
 def test_defaults_are_those_of_the_paper():
     config = create_motion_adapter(build_unet2d()).config
-    assert config.sparse_causal_mode == "previous"
+    assert config.sparse_causal_mode == "previous" and config.motion_norm == "clip"
     assert (config.motion_num_attention_heads, config.motion_max_seq_length) == (8, 32)
     assert (config.motion_transformer_layers_per_block, config.use_motion_mid_block) == (1, False)
 
@@ -80,6 +80,7 @@ def test_defaults_are_those_of_the_paper():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"motion_norm": "batch"}, "`motion_norm` must be one of clip, frame, got 'batch'"),
         ({"sparse_causal_mode": "next"}, "`sparse_causal_mode` must be one of previous, .*, got 'next'"),
         ({"motion_num_attention_heads": 3}, "must divide the channels of each block, got 3 for a block of 8 channels"),
         ({"motion_num_attention_heads": (2, 5)}, "got 5 for a block of 16 channels"),

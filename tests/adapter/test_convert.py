@@ -27,8 +27,10 @@ def test_a_file_of_animatediff_comes_back_the_same(tmp_path, mid_block, dtype):
     assert tuple(adapter.config.block_out_channels) == (32, 64)
     assert adapter.config.use_motion_mid_block is mid_block
     assert "sparse_causal_mode" not in adapter.config
+    assert adapter.config.motion_norm == "frame", "AnimateDiff trained with the statistics of each frame"
     adapter.save_pretrained(tmp_path / "adapter")
     again = MotionAdapter.from_pretrained(tmp_path / "adapter", dtype=dtype)
+    assert again.config.motion_norm == "frame"
     save_animatediff(again, tmp_path / "back.safetensors")
     assert equal(load_file(tmp_path / "back.safetensors"), weights)
 
@@ -52,7 +54,7 @@ def test_weights_land_where_diffusers_own_converter_puts_them(tmp_path):
     assert equal(ours, {name: weight for name, weight in theirs.state_dict().items() if name in ours})
 
 
-@pytest.mark.parametrize("mode", [None, "first_previous"])
+@pytest.mark.parametrize(("mode", "norm"), [(None, None), ("first_previous", "clip"), ("previous", "frame")])
 @pytest.mark.parametrize(
     "shape",
     [
@@ -62,13 +64,13 @@ def test_weights_land_where_diffusers_own_converter_puts_them(tmp_path):
     ],
     ids=["plain", "mid block", "uneven"],
 )
-def test_an_adapter_of_ours_comes_back_the_same(tmp_path, mode, shape):
-    adapter = build_motion_adapter(mode, **shape)
+def test_an_adapter_of_ours_comes_back_the_same(tmp_path, mode, norm, shape):
+    adapter = build_motion_adapter(mode, norm, **shape)
     adapter.register_to_config(removed_attentions=["versatile"])
     save_animatediff(adapter, tmp_path / "ours.safetensors")
     again = load_animatediff(tmp_path / "ours.safetensors")
     assert equal(again.state_dict(), adapter.state_dict())
-    assert plain_config(again) == plain_config(adapter)
+    assert plain_config(again) == plain_config(adapter) and again.config.get("motion_norm") == norm
     weights = load_file(tmp_path / "ours.safetensors")
     (one, other) = (f"transformer_blocks.0.attention_blocks.{index}.pos_encoder.pe" for index in (0, 1))
     module = "down_blocks.0.motion_modules.0.temporal_transformer"
@@ -80,7 +82,20 @@ def test_a_file_in_diffusers_layout_is_read_too(tmp_path):
     adapter = load_animatediff(tmp_path / "mm.safetensors")
     save_file(adapter.state_dict(), tmp_path / "ours.safetensors")
     again = load_animatediff(tmp_path / "ours.safetensors")
-    assert equal(again.state_dict(), adapter.state_dict()) and plain_config(again) == plain_config(adapter)
+    assert equal(again.state_dict(), adapter.state_dict())
+    # Nothing tells who trained a file in this layout: it runs as in diffusers.
+    assert plain_config(adapter) == plain_config(again) | {"motion_norm": "frame"}
+    assert "motion_norm" not in again.config
+
+
+@pytest.mark.parametrize("norm", ["clip", "frame"])
+def test_a_given_norm_counts_before_that_of_the_file(tmp_path, norm):
+    save_file(animatediff_weights(), tmp_path / "mm.safetensors")
+    save_animatediff(build_motion_adapter(motion_norm="clip"), tmp_path / "ours.safetensors")
+    for file in ("mm.safetensors", "ours.safetensors"):
+        assert load_animatediff(tmp_path / file, motion_norm=norm).config.motion_norm == norm
+    with pytest.raises(ValueError, match="`motion_norm` must be one of clip, frame, got 'batch'"):
+        load_animatediff(tmp_path / "mm.safetensors", motion_norm="batch")
 
 
 @pytest.mark.parametrize("wrap", [False, True])

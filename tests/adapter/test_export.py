@@ -110,11 +110,11 @@ def test_the_files_of_a_branch_are_checked(tmp_path):
 
 
 def test_folder_without_code_loads_as_ours(tiny_pipeline, tmp_path):
-    pipe = tiny_pipeline()
+    pipe = tiny_pipeline(motion_norm="frame")
     export_pipeline(pipe, tmp_path / "plain", include_code=False)
     assert names(tmp_path / "plain") == FOLDERS | {"model_index.json"}
     loaded = LandscapeVideoPipeline.from_pretrained(tmp_path / "plain")
-    assert loaded.unet.config.sparse_causal_mode == "previous"
+    assert loaded.unet.config.sparse_causal_mode == "previous" and loaded.unet.config.motion_norm == "frame"
     assert torch.equal(latents_of(loaded), latents_of(pipe))
 
 
@@ -155,12 +155,12 @@ def test_trained_weights_are_written_and_not_those_of_the_first_adapter(tiny_pip
     assert torch.equal(latents_of(LandscapeVideoPipeline.from_pretrained(tmp_path / "plain")), latents_of(pipe))
 
 
-def test_mode_of_an_adapter_beside_a_new_unet_is_kept(tiny_pipeline, tiny_components, tmp_path):
-    pipe, components = tiny_pipeline(), tiny_components()
+def test_mode_and_norm_of_an_adapter_beside_a_new_unet_are_kept(tiny_pipeline, tiny_components, tmp_path):
+    pipe, components = tiny_pipeline(motion_norm="frame"), tiny_components()
     pipe.unet = UNetMotionModel.from_unet2d(components["unet"], components["motion_adapter"])
     export_pipeline(pipe, tmp_path / "plain", include_code=False)
     config = json.loads((tmp_path / "plain" / "motion_adapter" / "config.json").read_text())
-    assert config["sparse_causal_mode"] == "previous"
+    assert config["sparse_causal_mode"] == "previous" and config["motion_norm"] == "frame"
 
 
 def test_exporting_changes_nothing(tiny_pipeline, tmp_path):
@@ -211,13 +211,13 @@ def test_values_that_half_precision_cannot_hold_are_refused(tiny_pipeline, tmp_p
 
 
 def test_scaled_linear_scheduler_keeps_the_motion_unet(tiny_pipeline, tmp_path):
-    pipe = tiny_pipeline()
+    pipe = tiny_pipeline(motion_norm="frame")
     pipe.scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     export_pipeline(pipe, tmp_path / "plain", include_code=False)
     assert "motion_adapter" not in names(tmp_path / "plain")
     loaded = LandscapeVideoPipeline.from_pretrained(tmp_path / "plain")
     assert loaded.scheduler.config.beta_schedule == "scaled_linear"
-    assert loaded.unet.config.sparse_causal_mode == "previous"
+    assert loaded.unet.config.sparse_causal_mode == "previous" and loaded.unet.config.motion_norm == "frame"
     assert torch.equal(latents_of(loaded), latents_of(pipe))
 
 

@@ -35,6 +35,19 @@ def test_a_saved_adapter_is_a_plain_motion_adapter_with_the_mode(mode, tmp_path)
         assert torch.equal(predict(again), predict(unet))
 
 
+@pytest.mark.parametrize("norm", ["clip", "frame", None])
+def test_a_saved_adapter_keeps_the_norm(norm, tmp_path):
+    adapter = build_motion_adapter("previous", norm)
+    unet = attach_motion_adapter(build_unet2d(), adapter)
+    save_motion_modules(unet, tmp_path)
+    loaded = MotionAdapter.from_pretrained(tmp_path)
+    assert loaded.config.motion_norm == (norm or "clip")
+    with torch.no_grad():
+        again = attach_motion_adapter(build_unet2d(), loaded)
+        again.load_state_dict(unet.state_dict())
+        assert torch.equal(predict(again), predict(unet))
+
+
 def test_the_file_holds_the_position_tables(tmp_path):
     save_motion_modules(moving_unet(), tmp_path)
     weights = load_file(tmp_path / "diffusion_pytorch_model.safetensors")

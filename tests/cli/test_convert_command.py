@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from animatediff_files import animatediff_weights, equal
-from landscape_video.cli.convert import SparseCausalMode
+from landscape_video.cli.convert import MotionNorm, SparseCausalMode
 from landscape_video.cli.main import app
 from motion_adapter.convert import METADATA
-from pipeline_landscape_video.landscape_motion_attention import SPARSE_CAUSAL_MODES
+from pipeline_landscape_video.landscape_motion_attention import MOTION_NORMS, SPARSE_CAUSAL_MODES
 from processes import largest_files
 from tiny_models import build_motion_adapter
 
@@ -29,7 +29,8 @@ def test_both_ways_on_the_command_line(tmp_path, monkeypatch):
     result = run("conclvd.ckpt", "adapter", "--sparse-causal-mode", "previous")
     assert result.exit_code == 0, result.output
     assert re.fullmatch(
-        r"adapter: 0\.\d M parameters in torch.float32, clips of up to 24 frames, attention previous\n", result.stdout
+        r"adapter: 0\.\d M parameters in torch.float32, clips of up to 24 frames, attention previous, norm frame\n",
+        result.stdout,
     )
     result = run("adapter", "back.safetensors")
     assert result.exit_code == 0, result.output
@@ -38,12 +39,14 @@ def test_both_ways_on_the_command_line(tmp_path, monkeypatch):
     from safetensors import safe_open
 
     with safe_open("back.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()[METADATA])["sparse_causal_mode"] == "previous"
+        config = json.loads(file.metadata()[METADATA])
+    assert (config["sparse_causal_mode"], config["motion_norm"]) == ("previous", "frame")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "back.safetensors", "conclvd.ckpt"]
 
 
 def test_modes_of_the_command_are_those_of_the_library():
     assert get_args(SparseCausalMode) == SPARSE_CAUSAL_MODES
+    assert get_args(MotionNorm) == MOTION_NORMS
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,7 @@ def test_modes_of_the_command_are_those_of_the_library():
         (["there", "new"], "new: the target for a folder must end in .safetensors."),
         (["there", "new.safetensors"], "there: not a motion adapter: config.json is missing."),
         (["there", "new.safetensors", "--max-frames", "8"], "--max-frames is for files of AnimateDiff"),
+        (["there", "new.safetensors", "--motion-norm", "clip"], "--motion-norm is for files of AnimateDiff"),
         (["there", "new.safetensors", "--drop-image-layers"], "--drop-image-layers is for files of AnimateDiff"),
     ],
 )
@@ -73,7 +77,12 @@ def test_wrong_arguments_end_with_one_line_and_nothing_written(tmp_path, monkeyp
 
 @pytest.mark.parametrize(
     ("option", "changed"),
-    [("--max-frames", "12"), ("--drop-image-layers", None), ("--sparse-causal-mode", "full")],
+    [
+        ("--max-frames", "12"),
+        ("--drop-image-layers", None),
+        ("--sparse-causal-mode", "full"),
+        ("--motion-norm", "clip"),
+    ],
 )
 def test_every_option_acts(tmp_path, monkeypatch, option, changed):
     monkeypatch.chdir(tmp_path)
@@ -89,6 +98,9 @@ def test_every_option_acts(tmp_path, monkeypatch, option, changed):
     if option == "--sparse-causal-mode":
         assert MotionAdapter.load_config("with")["sparse_causal_mode"] == "full"
         assert "sparse_causal_mode" not in MotionAdapter.load_config("without")
+    elif option == "--motion-norm":
+        assert MotionAdapter.load_config("with")["motion_norm"] == "clip"
+        assert MotionAdapter.load_config("without")["motion_norm"] == "frame"
     else:
         assert without.exit_code == 2
 

@@ -1,7 +1,8 @@
-"""Compare sparse-causal attention with dense masked attention, in every state of a UNet.
+"""Compare the motion modules' attention and norm with their definitions, in every state of a UNet.
 
 The reference is always a *stock* diffusers model with the same weights that went through the same calls. Only then do
-hooks replace the output of its `attn2` by attention over all frames with an explicit mask.
+hooks replace the output of its `attn2` by attention over all frames with an explicit mask, and that of its norm by the
+norm of one frame after the other.
 """
 
 import copy
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import AnimateDiffPipeline, UNetMotionModel
 from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
@@ -43,6 +45,10 @@ def dense_masked_attention(attention: Attention, hidden_states: torch.Tensor, mo
     return attention.to_out[1](attention.to_out[0](attended))
 
 
+def motion_norms(model: nn.Module) -> list[nn.GroupNorm]:
+    return [module.norm for module in model.modules() if isinstance(module, AnimateDiffTransformer3D)]
+
+
 def motion_attentions(model: nn.Module) -> list[Attention]:
     motion_modules = [module for module in model.modules() if isinstance(module, AnimateDiffTransformer3D)]
     return [
@@ -59,6 +65,19 @@ def make_dense(stock_model: nn.Module, mode: str) -> None:
     assert attentions and all(type(attention) is Attention for attention in attentions)
     for attention in attentions:
         attention.register_forward_hook(lambda module, inputs, output: dense_masked_attention(module, inputs[0], mode))
+
+
+def norm_frame_by_frame(norm: nn.GroupNorm, clip: torch.Tensor) -> torch.Tensor:
+    frames = [F.group_norm(frame, norm.num_groups, norm.weight, norm.bias, norm.eps) for frame in clip.unbind(dim=2)]
+    return torch.stack(frames, dim=2)
+
+
+def make_norm_of_frames(stock_model: nn.Module) -> None:
+    """Let the norm of every motion module of a stock model normalize each frame by itself."""
+    norms = motion_norms(stock_model)
+    assert norms and all(type(norm) is nn.GroupNorm for norm in norms)
+    for norm in norms:
+        norm.register_forward_hook(lambda module, inputs, output: norm_frame_by_frame(module, inputs[0]))
 
 
 @functools.cache
@@ -81,11 +100,11 @@ def build_motion_unet(mode: str | None) -> UNetMotionModel:
 
 
 def build_pipelines(
-    mode: str, use_motion_mid_block: bool = False
+    mode: str, use_motion_mid_block: bool = False, motion_norm: str = "clip"
 ) -> tuple[LandscapeVideoPipeline, AnimateDiffPipeline]:
-    """Return our pipeline in `mode`, and a stock pipeline with equal weights."""
+    """Return our pipeline in `mode` with `motion_norm`, and a stock pipeline with equal weights."""
     components, stock = (copy.deepcopy(stock_components(use_motion_mid_block)) for _ in range(2))
-    components["motion_adapter"].register_to_config(sparse_causal_mode=mode)
+    components["motion_adapter"].register_to_config(sparse_causal_mode=mode, motion_norm=motion_norm)
     return LandscapeVideoPipeline(**components), AnimateDiffPipeline(**stock)
 
 
@@ -109,14 +128,21 @@ def assert_survives(
     change: Callable[[AnimateDiffPipeline], None],
     change_reference: Callable[[AnimateDiffPipeline], None] | None = None,
     use_motion_mid_block: bool = False,
+    motion_norm: str = "clip",
     **arguments,
 ) -> None:
-    """Assert that ours, after `change`, predicts the same as a stock pipeline that is changed and then masked."""
-    ours, stock = build_pipelines(mode, use_motion_mid_block)
+    """Assert that ours, after `change`, predicts the same as a stock pipeline that is changed, then masked and normed.
+
+    It also asserts that plain attention, or the norm of the clip in place of the frames', would have failed.
+    """
+    ours, stock = build_pipelines(mode, use_motion_mid_block, motion_norm)
     change(ours)
     (change_reference or change)(stock)
     plain = predict(stock.unet, **arguments)
     make_dense(stock.unet, mode)
+    if motion_norm == "frame":
+        plain = predict(stock.unet, **arguments)
+        make_norm_of_frames(stock.unet)
     actual = predict(ours.unet, **arguments)
     assert_close(actual, predict(stock.unet, **arguments))
-    assert (actual - plain).abs().max() > 1e-3, "plain attention would have passed"
+    assert (actual - plain).abs().max() > 1e-3, "diffusers' own attention or norm would have passed"

@@ -91,8 +91,10 @@ def build_unet2d(**overrides: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(**(config | overrides)).eval()
 
 
-def build_motion_adapter(sparse_causal_mode: str | None = "previous", **overrides: Any) -> MotionAdapter:
-    """Return a `MotionAdapter` for `build_unet2d`, random in every layer; a stock one for mode None."""
+def build_motion_adapter(
+    sparse_causal_mode: str | None = "previous", motion_norm: str | None = None, **overrides: Any
+) -> MotionAdapter:
+    """Return a `MotionAdapter` for `build_unet2d`, random in every layer; a stock one without mode and norm."""
     config = {
         "block_out_channels": (8, 16),
         "motion_layers_per_block": 1,
@@ -104,6 +106,8 @@ def build_motion_adapter(sparse_causal_mode: str | None = "previous", **override
     adapter = MotionAdapter(**(config | overrides)).eval()
     if sparse_causal_mode is not None:
         adapter.register_to_config(sparse_causal_mode=sparse_causal_mode)
+    if motion_norm is not None:
+        adapter.register_to_config(motion_norm=motion_norm)
     return adapter
 
 
@@ -112,7 +116,9 @@ def build_scheduler() -> DDIMScheduler:
     return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="linear", steps_offset=1, clip_sample=False)
 
 
-def build_components(sparse_causal_mode: str | None = "previous", seed: int = 0, **overrides: Any) -> dict[str, Any]:
+def build_components(
+    sparse_causal_mode: str | None = "previous", seed: int = 0, motion_norm: str | None = None, **overrides: Any
+) -> dict[str, Any]:
     """Return the arguments of a `LandscapeVideoPipeline`; `overrides` replaces any of them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -122,7 +128,7 @@ def build_components(sparse_causal_mode: str | None = "previous", seed: int = 0,
             "text_encoder": build_text_encoder(tokenizer),
             "tokenizer": tokenizer,
             "unet": build_unet2d(),
-            "motion_adapter": build_motion_adapter(sparse_causal_mode),
+            "motion_adapter": build_motion_adapter(sparse_causal_mode, motion_norm),
             "scheduler": build_scheduler(),
         }
     return components | overrides

@@ -140,7 +140,7 @@ def test_custom_pipeline_folder_loads_where_we_are_not_installed(tiny_pipeline, 
 
     from motion_adapter.export import export_pipeline
 
-    pipe = tiny_pipeline()
+    pipe = tiny_pipeline(motion_norm="frame")
     export_pipeline(pipe, tmp_path / "model", include_code=False)
     shutil.copytree(PACKAGE, tmp_path / "pipeline_landscape_video", ignore=shutil.ignore_patterns("shanshui_tiny"))
     load_elsewhere(
@@ -196,7 +196,7 @@ def test_image_to_video_pipelines_load_where_we_are_not_installed(tiny_pipeline,
     from motion_adapter.export import export_pipeline
     from retention_models import build_image_to_video
 
-    pipe = build_image_to_video()
+    pipe = build_image_to_video(motion_norm="frame")
     export_pipeline(pipe, tmp_path / "export")
     export_pipeline(pipe, tmp_path / "model", include_code=False)
     export_pipeline(tiny_pipeline(), tmp_path / "base", include_code=False)

@@ -11,7 +11,11 @@ from torch import nn
 from motion_adapter.build import freeze_idle_layers
 from motion_unets import NUM_FRAMES, inputs, moving_unet
 from pipeline_landscape_video import SHANSHUI_TINY, ImageRetention, LandscapeVideoPipeline
-from pipeline_landscape_video.landscape_motion_attention import install_sparse_causal_attention
+from pipeline_landscape_video.landscape_motion_attention import (
+    ensure_motion_config,
+    install_motion_norm,
+    install_sparse_causal_attention,
+)
 from retention_models import branch_for, fuse_projections, randomize_branch
 
 
@@ -239,6 +243,22 @@ def test_saved_and_loaded_it_is_the_same_once_its_attention_is_installed(mode, t
     (down, mid), (before_down, before_mid) = residuals(loaded), residuals(branch)
     assert torch.equal(mid, before_mid)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(down, before_down, strict=True))
+
+
+@torch.no_grad()
+def test_a_branch_has_the_norm_of_its_unet(tmp_path):
+    unet = moving_unet("full")
+    install_motion_norm(unet, "frame")
+    branch = randomize_branch(branch_for(unet))
+    branch.save_pretrained(tmp_path)
+    loaded = ImageRetention.from_pretrained(tmp_path)
+    assert loaded.config.motion_norm == "frame"
+    with pytest.raises(RuntimeError, match="the norm 'frame' of the config, got 'clip'; call `install_motion_norm"):
+        residuals(loaded)
+    assert ensure_motion_config(loaded) is loaded
+    assert torch.equal(residuals(loaded)[1], residuals(branch)[1])
+    install_motion_norm(loaded, "clip")
+    assert not torch.equal(residuals(loaded)[1], residuals(branch)[1])
 
 
 def test_the_branch_of_the_embedded_model_leaves_the_weights_under_their_limit(tmp_path):

@@ -294,12 +294,13 @@ def test_the_progress_bar_has_one_step_for_each_of_a_stage(capsys):
 
 
 def test_saved_and_loaded_it_generates_the_same(tmp_path, caplog):
-    pipe = build_image_to_video()
+    pipe = build_image_to_video(motion_norm="frame")
     expected = frames_of(pipe)
     pipe.save_pretrained(tmp_path)
     loaded = LandscapeImageToVideoPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     assert loaded.image_retention.config.sparse_causal_mode == "previous"
+    assert loaded.image_retention.config.motion_norm == loaded.unet.config.motion_norm == "frame"
     assert torch.equal(frames_of(loaded), expected)
     text_only = LandscapeVideoPipeline.from_pretrained(tmp_path)
     text_only.set_progress_bar_config(disable=True)
@@ -450,7 +451,8 @@ def test_a_long_text_of_any_stage_is_told_before_the_first_step(caplog):
 
 @pytest.mark.parametrize("with_image", [True, False], ids=["image to video", "text to video"])
 def test_offloading_changes_no_frame(with_image, tiny_pipeline):
-    pipe = build_image_to_video() if with_image else tiny_pipeline()
+    norm = {"motion_norm": "frame"}
+    pipe = build_image_to_video(**norm) if with_image else tiny_pipeline(**norm)
     generate = frames_of if with_image else sample
     expected = generate(pipe)
     pipe.enable_model_cpu_offload(device="cpu")  # sequential offloading fails on a CPU in stock diffusers, too

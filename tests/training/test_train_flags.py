@@ -33,6 +33,7 @@ def default_weights() -> dict[str, str]:
     [
         "--sparse_causal_mode first_previous",
         "--sparse_causal_mode full",
+        "--motion_norm frame",
         "--use_motion_mid_block",
         "--motion_max_seq_length 16",
         "--num_frames_range 7",

@@ -18,6 +18,7 @@ def test_the_export_is_a_plain_motion_adapter(train):
     _, output = train("run", "--max_train_steps", "2", "--use_ema")
     adapter = MotionAdapter.from_pretrained(output / "motion_adapter")
     assert type(adapter) is MotionAdapter and adapter.config.sparse_causal_mode == "previous"
+    assert adapter.config.motion_norm == "clip"
     weights = load_file(output / "motion_adapter" / WEIGHTS)
     assert weights.keys() == adapter.state_dict().keys() and any(key.endswith("pos_embed.pe") for key in weights)
     assert all(torch.isfinite(weight).all() and weight.dtype == torch.float32 for weight in weights.values())
@@ -54,7 +55,7 @@ def test_a_new_adapter_starts_as_the_image_model(train):
 
 
 def test_training_starts_from_a_given_adapter(train, tmp_path):
-    _, given = train("given", "--max_train_steps", "2")
+    _, given = train("given", "--max_train_steps", "2", "--motion_norm", "frame")
     flags = ("--motion_adapter_name_or_path", str(given / "motion_adapter"), "--learning_rate", "1e-12")
     _, output = train("run", "--max_train_steps", "1", *flags)
     before, after = (load_file(path / "motion_adapter" / WEIGHTS) for path in (given, output))
@@ -69,8 +70,12 @@ def test_training_starts_from_a_given_adapter(train, tmp_path):
         str(tmp_path / "animatediff.safetensors"),
     )
     assert digest(from_file / "motion_adapter" / WEIGHTS) == digest(output / "motion_adapter" / WEIGHTS)
-    _, other = train("other", "--max_train_steps", "1", *flags, "--sparse_causal_mode", "full")
-    assert MotionAdapter.load_config(other / "motion_adapter")["sparse_causal_mode"] == "full"
+    assert MotionAdapter.load_config(from_file / "motion_adapter")["motion_norm"] == "frame"
+    _, other = train(
+        "other", "--max_train_steps", "1", *flags, "--sparse_causal_mode", "full", "--motion_norm", "clip"
+    )
+    config = MotionAdapter.load_config(other / "motion_adapter")
+    assert (config["sparse_causal_mode"], config["motion_norm"]) == ("full", "clip")
 
 
 def test_the_loss_falls(train):

@@ -53,6 +53,7 @@ def build_motion_unet(
         model.sparse_causal_mode,
         model.motion_max_seq_length,
         model.use_motion_mid_block,
+        model.motion_norm,
     )
     check_fit(unet, latent_shape, settings.data.num_frames_range[1])
     remove_attentions(unet, ["versatile"] * model.no_versatile + ["sparse_causal"] * model.no_sparse_causal)
@@ -84,6 +85,7 @@ def load_motion_unet(
     sparse_causal_mode: str | None = None,
     motion_max_seq_length: int | None = None,
     use_motion_mid_block: bool = False,
+    motion_norm: str | None = None,
 ) -> UNetMotionModel:
     """Load the image UNet of `model` in float32 with a motion adapter. A new adapter does not change its output yet.
 
@@ -94,6 +96,7 @@ def load_motion_unet(
         sparse_causal_mode: None keeps the given adapter's mode ("full" if it names none), "previous" for a new one.
         motion_max_seq_length: None keeps the given adapter's number of positions, 32 for a new one.
         use_motion_mid_block: Add a motion module to the mid block if the given adapter has none there.
+        motion_norm: None keeps the given adapter's norm ("clip" if it names none), "clip" for a new one.
 
     Raises:
         ValueError: The image model's UNet is of another kind.
@@ -109,7 +112,11 @@ def load_motion_unet(
     unet = UNet2DConditionModel.from_pretrained(model, subfolder="unet", revision=revision, dtype=torch.float32)
     if motion_adapter is None:
         adapter = create_motion_adapter(
-            unet, sparse_causal_mode or "previous", motion_max_seq_length or 32, use_motion_mid_block
+            unet,
+            sparse_causal_mode or "previous",
+            motion_max_seq_length or 32,
+            use_motion_mid_block,
+            motion_norm=motion_norm or "clip",
         )
     else:
         given = load_motion_adapter(motion_adapter, torch.float32)
@@ -119,5 +126,6 @@ def load_motion_unet(
             sparse_causal_mode or given.config.get("sparse_causal_mode", "full"),
             motion_max_seq_length or given.config.motion_max_seq_length,
             use_motion_mid_block or given.config.use_motion_mid_block,
+            motion_norm=motion_norm or given.config.get("motion_norm", "clip"),
         )
     return attach_motion_adapter(unet, adapter)

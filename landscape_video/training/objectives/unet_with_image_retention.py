@@ -11,8 +11,9 @@ from landscape_video.training.objectives.motion_models import check_fit, load_mo
 from landscape_video.training.objectives.training_layers import checkpoint_layers, compile_unet, lower_precision
 from landscape_video.training.settings.training import RetentionTraining
 from motion_adapter.build import freeze_idle_layers, freeze_image_layers
-from pipeline_landscape_video import ImageRetention, install_sparse_causal_attention
+from pipeline_landscape_video import ImageRetention
 from pipeline_landscape_video.landscape_acceleration import use_fast_attention
+from pipeline_landscape_video.landscape_motion_attention import install_motion_config
 
 
 IMAGE_CHANNELS = (16, 32, 96, 256)  # channels of the layers that shrink the image, each by half
@@ -112,7 +113,7 @@ def load_branch(name: str | None, unet: UNetMotionModel, image_channels: tuple[i
             f"{name} is for images {branch.image_factor} times as large as the latents, but the images of the clips "
             f"are {2 ** (len(image_channels) - 1)} times as large."
         )
-    install_sparse_causal_attention(branch, branch.config.sparse_causal_mode)
+    install_motion_config(branch, branch.config)
     return branch.requires_grad_(True)
 
 

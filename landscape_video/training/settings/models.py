@@ -7,7 +7,7 @@ from typing import Literal
 from landscape_video.training.settings.options import OptionGroup, option
 from pipeline_landscape_video import SHANSHUI_TINY
 from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
-from pipeline_landscape_video.landscape_motion_attention import SPARSE_CAUSAL_MODES
+from pipeline_landscape_video.landscape_motion_attention import MOTION_NORMS, SPARSE_CAUSAL_MODES
 
 
 MOTION_ADAPTER = "motion_adapter"  # folder of the adapter, in a pipeline's folder and in OUTPUT_DIR
@@ -49,6 +49,12 @@ class MotionModelSettings(ModelSettings):
         None,
         "frames that Sparse-Causal attention sees (NADM Eq. 8)",
         default_text="the given adapter's mode, previous for a new one",
+    )
+    motion_norm: Literal[MOTION_NORMS] | None = option(
+        None,
+        "statistics of the motion modules' group norm: over all frames of a clip as in diffusers, or over each frame "
+        "as in AnimateDiff",
+        default_text="the given adapter's norm, clip for a new one",
     )
     no_versatile: bool = option(False, "ablation: fix the output of Versatile attention at zero")
     no_sparse_causal: bool = option(False, "ablation: fix the output of Sparse-Causal attention at zero")
