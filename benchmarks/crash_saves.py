@@ -19,9 +19,8 @@ from pathlib import Path
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel
 
-from landscape_video.training.run.checkpoints import newest_valid_checkpoint, write_checkpoint
+from landscape_video.training.run.checkpoints import TrainingState, newest_valid_checkpoint, write_checkpoint
 from landscape_video.training.run.optimization import WeightAverage
-from landscape_video.training.run.training_state import TrainingState
 from motion_adapter.build import (
     attach_motion_adapter,
     freeze_image_layers,

@@ -15,13 +15,12 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from landscape_video.evaluation.metrics.measurements import measure_clip
-from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
+from landscape_video.evaluation.metrics.measurements import MeasuredClip, MetricModels, measure_clip
 from landscape_video.evaluation.metrics.registry import select_metrics
 from landscape_video.files import write_file
 from landscape_video.generation.settings import TextToVideoSettings
 from landscape_video.training.data.latent_store import load_vae
-from landscape_video.training.data.prompt_embeds_cache import load_prompt_embeds_cache
+from landscape_video.training.data.tensor_store import load_prompt_embeds_cache
 from landscape_video.training.objectives.motion_models import load_motion_unet, load_noise_scheduler
 from landscape_video.training.objectives.motion_objective import motion_losses
 from motion_adapter.export import export_pipeline

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from landscape_video.evaluation.metrics.metric_models import MetricModels
+from landscape_video.evaluation.metrics.measurements import MetricModels
 from landscape_video.evaluation.metrics.weights import hash_weights
 from landscape_video.evaluation.report.page import write_report
 from landscape_video.evaluation.results import FILE_NAME, write_results

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance, polynomial_mmd
-from landscape_video.evaluation.metrics.metric_models import MetricModels
+from landscape_video.evaluation.metrics.measurements import MetricModels
 from landscape_video.evaluation.metrics.registry import metric_value
 from landscape_video.evaluation.results import ClipResult, MetricValue, Results, System
 from miniature_claims import (

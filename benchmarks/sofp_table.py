@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from landscape_video.evaluation.report.interpolation_rows import NAMES
+from landscape_video.evaluation.report.page import NAMES
 from motion_adapter.markdown import markdown_table
 
 

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from landscape_video.training.objectives.training_layers import checkpoint_layers, lower_precision
+from landscape_video.training.objectives.motion_models import checkpoint_layers, lower_precision
 from landscape_video.training.run.run_summary import StepCost, count_step, make_fake
 from motion_adapter.build import attach_motion_adapter, create_motion_adapter, freeze_image_layers
 

@@ -20,9 +20,13 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from transformers import AutoTokenizer, CLIPTextModel
 
-from landscape_video.training.objectives.motion_models import load_motion_unet
+from landscape_video.training.objectives.motion_models import (
+    checkpoint_layers,
+    compile_unet,
+    load_motion_unet,
+    lower_precision,
+)
 from landscape_video.training.objectives.motion_objective import motion_losses
-from landscape_video.training.objectives.training_layers import checkpoint_layers, compile_unet, lower_precision
 from landscape_video.training.run.run_summary import LiveBytes
 from motion_adapter.build import freeze_image_layers
 from pipeline_landscape_video import SHANSHUI_TINY

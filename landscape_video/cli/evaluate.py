@@ -218,7 +218,7 @@ def evaluate(
 
     from landscape_video.evaluation.evaluate import Plan, start_processes
     from landscape_video.evaluation.evaluate import evaluate as run
-    from landscape_video.evaluation.metrics.metric_models import MetricModels
+    from landscape_video.evaluation.metrics.measurements import MetricModels
     from landscape_video.evaluation.results import markdown
     from landscape_video.evaluation.systems.text_to_video import SystemSpec, parse_system
     from pipeline_landscape_video.quiet_loading import less_chatter

@@ -17,8 +17,14 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from landscape_video.evaluation.metrics.measurements import ClipMeasurements, measure_clip, spread_in_words, summarize
-from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
+from landscape_video.evaluation.metrics.measurements import (
+    ClipMeasurements,
+    MeasuredClip,
+    MetricModels,
+    measure_clip,
+    spread_in_words,
+    summarize,
+)
 from landscape_video.evaluation.metrics.registry import (
     NEEDS,
     REVISION,

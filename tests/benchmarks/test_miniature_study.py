@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape_video.evaluation.metrics.metric_models import MetricModels
+from landscape_video.evaluation.metrics.measurements import MetricModels
 from landscape_video.evaluation.metrics.weights import hash_weights
 from landscape_video.evaluation.results import read_results
 from landscape_video.training.data.latent_store import write_shard

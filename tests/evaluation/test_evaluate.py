@@ -11,8 +11,7 @@ from PIL import Image
 from known_motion import moving_noise
 from landscape_video.evaluation.evaluate import Plan, evaluate, start_processes
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance
-from landscape_video.evaluation.metrics.measurements import measure_clip
-from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
+from landscape_video.evaluation.metrics.measurements import MeasuredClip, MetricModels, measure_clip
 from landscape_video.evaluation.metrics.motion_metrics import measure_flow
 from landscape_video.evaluation.results import read_results
 from landscape_video.evaluation.systems.clips import list_clips

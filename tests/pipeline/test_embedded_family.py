@@ -21,7 +21,7 @@ def test_sizes():
 
 
 def test_the_card_is_about_these_weights():
-    from shanshui.stages.model_card import weights_table
+    from shanshui.stages.export_family import weights_table
 
     files = {file.parent.name: file for file in SHANSHUI_TINY.rglob("*.safetensors")}
     rows = dict(re.findall(r"^\| (\w+) \| ([\d.]+ M \| `[0-9a-f]{16}`) \|$", CARD, re.MULTILINE))

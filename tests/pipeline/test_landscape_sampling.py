@@ -81,7 +81,7 @@ def test_the_bundled_model_recommends(pipeline, expected):
 
 
 def test_training_the_bundled_model_anew_stores_the_same():
-    from shanshui.stages.family_models import build_scheduler
+    from shanshui.stages.family_run import build_scheduler
 
     bundled = DDIMScheduler.from_pretrained(SHANSHUI_TINY, subfolder="scheduler").config
     assert build_scheduler().config["_landscape_sampling"] == bundled["_landscape_sampling"]

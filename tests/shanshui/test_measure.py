@@ -6,7 +6,7 @@ from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier
 from shanshui.measure import main, parse_args
 from shanshui.renderer.dataset import render_dataset
 from shanshui.renderer.scene import FPS
-from shanshui.stages.model_card import put_measured
+from shanshui.stages.export_family import put_measured
 from tiny_clip import save_tiny_clip
 
 

@@ -16,9 +16,9 @@ from shanshui.render import main
 from shanshui.renderer.brushwork import COLORS, Canvas, View
 from shanshui.renderer.composition import Layout
 from shanshui.renderer.dataset import beginning_of, render_dataset, scene_of, write_video_folder
+from shanshui.renderer.landscape import River
 from shanshui.renderer.rendering import SceneRenderer, render_clip
 from shanshui.renderer.scene import ATTRIBUTES, CAMERAS, FPS, LAYERS, PALETTES, WAYS, Scene, sample_scene
-from shanshui.renderer.waters import River
 
 
 FULL = Scene(

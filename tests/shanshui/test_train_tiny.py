@@ -32,7 +32,7 @@ def build(folder: Path, *flags: str) -> None:
     arguments += ["--mixed_precision", "no", *flags]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shanshui.stages.train_text.HEAD_CAPTIONS", 128)  # one batch
-        patch.setattr("shanshui.stages.train_decoder.HELD_OUT_CLIPS", 1)
+        patch.setattr("shanshui.stages.train_vae.HELD_OUT_CLIPS", 1)
         patch.setattr(sys, "argv", ["train_tiny.py", *map(str, arguments)])
         train_tiny.main()
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from landscape_video.training.data.latent_store import write_shard
 from landscape_video.training.objectives import motion_models
-from landscape_video.training.objectives.training_layers import checkpoint_layers
+from landscape_video.training.objectives.motion_models import checkpoint_layers
 from landscape_video.training.run.command_line import parse_settings
 from landscape_video.training.run.optimization import MuonAdamW, learning_rate_at, make_optimizer
 from landscape_video.training.settings.training import MotionTraining

@@ -16,7 +16,7 @@ from landscape_video.training.data.first_frames import WithFirstFrames
 from landscape_video.training.data.latent_store import LatentCache, write_first_frames, write_shard
 from landscape_video.training.objectives.motion_models import load_motion_unet, load_noise_scheduler
 from landscape_video.training.objectives.motion_objective import motion_losses
-from landscape_video.training.objectives.unet_with_image_retention import (
+from landscape_video.training.objectives.retention_recipe import (
     UNetWithImageRetention,
     build_unet_with_image_retention,
     image_channels_for,

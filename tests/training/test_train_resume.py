@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from landscape_video.files import write_json
 from landscape_video.training.objectives import motion_objective
+from landscape_video.training.run import checkpoints
 from landscape_video.training.run import signals as run_signals
-from landscape_video.training.run import training_state
 from landscape_video.training.run.checkpoints import list_checkpoints, verify_checkpoint
 from landscape_video.training.run.signals import StopSignals, report_end
 from training_runs import digest, digests, log_of, status_of
@@ -78,7 +78,7 @@ def test_resuming_skips_a_damaged_checkpoint_and_says_so(train, caplog):
     _, output = train("run", "--max_train_steps", "3", "--checkpointing_steps", "1")
     expected = digests(output, 3)
     assert [path.name for path in list_checkpoints(output)] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
-    state = output / "checkpoint-3" / "training_state.safetensors"
+    state = output / "checkpoint-3" / "checkpoints.safetensors"
     state.write_bytes(state.read_bytes()[:-1])
     code, _ = train("run", "--max_train_steps", "3", "--resume_from_checkpoint", "latest")
     assert code == 0 and "Skipped checkpoint-3" in caplog.text and "Resumed from" in caplog.text
@@ -96,7 +96,7 @@ def test_resuming_from_an_older_checkpoint_renames_later_ones(train, caplog):
     code, _ = train("run", *flags, *other, "--resume_from_checkpoint", older)
     assert code == 0 and [path.name for path in list_checkpoints(output)] == ["checkpoint-1", "checkpoint-2"]
     assert "checkpoint-3 is now called abandoned-checkpoint-3" in caplog.text
-    assert digest(output / "abandoned-checkpoint-3" / "training_state.safetensors") == first
+    assert digest(output / "abandoned-checkpoint-3" / "checkpoints.safetensors") == first
     train("run", *flags, "--learning_rate", "2e-3", "--resume_from_checkpoint", "latest")
     assert status_of(output)["step"] == 3 and digests(output, 3)[2] != first
     # Again: the names are taken. And what was abandoned can be taken up.
@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spares_the_last_checkpoint(t
     assert status["status"] == "failed" and "lower --learning_rate" in status["reason"]
     newest = list_checkpoints(output)[-1]
     verify_checkpoint(newest)
-    assert all(torch.isfinite(tensor).all() for tensor in load_file(newest / "training_state.safetensors").values())
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(newest / "checkpoints.safetensors").values())
 
 
 def test_a_full_disk_is_explained_and_spares_the_last_checkpoint(train, monkeypatch):
@@ -178,7 +178,7 @@ def test_a_full_disk_is_explained_and_spares_the_last_checkpoint(train, monkeypa
     def full(*arguments):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(training_state, "save_file", full)
+    monkeypatch.setattr(checkpoints, "save_file", full)
     code, _ = train("run", "--max_train_steps", "2", "--resume_from_checkpoint", "latest")
     assert code == 1 and status_of(output)["reason"].startswith("The disk is full: the last checkpoint")
     (checkpoint,) = list_checkpoints(output)
@@ -199,7 +199,7 @@ def test_weights_that_cannot_be_written_are_one_line(train, monkeypatch, caplog,
             raise OSError(errno.ENOSPC, "No space left on device")
         write_json(path, value)
 
-    monkeypatch.setattr(training_state, "save_file", refuse)
+    monkeypatch.setattr(checkpoints, "save_file", refuse)
     monkeypatch.setattr(run_signals, "write_json", write_unless_failed)
     code, _ = train("run", "--max_train_steps", "2", "--resume_from_checkpoint", "latest")
     assert code == 1

@@ -25,16 +25,15 @@ import cv2
 import numpy as np
 import torch
 
-from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier
+from landscape_video.evaluation.metrics.video_features import ClipScorer
 from landscape_video.files import write_text
 from landscape_video.generation.settings import TextToVideoSettings
 from pipeline_landscape_video import SHANSHUI_TINY
 from pipeline_landscape_video.embedded_model import embedded_sampling
 from shanshui.measuring.argument_checks import ArgumentChecks
 from shanshui.measuring.classifier_training import ATTRIBUTES, get_classifier
-from shanshui.measuring.contact_sheets import write_contact_sheets
-from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, model_hash, prompts_of
+from shanshui.measuring.measured_clips import ClipMaker, Request, Variant, model_hash, prompts_of, write_contact_sheets
 from shanshui.measuring.predictions import (
     Labels,
     camera_counts,
@@ -47,7 +46,7 @@ from shanshui.measuring.predictions import (
 from shanshui.measuring.report import LanguageResults, Results, markdown, write_results
 from shanshui.renderer.dataset import render_dataset
 from shanshui.renderer.scene import FPS, HELD_OUT_SEED, LANGUAGES, PROMPTS_SEED, TRAINING_SEED, Scene
-from shanshui.stages.model_card import put_measured
+from shanshui.stages.export_family import put_measured
 
 
 logger = logging.getLogger("measure")

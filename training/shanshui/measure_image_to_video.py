@@ -22,10 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 from landscape_video.evaluation.metrics.clip_metrics import fff_ssim
-from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.distribution_metrics import polynomial_mmd
 from landscape_video.evaluation.metrics.motion_metrics import CAMERA_DIRECTIONS, fit_camera
-from landscape_video.evaluation.metrics.video_features import ClipFeatures
+from landscape_video.evaluation.metrics.video_features import ClipFeatures, ClipScorer
 from landscape_video.files import write_json, write_text
 from landscape_video.generation.settings import ImageToVideoSettings
 from motion_adapter.code_files import BRANCH
@@ -47,13 +46,19 @@ from shanshui.measuring.animation_checks import (
     text_check,
 )
 from shanshui.measuring.classifier_training import reconstruct
-from shanshui.measuring.contact_sheets import write_contact_sheets
-from shanshui.measuring.measured_clips import AnimationMaker, Request, Variant, model_hash, prompts_of
+from shanshui.measuring.measured_clips import (
+    AnimationMaker,
+    Request,
+    Variant,
+    model_hash,
+    prompts_of,
+    write_contact_sheets,
+)
 from shanshui.measuring.report import without_nan
 from shanshui.renderer.dataset import scene_of
 from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import FPS, HELD_OUT_SEED, LANGUAGES, PICTURES_SEED, PROMPTS_SEED, TRAINING_SEED, Scene
-from shanshui.stages.model_card import IMAGE_TO_VIDEO, put_measured
+from shanshui.stages.export_family import IMAGE_TO_VIDEO, put_measured
 
 
 logger = logging.getLogger("measure_image_to_video")

@@ -23,11 +23,9 @@ from landscape_video.training.run.signals import EXIT_STOPPED
 from shanshui.stages.export_family import export_family
 from shanshui.stages.family_run import FamilyRun, computes_bfloat16_fast
 from shanshui.stages.stage_scripts import train_motion_adapter, train_on_clips, train_on_frames
-from shanshui.stages.train_clip import train_clip
-from shanshui.stages.train_decoder import train_decoder
 from shanshui.stages.train_image_unet import train_image_unet
-from shanshui.stages.train_text import train_text
-from shanshui.stages.train_vae import train_vae
+from shanshui.stages.train_text import train_clip, train_text
+from shanshui.stages.train_vae import train_decoder, train_vae
 from shanshui.stages.training_data import encode_training_clips, training_clips
 
 

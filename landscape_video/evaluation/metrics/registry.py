@@ -26,7 +26,7 @@ from landscape_video.evaluation.results import MetricValue
 
 # Reports need names and notes only, and must not wait for torch.
 if TYPE_CHECKING:
-    from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
+    from landscape_video.evaluation.metrics.measurements import MeasuredClip, MetricModels
 
 
 REVISION = 1  # increase it when a metric is computed differently, so that stored measurements are not reused

@@ -26,7 +26,7 @@ from landscape_video.training.data.latent_store import (
     is_latent_cache,
     load_vae,
 )
-from landscape_video.training.data.prompt_embeds_cache import PromptEmbedsCache
+from landscape_video.training.data.tensor_store import PromptEmbedsCache
 from landscape_video.training.data.video_dataset import REPORT, VideoDataset
 from landscape_video.training.settings.data import DataSettings
 from landscape_video.training.settings.training import TrainingSettings

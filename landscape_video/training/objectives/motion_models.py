@@ -1,12 +1,20 @@
-"""Models that `train_motion.py` puts together: the noise schedule, the motion UNet and the noise adapter."""
+"""Models that `train_motion.py` puts together: the noise schedule, the motion UNet and the noise adapter.
+
+Precision, activation checkpointing and compilation of the UNet act on its modules in place. Names of parameters stay,
+so what is saved stays the same.
+"""
 
 import logging
+from functools import partial
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel, UNetMotionModel
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from torch.utils.checkpoint import checkpoint
 
 from landscape_video.generation.models import load_motion_adapter
-from landscape_video.training.objectives.training_layers import checkpoint_layers, compile_unet, lower_precision
 from landscape_video.training.settings.training import MotionTraining
 from motion_adapter.build import (
     attach_motion_adapter,
@@ -129,3 +137,53 @@ def load_motion_unet(
             motion_norm=motion_norm or given.config.get("motion_norm", "clip"),
         )
     return attach_motion_adapter(unet, adapter)
+
+
+# Layers that are recomputed in the backward pass, by the choices of --gradient_checkpointing.
+CHECKPOINTED = {
+    "attention": (Transformer2DModel, AnimateDiffTransformer3D),
+    "all": (ResnetBlock2D, Transformer2DModel, AnimateDiffTransformer3D),
+}
+
+MAX_LENGTHS = 64  # clip lengths that get a graph of their own; more of them run without compilation
+
+
+def lower_precision(unet: UNetMotionModel, dtype: torch.dtype, device: torch.device) -> None:
+    """Let the frozen image layers compute in `dtype`, as in sampling, and the motion modules under autocast.
+
+    The motion modules' weights stay float32. Autocast around the whole UNet would convert every norm of the image
+    layers to float32 and back and keep both copies. The UNet then takes `encoder_hidden_states` in `dtype`. For
+    float32 nothing changes.
+    """
+    if dtype == torch.float32:
+        return
+    unet.conv_in.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))  # noise is added in float32
+    for name, module in unet.named_modules():
+        if ".motion_modules." not in f".{name}." and not any(module.children()):
+            module.to(dtype)
+    for module in unet.modules():
+        if isinstance(module, AnimateDiffTransformer3D):
+            module.forward = torch.autocast(device.type, dtype)(module.forward)
+
+
+def checkpoint_layers(unet: UNetMotionModel, layers: str) -> None:
+    """Keep only the inputs of layers for the backward pass, and recompute the rest there.
+
+    diffusers' own `enable_gradient_checkpointing` leaves out the motion modules, the largest part.
+
+    Args:
+        layers: "attention" wraps spatial transformers and motion modules, "all" the residual blocks as well.
+    """
+    for module in unet.modules():
+        if isinstance(module, CHECKPOINTED[layers]):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+
+
+def compile_unet(unet: UNetMotionModel, backend: str = "inductor") -> None:
+    """Compile the forward pass, and with it the backward pass, as one graph for each number of frames.
+
+    Layers compiled for any number of frames are slower than uncompiled ones on a CPU, and there are more kinds of them
+    than torch compiles before it gives up. Call this after `checkpoint_layers`.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_LENGTHS)
+    unet.forward = torch.compile(unet.forward, dynamic=False, backend=backend)

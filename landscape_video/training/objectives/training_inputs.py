@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, DDPMScheduler
 
 from landscape_video.training.data.batches import encode_once, load_clips
 from landscape_video.training.data.clip_sampling import ClipDataset
-from landscape_video.training.data.prompt_embeds_cache import PromptEmbedsCache, load_prompt_embeds_cache
+from landscape_video.training.data.tensor_store import PromptEmbedsCache, load_prompt_embeds_cache
 from landscape_video.training.objectives.motion_models import load_noise_scheduler
 from landscape_video.training.settings.training import TrainingSettings
 

@@ -12,14 +12,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from landscape_video.training.objectives.recipe import Recipe
-from landscape_video.training.run.checkpoints import resume, set_aside_checkpoints, write_checkpoint
+from landscape_video.training.run.checkpoints import TrainingState, resume, set_aside_checkpoints, write_checkpoint
 from landscape_video.training.run.optimization import WeightAverage, ema_weights, learning_rate_at
 from landscape_video.training.run.run_summary import StepCost, StepTimer, describe_run
 from landscape_video.training.run.sharding import is_sharded
 from landscape_video.training.run.signals import EXIT_STOPPED, write_status
 from landscape_video.training.run.train_log import TrainLog, drop_lines_after
 from landscape_video.training.run.training_run import TrainingRun
-from landscape_video.training.run.training_state import TrainingState
 from landscape_video.training.run.validation import VALIDATIONS, Validation
 from landscape_video.training.settings.training import TrainingSettings
 

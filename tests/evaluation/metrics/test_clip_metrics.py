@@ -11,7 +11,7 @@ from torchmetrics.functional.multimodal import clip_score
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from landscape_video.evaluation.metrics.clip_metrics import clip_temp, clip_text, fff_clip, fff_ssim, frame_consistency
-from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
+from landscape_video.evaluation.metrics.video_features import ClipScorer
 from pipeline_landscape_video import SHANSHUI_TINY
 from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import Scene

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
+from landscape_video.evaluation.metrics.video_features import ClipScorer
 from pipeline_landscape_video import SHANSHUI_TINY
 
 

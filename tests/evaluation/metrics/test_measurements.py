@@ -7,14 +7,18 @@ import pytest
 
 from known_motion import moving_noise
 from landscape_video.evaluation.metrics.clip_metrics import clip_temp
-from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.distribution_metrics import frechet_distance, inception_score, polynomial_mmd
-from landscape_video.evaluation.metrics.measurements import ClipMeasurements, measure_clip, summarize
-from landscape_video.evaluation.metrics.metric_models import MeasuredClip, MetricModels
+from landscape_video.evaluation.metrics.measurements import (
+    ClipMeasurements,
+    MeasuredClip,
+    MetricModels,
+    measure_clip,
+    summarize,
+)
 from landscape_video.evaluation.metrics.motion_metrics import measure_flow
 from landscape_video.evaluation.metrics.registry import METRICS, Metric, SetMetric, select_metrics
 from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier
-from landscape_video.evaluation.metrics.video_features import ClipFeatures
+from landscape_video.evaluation.metrics.video_features import ClipFeatures, ClipScorer
 from pipeline_landscape_video import SHANSHUI_TINY
 from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import Scene

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import VideoMAEForVideoClassification, VideoMAEVideoProcessor
 
-from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.video_features import (
     I3D,
     I3D_PRESETS,
     MIN_FRAMES,
     ClipFeatures,
+    ClipScorer,
     I3DFeatures,
     VideoClassifier,
     prepare_i3d,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hub_runs import files_of
-from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
+from landscape_video.evaluation.metrics.video_features import ClipScorer
 from landscape_video.evaluation.metrics.weights import find_folder, hash_configs, hash_weights
 from landscape_video.evaluation.systems.text_to_video import DEFAULTS, FORMS, SystemSpec
 from motion_adapter.export import export_pipeline

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from landscape_video.evaluation.report.interpolation_rows import read_interpolation
+from landscape_video.evaluation.report.page import read_interpolation
 from sofp_table import summary
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from shanshui.measuring.contact_sheets import contact_strip, write_contact_sheets
+from shanshui.measuring.measured_clips import contact_strip, write_contact_sheets
 
 
 def test_contact_sheets(tmp_path):

@@ -11,7 +11,7 @@ from shanshui.render import main
 from shanshui.renderer.composition import PAN
 from shanshui.renderer.dataset import scene_of, write_video_folder
 from shanshui.renderer.ground_truth import render_ground_truth
-from shanshui.renderer.mountains import depths
+from shanshui.renderer.landscape import depths
 from shanshui.renderer.rendering import SceneRenderer, render_clip
 from shanshui.renderer.scene import CAMERAS, Scene
 

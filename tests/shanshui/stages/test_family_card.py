@@ -4,7 +4,7 @@ import re
 from string import Formatter
 
 from pipeline_landscape_video import SHANSHUI_TINY
-from shanshui.stages.model_card import CARD
+from shanshui.stages.export_family import CARD
 
 
 def test_the_bundled_card_has_the_prose_of_the_template():

@@ -7,7 +7,7 @@ import torch
 from shanshui.renderer.dataset import FramePairs
 from shanshui.renderer.ground_truth import render_ground_truth
 from shanshui.renderer.scene import Scene
-from shanshui.stages.train_decoder import cut, difference_along, flicker
+from shanshui.stages.train_vae import cut, difference_along, flicker
 
 
 def test_difference_along_follows_the_flow():

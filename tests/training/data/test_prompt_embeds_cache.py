@@ -6,8 +6,8 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from landscape_video.training.data import prompt_embeds_cache
-from landscape_video.training.data.prompt_embeds_cache import PromptEmbedsCache
+from landscape_video.training.data import tensor_store
+from landscape_video.training.data.tensor_store import PromptEmbedsCache
 from tiny_models import build_text_encoder, build_tokenizer
 
 
@@ -38,7 +38,7 @@ def test_captions_are_encoded_once(tmp_path, monkeypatch):
     tokenizer = build_tokenizer()
     encoder = build_text_encoder(tokenizer)
     fresh = PromptEmbedsCache(tokenizer, encoder)(["mist", "a boat"])
-    monkeypatch.setattr(prompt_embeds_cache, "CAPTIONS_PER_SHARD", 1)
+    monkeypatch.setattr(tensor_store, "CAPTIONS_PER_SHARD", 1)
     PromptEmbedsCache(tokenizer, encoder).store(["mist", "a boat", "mist"], tmp_path)
     assert len(list(tmp_path.rglob("shard-*.safetensors"))) == 2
 

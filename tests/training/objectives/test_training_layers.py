@@ -10,8 +10,8 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch._dynamo.testing import CompileCounter
 
+from landscape_video.training.objectives.motion_models import checkpoint_layers, compile_unet, lower_precision
 from landscape_video.training.objectives.motion_objective import motion_losses
-from landscape_video.training.objectives.training_layers import checkpoint_layers, compile_unet, lower_precision
 from motion_adapter.build import attach_motion_adapter, freeze_image_layers
 from tiny_models import build_motion_adapter, build_unet2d
 

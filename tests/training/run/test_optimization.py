@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from landscape_video.training.run.checkpoints import TrainingState
 from landscape_video.training.run.optimization import WeightAverage, ema_weights
-from landscape_video.training.run.training_state import TrainingState
 
 
 @pytest.mark.parametrize("foreach", [True, False])

@@ -6,7 +6,7 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.models.unets.unet_motion_model import UNetMotionOutput
 
-from landscape_video.training.objectives.training_layers import checkpoint_layers
+from landscape_video.training.objectives.motion_models import checkpoint_layers
 from landscape_video.training.run import run_summary
 from landscape_video.training.run.run_summary import LiveBytes, StepTimer, count_groups, count_step, duration
 from motion_adapter.build import attach_motion_adapter, freeze_image_layers

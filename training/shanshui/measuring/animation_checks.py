@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from landscape_video.evaluation.metrics.clip_metrics import fff_ssim
-from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.intervals import Interval, bootstrap, mean, median, ratio_of_means
+from landscape_video.evaluation.metrics.video_features import ClipScorer
 from motion_adapter.code_files import BRANCH
 from motion_adapter.markdown import markdown_table
 from shanshui.measuring.argument_checks import ArgumentCheck
 from shanshui.measuring.predictions import Predictions, predict
 from shanshui.measuring.report import CHECK_HEADER, check_row, versions_text
 from shanshui.renderer.scene import PICTURES_SEED
-from shanshui.stages.model_card import training_table, weights_table
+from shanshui.stages.export_family import training_table, weights_table
 
 
 OF_AUTOENCODER = 0.95  # FFF-SSIM, relative to the autoencoder's own reconstruction

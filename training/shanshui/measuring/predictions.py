@@ -11,7 +11,6 @@ import numpy as np
 from diffusers import AutoencoderKL
 
 from landscape_video.evaluation.metrics.clip_metrics import clip_text
-from landscape_video.evaluation.metrics.clip_scorer import ClipScorer
 from landscape_video.evaluation.metrics.intervals import (
     Interval,
     balanced_accuracy,
@@ -23,6 +22,7 @@ from landscape_video.evaluation.metrics.intervals import (
 )
 from landscape_video.evaluation.metrics.motion_metrics import CAMERA_DIRECTIONS, fit_camera, measure_flow
 from landscape_video.evaluation.metrics.scene_classifier import SceneClassifier, sampled_frames
+from landscape_video.evaluation.metrics.video_features import ClipScorer
 from shanshui.measuring.classifier_training import MOTIFS, labels_of, reconstruct
 from shanshui.renderer.scene import Scene
 

@@ -21,6 +21,7 @@ from shanshui.renderer.brushwork import (
     smoothstep,
 )
 from shanshui.renderer.composition import DRIFTS, FOLLOWED, Layout
+from shanshui.renderer.landscape import Lake, River, Waterfall, depths, draw_mist, draw_mountain, fall_layer, ridge
 from shanshui.renderer.motifs import (
     Birds,
     Weather,
@@ -33,9 +34,7 @@ from shanshui.renderer.motifs import (
     rock_sprite,
     seal_sprite,
 )
-from shanshui.renderer.mountains import depths, draw_mountain, fall_layer, ridge
 from shanshui.renderer.scene import SIZE, Scene
-from shanshui.renderer.waters import Lake, River, Waterfall, draw_mist
 
 
 # Position of the anchor, lean of the top, height, in units; and the sprite.

@@ -19,8 +19,7 @@ from landscape_video.training.settings.run import LOG
 from shanshui.renderer.dataset import scene_of
 from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import HELD_OUT_SEED, SIZE
-from shanshui.stages.family_models import save_image_model
-from shanshui.stages.family_run import FamilyRun, read_log, resumed_seconds
+from shanshui.stages.family_run import FamilyRun, read_log, resumed_seconds, save_image_model
 from shanshui.stages.training_data import draw_caption, encode_retention_clips
 
 

@@ -12,8 +12,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from shanshui.renderer.scene import CHOICES, MOVING
-from shanshui.stages.family_models import build_scheduler, build_unet
-from shanshui.stages.family_run import FamilyRun
+from shanshui.stages.family_run import FamilyRun, build_scheduler, build_unet
 from shanshui.stages.timed_training import train_for
 from shanshui.stages.training_data import CAPTIONS_PER_CLIP, attribute_labels, training_clips
 
