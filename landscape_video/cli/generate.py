@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landscape_video.cli.options import with_settings
-from landscape_video.cli.vocabulary import unknown_words
 from landscape_video.generation.models import load_pipeline
 from landscape_video.generation.settings import CONTENT, ModelSettings, TextToVideoSettings
+from landscape_video.generation.vocabulary import unknown_words
 from motion_adapter.sources import local_path
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from landscape_video.cli.generate import warn_about_unknown_words
-from landscape_video.cli.vocabulary import unknown_words
+from landscape_video.generation.vocabulary import unknown_words
 
 
 @pytest.fixture
