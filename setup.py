@@ -30,24 +30,24 @@ setup(
         "landscape_video.evaluation": ["pages/*"],
     },
     python_requires=">=3.11",  # required by diffusers, torch and transformers at these floors
-    # Floors are the versions that the tests run on; older ones are untested.
+    # Floors are the oldest versions with which the tests pass: tests/oldest.sh runs them there. Each has its reason.
     install_requires=[
-        "accelerate>=1.15",
-        "av>=18.1",
-        "diffusers>=0.42.1",
-        "einops>=0.8.2",
-        "huggingface_hub>=2.4",
-        "Jinja2>=3.1",
-        "numpy>=2.4",
-        "opencv-python>=5.0",
-        "peft>=0.21",
-        "Pillow>=13.0",
-        "safetensors>=0.8",
-        "torch>=2.15",
-        "torchvision>=0.29",
-        "tqdm>=4.70",
-        "transformers>=5.23",
-        "typer>=0.29",
+        "accelerate>=1.10",  # older ones were not tried
+        "av>=18.1",  # the first that writes rotated videos, which the tests read back
+        "diffusers>=0.40",  # the first whose models load with `dtype`
+        "einops>=0.8",  # supports numpy 2
+        "huggingface_hub>=1.23",  # required by diffusers 0.40
+        "Jinja2>=3.1",  # required by torch
+        "numpy>=2.0",  # results of type promotion differ in 1.x
+        "opencv-python>=4.11",  # 4.10.0.82 does not import with numpy 2
+        "peft>=0.18",  # 0.17 does not import with transformers 5
+        "Pillow>=11.3",  # the first that reads AVIF; gradio 6 needs Pillow below 13
+        "safetensors>=0.8",  # required by diffusers 0.40
+        "torch>=2.9",  # the first with torch.optim.Muon; ZeroGPU Spaces have 2.8 to 2.11
+        "torchvision>=0.24",  # belongs to torch 2.9
+        "tqdm>=4.66",  # required by huggingface_hub
+        "transformers>=5.6",  # the first with CLIPImageProcessorPil; 4.x needs huggingface_hub below 1.0
+        "typer>=0.28",  # the first with TyperException
     ],
     extras_require={
         "test": [
@@ -55,7 +55,7 @@ setup(
             "pytest-xdist>=3.8",
             "ruff>=0.17.5,<0.18",
             "mini-racer>=0.14.1",
-            "scikit-image>=0.26",
+            "scikit-image>=0.25",
             "scipy>=1.17",
             "setuptools>=80",
             "tensorboard>=2.21",
@@ -63,9 +63,12 @@ setup(
             "ImageHash>=4.3.2",
             "ray[data]>=2.60",
         ],
-        "train": ["ImageHash>=4.3.2", "scikit-image>=0.26", "tokenizers>=0.23"],
+        "train": ["ImageHash>=4.3.2", "scikit-image>=0.25", "tokenizers>=0.22"],
         "distributed": ["ray[data]>=2.60"],
-        "eval": ["scikit-image>=0.26"],
+        "eval": ["scikit-image>=0.25"],
+        # Written with its floor: beside a newer Pillow, an unpinned gradio resolves to version 3.
+        "web": ["gradio[mcp]>=6.31"],
+        "test-web": ["gradio[mcp]>=6.31", "playwright>=1.55"],
     },
     entry_points={"console_scripts": ["landscape-video = landscape_video.cli.main:main"]},
 )

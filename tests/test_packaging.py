@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,7 @@ def test_requirements_are_what_the_packages_import(setup_arguments):
 
 def test_what_only_extras_bring_is_in_the_extras_that_need_it(setup_arguments):
     brought = {group: {name_of(line) for line in lines} for group, lines in setup_arguments["extras_require"].items()}
+    assert brought["web"] == {"gradio"} and brought["test-web"] == {"gradio", "playwright"}
     assert brought["eval"] == {"scikit_image"}
     assert brought["train"] | brought["distributed"] == IN_EXTRAS
     assert IN_EXTRAS - {"tokenizers"} <= brought["test"]  # transformers requires tokenizers
@@ -96,6 +98,30 @@ def test_floors_are_versions_that_the_tests_run_on(setup_arguments):
         installed = importlib.metadata.version(name)
         numbers = [int(number) for number in re.findall(r"\d+", installed)]
         assert numbers >= [int(number) for number in floor.split(".")], (requirement, installed)
+
+
+def test_every_floor_states_its_reason():
+    lines = (ROOT / "setup.py").read_text(encoding="utf-8").partition("install_requires=[")[2].partition("],")[0]
+    requirements = [line for line in lines.splitlines() if line.strip()]
+    assert all(re.search(r'^ +"[^"]+>=[\d.]+",  # \w.{8,}', line) for line in requirements), lines
+
+
+def test_gradio_fits_beside_the_base(setup_arguments):
+    """`pip install ".[web]"` has a solution: for each package that both require, one version suits both."""
+    pytest.importorskip("gradio", reason="gradio is not installed; the extra `web` brings it")
+    ours = {name_of(line): Requirement(line).specifier for line in setup_arguments["install_requires"]}
+    theirs = [Requirement(line) for line in importlib.metadata.requires("gradio")]
+    shared = {name_of(each.name): each.specifier for each in theirs if name_of(each.name) in ours and not each.marker}
+    assert {"pillow", "numpy", "huggingface_hub", "typer"} <= set(shared)
+    for name, specifier in shared.items():
+        versions = [importlib.metadata.version(name), *(each.version for each in ours[name])]
+        assert any(version in specifier and version in ours[name] for version in versions), name
+
+
+def test_the_script_for_the_oldest_versions_runs():
+    script = ROOT / "tests" / "oldest.sh"
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    assert '--resolution lowest-direct ".[test]"' in script.read_text(encoding="utf-8")
 
 
 def test_ci_runs_the_command_of_the_readme():
