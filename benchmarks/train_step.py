@@ -27,10 +27,10 @@ from landscape_video.training.objectives.motion_models import (
     lower_precision,
 )
 from landscape_video.training.objectives.motion_objective import motion_losses
+from landscape_video.training.objectives.short_attention import use_fast_attention
 from landscape_video.training.run.run_summary import LiveBytes
 from motion_adapter.build import freeze_image_layers
 from pipeline_landscape_video import SHANSHUI_TINY
-from pipeline_landscape_video.landscape_acceleration import use_fast_attention
 
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}

@@ -22,7 +22,9 @@ from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from .landscape_acceleration import LandscapeAccelerationMixin
 from .landscape_denoising import call_deprecated_callback, call_on_step_end, denoise
+from .landscape_fast_layers import FastLayers
 from .landscape_frame_interpolation import FrameInterpolator
 from .landscape_guidance import guide_by_text
 from .landscape_motion_attention import build_motion_unet, ensure_motion_config
@@ -42,7 +44,7 @@ from .landscape_unet_compatibility import check_unet_and_adapter
 from .landscape_warping import FlowWarper
 
 
-class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
+class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin, AnimateDiffPipeline):
     """
     Pipeline for text to landscape-painting video (NADM, ConCLVD).
 
@@ -217,7 +219,7 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
         self._guidance_scale, self._clip_skip, self._interrupt = guidance_scale, clip_skip, False
         self._cross_attention_kwargs = cross_attention_kwargs
         device = self._execution_device
-        try:
+        with self.accelerated_models(FastLayers):
             # 2. Encode the prompt, and the image of an IP-Adapter
             embeds = self.encode_for_frames(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_frames)
             added_cond_kwargs = None
@@ -281,8 +283,6 @@ class LandscapeVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
 
                 # 8. Post-process
                 video = self.postprocess_frames(video, output_type)
-        finally:
-            self.maybe_free_model_hooks()
 
         if not return_dict:
             return (video,)

@@ -23,7 +23,9 @@ from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import retrieve_latents
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from .landscape_acceleration import LandscapeAccelerationMixin
 from .landscape_denoising import NoisePredictor, call_on_step_end, denoise
+from .landscape_fast_layers import FastLayers
 from .landscape_first_frame_inpainting import FirstFrameInpainting
 from .landscape_frame_interpolation import FrameInterpolator
 from .landscape_guidance import GUIDANCE_ORDERS, guidance_terms, guide_by_text_and_image
@@ -47,7 +49,7 @@ from .landscape_unet_compatibility import check_unet_and_adapter
 from .landscape_warping import FlowWarper
 
 
-class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline):
+class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin, AnimateDiffPipeline):
     """
     Pipeline for an image, a text, or both to landscape-painting video, in one or several prompt stages (DreamVideo).
 
@@ -218,7 +220,7 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
         self._cross_attention_kwargs = cross_attention_kwargs
         device = self._execution_device
         clips: list[torch.Tensor] = []
-        try:
+        with self.accelerated_models(FastLayers):
             # 2. Encode the texts of all stages; warnings about truncated ones come before the first step
             sees_image = [retention_scale != 0 and (stage > 0 or images is not None) for stage in range(len(texts))]
             terms_of_stages = [
@@ -293,8 +295,6 @@ class LandscapeImageToVideoPipeline(LandscapePipelineMixin, AnimateDiffPipeline)
             # 8. Post-process
             if output_type != "latent":
                 video = self.postprocess_frames(video, output_type)
-        finally:
-            self.maybe_free_model_hooks()
 
         if not return_dict:
             return (video,)

@@ -24,7 +24,9 @@ from retention_models import build_image_to_video, fuse_projections
 
 CODE_FILES = {
     "pipeline.py",
+    "landscape_acceleration.py",
     "landscape_denoising.py",
+    "landscape_fast_layers.py",
     "landscape_frame_interpolation.py",
     "landscape_guidance.py",
     "landscape_motion_attention.py",

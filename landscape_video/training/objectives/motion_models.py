@@ -15,6 +15,7 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch.utils.checkpoint import checkpoint
 
 from landscape_video.generation.models import load_motion_adapter
+from landscape_video.training.objectives.short_attention import use_fast_attention
 from landscape_video.training.settings.training import MotionTraining
 from motion_adapter.build import (
     attach_motion_adapter,
@@ -23,7 +24,6 @@ from motion_adapter.build import (
     remove_attentions,
     warm_start_motion_adapter,
 )
-from pipeline_landscape_video.landscape_acceleration import use_fast_attention
 
 
 logger = logging.getLogger("training")

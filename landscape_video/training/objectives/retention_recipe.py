@@ -18,12 +18,12 @@ from landscape_video.training.objectives.motion_models import (
     lower_precision,
 )
 from landscape_video.training.objectives.motion_recipe import MotionRecipe
+from landscape_video.training.objectives.short_attention import use_fast_attention
 from landscape_video.training.settings.models import MOTION_ADAPTER
 from landscape_video.training.settings.training import RetentionTraining
 from motion_adapter.build import freeze_idle_layers, freeze_image_layers, save_motion_modules
 from motion_adapter.code_files import BRANCH
 from pipeline_landscape_video import ImageRetention
-from pipeline_landscape_video.landscape_acceleration import use_fast_attention
 from pipeline_landscape_video.landscape_motion_attention import install_motion_config
 
 
