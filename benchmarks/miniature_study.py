@@ -85,10 +85,7 @@ def study(args: argparse.Namespace) -> None:
 
     # 2. Train
     runs = runs_of(args.rows, args.seeds)
-    logger.info(
-        "%d runs of %d steps (%g minutes of the full model at %.2f s a step), %d at a time",
-        len(runs), settings.steps, settings.minutes, settings.seconds_per_step, args.workers,
-    )  # fmt: skip
+    logger.info("%d runs of %s, %d at a time", len(runs), settings.budget(), args.workers)
     train(runs, args.run_dir, output, settings, args.workers)
 
     # 3. Generate and measure
@@ -136,6 +133,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--run_dir", "folder of train_tiny.py (default: %(default)s)", type=Path, default=Path("runs/shanshui"))
     add("--output", "folder of the study (default: %(default)s)", type=Path, default=Path("runs/study"))
     add("--minutes", f"training time of the full model; sets the steps of all runs (default: {MINUTES:g})", type=float)
+    add("--steps", "steps of all runs (default: as many as fit into --minutes)", type=int)
     add("--workers", "processes side by side (default: one per core; 4 with a GPU)", type=int)
     add("--device", "where to compute (default: cuda if available, else cpu)")
     rows = {"nargs": "+", "choices": KEYS, "default": KEYS, "metavar": "ROW"}
@@ -149,7 +147,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--compile", compiling, action=argparse.BooleanOptionalAction)
     add("--sampling_steps", "denoising steps (default: %(default)s)", type=int, default=STEPS)
     args = parser.parse_args(arguments)
-    for name in ("minutes", "workers", "seeds", "prompts", "batch_size", "sampling_steps"):
+    for name in ("minutes", "steps", "workers", "seeds", "prompts", "batch_size", "sampling_steps"):
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):
             parser.error(f"--{name} must be greater than 0, got {value}.")

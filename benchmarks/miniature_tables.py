@@ -170,9 +170,7 @@ def protocol(study: Study) -> dict[str, str]:
     settings = study.settings
     device = torch.cuda.get_device_name() if settings.device.startswith("cuda") else f"CPU, {platform.machine()}"
     return {
-        "budget": f"{settings.steps} steps of {settings.batch_size} clips of {NUM_FRAMES} frames for every row (the "
-        f"paper: {PAPER_STEPS} steps), as many as the full model does in {settings.minutes:g} minutes at "
-        f"{settings.seconds_per_step:.2f} s a step",
+        "budget": f"{settings.budget()}, of {NUM_FRAMES} frames each (the paper: {PAPER_STEPS} steps)",
         "training": "adapters from scratch on the tiny family's frozen image UNet and latents, flags as in "
         f"train_tiny.py without slow motion; {settings.mixed_precision} precision"
         f"{', compiled' if settings.compile else ''}",

@@ -1,7 +1,7 @@
 """Train the rows of the miniature study: `train_motion.py` in parallel processes, each of which can resume.
 
-All runs take the same number of steps, so that slower rows have no disadvantage. The number follows from the time
-limit and the speed of the full model, is measured once, and is then part of the study.
+All runs take the same number of steps, so that slower rows have no disadvantage. The number is given, or follows from
+the time limit and the speed of the full model. It is measured once, and is then part of the study.
 """
 
 import argparse
@@ -57,6 +57,14 @@ class Settings:
     device: str
     compile: bool
     made_of: dict[str, str]
+
+    def budget(self) -> str:
+        """The number of steps, and where it comes from if they were timed."""
+        steps = f"{self.steps} steps of {self.batch_size} clips"
+        if not self.seconds_per_step:
+            return steps
+        speed = f"{self.seconds_per_step:.2f} s a step"
+        return f"{steps}, as many as the full model does in {self.minutes:g} minutes at {speed}"
 
 
 @dataclass(frozen=True)
@@ -218,6 +226,8 @@ def find_settings(path: Path, args: argparse.Namespace, made_of: dict[str, str])
         precision = args.mixed_precision or ("bf16" if computes_bfloat16_fast(device) else "no")
         size, compiles = args.batch_size or BATCH_SIZE, bool(args.compile)
         box = Settings(TIMED_STEPS, minutes, 0.0, size, precision, device, compiles, made_of)
+        if args.steps:
+            return replace(box, steps=args.steps)
         seconds = time_steps(args.run_dir, box, args.workers)
         return replace(box, steps=max(1, int(60 * minutes / seconds)), seconds_per_step=seconds)
     settings = Settings(**json.loads(path.read_text()))
@@ -226,7 +236,7 @@ def find_settings(path: Path, args: argparse.Namespace, made_of: dict[str, str])
             f"{path.parent} was started with other models or latents than {args.run_dir} has now; choose another "
             "--output."
         )
-    for name in ("minutes", "batch_size", "mixed_precision", "device", "compile"):
+    for name in ("minutes", "steps", "batch_size", "mixed_precision", "device", "compile"):
         given, stored = getattr(args, name), getattr(settings, name)
         if given not in (None, stored):
             raise StudyError(f"{path.parent} was started with {name} {stored}, got {given}; choose another --output.")

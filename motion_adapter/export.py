@@ -6,6 +6,7 @@ class name that `DiffusionPipeline` does not know, and the absolute path the wei
 
 import inspect
 import json
+import logging
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from pipeline_landscape_video.landscape_motion_attention import PLAIN_CONFIG
 
 from .build import extract_motion_adapter
 from .code_files import BRANCH, BRANCH_CODE, IMAGE_PIPELINE, PIPELINE, branch_code, code_files, copy_code
+from .other_programs import trained_as
 from .weights_files import check_finite
 
 
 PIPELINE_CLASSES = {PIPELINE: "LandscapeVideoPipeline", IMAGE_PIPELINE: "LandscapeImageToVideoPipeline"}
 PATH_ENTRIES = ("_name_or_path", "name_or_path")
+
+logger = logging.getLogger(__name__)
 
 
 def export_pipeline(
@@ -77,6 +81,7 @@ def export_pipeline(
             copy_code(code_files(image_to_video=BRANCH in components), folder)
         _write_json(folder / "model_index.json", model_index(components, include_code))
         _write_card(folder, card)
+    logger.warning("The motion modules were %s", trained_as(pipe.unet.config))
     return Path(directory).absolute()
 
 
@@ -111,6 +116,7 @@ def export_adapter(
         save_component(adapter, folder, dtype)
         copy_code(code_files(), folder)
         _write_card(folder, card)
+    logger.warning("The motion modules were %s", trained_as(adapter.config))
     return Path(directory).absolute()
 
 

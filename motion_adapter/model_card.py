@@ -17,6 +17,7 @@ from pipeline_landscape_video.video_writing import SAMPLED_FPS
 from .code_files import code_revision
 from .hub import check_repo_id
 from .markdown import markdown_table
+from .other_programs import other_programs
 
 
 HERE = Path(__file__).parent
@@ -87,6 +88,8 @@ def model_card(facts: CardFacts, adapter: MotionAdapter) -> str:
         usage=usage_code(facts, max_frames),
         sampling=", ".join(f"`{name}` {value:g}" for name, value in facts.sampling.items()),
         mode=adapter.config.get("sparse_causal_mode", "full"),
+        norm=adapter.config.get("motion_norm", "clip"),
+        other_programs=other_programs(adapter.config),
         training=markdown_table(("", ""), training) if training else None,
         versions=markdown_table(("", ""), versions),
     )

@@ -64,7 +64,7 @@ def convert(
 
         $ landscape-video convert mm_sd_v15_v2.ckpt animatediff-v2
 
-    To one file for ComfyUI and WebUI, which run it with plain attention:
+    To one file for ComfyUI and WebUI, whose header says how it was trained:
 
         $ landscape-video convert my-adapter my-adapter.safetensors
 
@@ -88,6 +88,7 @@ def convert(
         raise ValueError(f"{target}: the target for a file must be a folder, a name without a suffix.")
 
     from motion_adapter.convert import load_animatediff, save_animatediff
+    from motion_adapter.other_programs import trained_as
     from motion_adapter.weights_files import load_adapter
     from pipeline_landscape_video.quiet_loading import less_chatter
 
@@ -95,9 +96,6 @@ def convert(
         if source.is_dir():
             adapter = load_adapter(source)
             save_animatediff(adapter, target)
-            mode = adapter.config.get("sparse_causal_mode", "full")
-            if mode != "full":
-                typer.echo(f"warning: trained as {mode!r}; other programs run it with plain attention.", err=True)
         else:
             adapter = load_animatediff(
                 source,
@@ -109,6 +107,7 @@ def convert(
             with write_directory(target, overwrite=False) as folder:
                 adapter.save_pretrained(folder)
     config = adapter.config
+    typer.echo(f"warning: {trained_as(config)}", err=True)
     typer.echo(
         f"{target}: {adapter.num_parameters() / 1e6:.1f} M parameters in {adapter.dtype}, clips of up to "
         f"{config.motion_max_seq_length} frames, attention {config.get('sparse_causal_mode', 'full')}, "

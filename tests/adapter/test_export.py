@@ -165,6 +165,15 @@ def test_mode_and_norm_of_an_adapter_beside_a_new_unet_are_kept(tiny_pipeline, t
     assert config["sparse_causal_mode"] == "previous" and config["motion_norm"] == "frame"
 
 
+def test_an_export_says_how_other_programs_run_it(tiny_pipeline, tmp_path, caplog):
+    pipe = tiny_pipeline(motion_norm="frame")
+    export_pipeline(pipe, tmp_path / "pipeline", include_code=False)
+    export_adapter(pipe.motion_adapter, tmp_path / "adapter")
+    lines = [record.getMessage() for record in caplog.records if record.name == "motion_adapter.export"]
+    assert len(lines) == 2 and lines[0] == lines[1]
+    assert "'previous' and motion_norm 'frame': diffusers' own pipelines run it with full attention" in lines[0]
+
+
 def test_exporting_changes_nothing(tiny_pipeline, tmp_path):
     pipe = tiny_pipeline()
     before, config = latents_of(pipe), dict(pipe.config)

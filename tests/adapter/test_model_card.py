@@ -62,10 +62,23 @@ def test_sampling_settings_of_a_pipeline_are_in_its_card():
     assert "sampling settings" not in card_for(base_model="a/stills")
 
 
-@pytest.mark.parametrize("mode", ["previous", "full"])
-def test_the_card_says_what_stock_pipelines_make_of_the_adapter(mode):
-    card = model_card(CardFacts("me/mountains", "mit", "a/stills"), build_motion_adapter(mode))
-    assert ("run it with full attention" in card) is (mode == "previous")
+@pytest.mark.parametrize(
+    ("mode", "norm", "line"),
+    [
+        (
+            "previous",
+            "frame",
+            "diffusers' own pipelines run it with full attention and the norm of the clip; AnimateDiff and "
+            "AnimateDiff-Evolved (ComfyUI) run it with full attention.",
+        ),
+        ("full", "clip", "AnimateDiff and AnimateDiff-Evolved (ComfyUI) run it with the norm of each frame."),
+        ("full", "frame", "diffusers' own pipelines run it with the norm of the clip."),
+    ],
+)
+def test_the_card_says_what_other_programs_make_of_the_adapter(mode, norm, line):
+    card = model_card(CardFacts("me/mountains", "mit", "a/stills"), build_motion_adapter(mode, norm))
+    assert f"generate different frames: {line}\n" in card
+    assert f"trained with `sparse_causal_mode` `{mode}` and `motion_norm` `{norm}`" in card
 
 
 def test_pinned_lines_name_the_commit_wherever_something_is_loaded_from_the_repository():

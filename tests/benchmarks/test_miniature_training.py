@@ -26,7 +26,9 @@ from miniature_training import (
 
 
 SETTINGS = Settings(40, 8.0, 1.2, 4, "bf16", "cpu", False, {"unet": "abc"})
-GIVEN = Namespace(minutes=None, batch_size=None, mixed_precision=None, device=None, compile=None, run_dir=Path("run"))
+GIVEN = Namespace(
+    minutes=None, steps=None, batch_size=None, mixed_precision=None, device=None, compile=None, run_dir=Path("run")
+)
 # What a row changes, and nothing else.
 DIFFERENCES = {
     "full": {},
@@ -34,6 +36,7 @@ DIFFERENCES = {
     "without_versatile": {"no_versatile": True},
     "without_contrastive": {"contrastive_weight": 0.0},
     "current_previous": {"sparse_causal_mode": "current_previous"},
+    "frame_norm": {"motion_norm": "frame"},
     "threshold_2": {"negative_threshold": 2},
     "threshold_3": {"negative_threshold": 3},
     "threshold_5": {"negative_threshold": 5},

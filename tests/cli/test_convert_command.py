@@ -34,7 +34,11 @@ def test_both_ways_on_the_command_line(tmp_path, monkeypatch):
     )
     result = run("adapter", "back.safetensors")
     assert result.exit_code == 0, result.output
-    assert "warning: trained as 'previous'; other programs run it with plain attention." in result.stderr
+    assert result.stderr == (
+        "warning: trained with sparse_causal_mode 'previous' and motion_norm 'frame': diffusers' own pipelines run it "
+        "with full attention and the norm of the clip; AnimateDiff and AnimateDiff-Evolved (ComfyUI) run it with full "
+        "attention.\n"
+    )
     assert equal(load_file("back.safetensors"), animatediff_weights())
     from safetensors import safe_open
 
