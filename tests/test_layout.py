@@ -32,6 +32,7 @@ LAYERS = (
     "landscape_video.training.preparation",
     "landscape_video.training.objectives",
     "landscape_video.training.run",
+    "landscape_video.web",
     "landscape_video.cli",
     "landscape_video",
     "comfyui_landscape_video",

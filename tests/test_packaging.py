@@ -31,7 +31,7 @@ USED_BY_OTHERS = {
     "peft": "loading LoRA weights raises without it",
 }
 # Imported inside functions, which name the extra if it is missing.
-IN_EXTRAS = {"scikit_image", "imagehash", "tokenizers", "ray"}
+IN_EXTRAS = {"scikit_image", "imagehash", "tokenizers", "ray", "gradio"}
 # Optional packages of training, which names them if they are missing.
 ASKED_FOR_BY_NAME = {"bitsandbytes", "deepspeed"}
 
@@ -86,8 +86,8 @@ def test_what_only_extras_bring_is_in_the_extras_that_need_it(setup_arguments):
     brought = {group: {name_of(line) for line in lines} for group, lines in setup_arguments["extras_require"].items()}
     assert brought["web"] == {"gradio"} and brought["test-web"] == {"gradio", "playwright"}
     assert brought["eval"] == {"scikit_image"}
-    assert brought["train"] | brought["distributed"] == IN_EXTRAS
-    assert IN_EXTRAS - {"tokenizers"} <= brought["test"]  # transformers requires tokenizers
+    assert brought["train"] | brought["distributed"] | brought["web"] == IN_EXTRAS
+    assert IN_EXTRAS - {"tokenizers", "gradio"} <= brought["test"]  # transformers requires tokenizers
 
 
 def test_floors_are_versions_that_the_tests_run_on(setup_arguments):

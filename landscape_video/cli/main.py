@@ -22,6 +22,7 @@ from landscape_video.cli.pull import pull
 from landscape_video.cli.push import push
 from landscape_video.cli.report import report
 from landscape_video.cli.study import study
+from landscape_video.cli.web import web
 
 
 # OS errors that mean a wrong path; others, such as a full disk, are not the user's mistake. None: raised by our code.
@@ -74,7 +75,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, animate, interpolate, convert, evaluate, push, pull, report):
+for command in (generate, animate, interpolate, web, convert, evaluate, push, pull, report):
     app.command(cls=Command, no_args_is_help=True)(command)
 app.add_typer(study, name="study")
 

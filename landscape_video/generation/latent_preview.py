@@ -1,0 +1,62 @@
+"""Turn latents into small RGB frames with a linear map, without the decoder.
+
+The map of a model is stored in its folder, in `latent_rgb.json`. `fit_latent_rgb` fits it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+LATENT_RGB = "latent_rgb.json"
+
+
+class LatentPreview:
+    """A linear map from a latent pixel to its color.
+
+    Args:
+        weight: `(3, channels)`.
+        bias: `(3,)`; colors are in [0, 1].
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight, bias
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> "LatentPreview | None":
+        """Read the map of a model's folder; None if it has none."""
+        path = Path(folder) / LATENT_RGB
+        if not path.is_file():
+            return None
+        fitted = json.loads(path.read_text(encoding="utf-8"))
+        return cls(torch.tensor(fitted["weight"]), torch.tensor(fitted["bias"]))
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Map latents `(channels, num_frames, height, width)` to frames, uint8 `(num_frames, height, width, 3)`."""
+        colors = torch.einsum("rc,cfhw->fhwr", self.weight, latents.detach().float().cpu()) + self.bias
+        return colors.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def fit_latent_rgb(latents: Tensor, frames: Tensor) -> tuple[LatentPreview, dict[str, Any]]:
+    """Fit the map by least squares.
+
+    Args:
+        latents: `(num_frames, channels, height / 8, width / 8)`.
+        frames: `(num_frames, 3, height, width)` in [0, 1], what the latents encode.
+
+    Returns:
+        The map, and its fit: `r_squared` of each color, and the root mean square error `rmse` in [0, 1].
+    """
+    channels = latents.shape[1]
+    colors = torch.nn.functional.adaptive_avg_pool2d(frames, latents.shape[-2:])
+    inputs = latents.movedim(1, -1).reshape(-1, channels).double()
+    targets = colors.movedim(1, -1).reshape(-1, 3).double()
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=inputs.dtype)], dim=1)
+    solution = torch.linalg.lstsq(inputs, targets).solution
+    errors = (inputs @ solution - targets).square().mean(dim=0)
+    r_squared = 1 - errors / targets.var(dim=0, correction=0)
+    preview = LatentPreview(solution[:-1].T.float(), solution[-1].float())
+    return preview, {"r_squared": r_squared.tolist(), "rmse": errors.mean().sqrt().item()}

@@ -1,0 +1,124 @@
+"""The two halves of a tab that makes clips: its settings on the left, its results on the right."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from landscape_video.generation.settings import TextToVideoSettings
+from landscape_video.web.controls import MAIN, fields_on_the_page, make_control
+from landscape_video.web.handlers import copy_description
+from landscape_video.web.jobs import CONCURRENCY_ID
+from landscape_video.web.progress import progress_html
+from landscape_video.web.texts import i18n, language_of, say
+from landscape_video.web.workshop import Workshop
+
+
+class SettingsPanel:
+    """Controls of all settings of a class: the main ones in sight, the others folded away.
+
+    Args:
+        settings_class: Class of the settings.
+        defaults: Values when the page opens, by name.
+        shop: The page's state.
+
+    Attributes:
+        controls: Controls in the order of `fields_on_the_page`.
+    """
+
+    def __init__(self, settings_class: type[TextToVideoSettings], defaults: Mapping[str, Any], shop: Workshop) -> None:
+        each_field = fields_on_the_page(settings_class)
+
+        def make(name: str) -> gr.Component:
+            each = next(each for each in each_field if each.name == name)
+            return make_control(each, defaults.get(name, each.default), shop.limits, shop.allowed(name))
+
+        with gr.Row():
+            made = {name: make(name) for name in MAIN}
+        with gr.Accordion(i18n("advanced"), open=False):
+            made |= {each.name: make(each.name) for each in each_field if each.name not in MAIN}
+        self.controls = [made[each.name] for each in each_field]
+
+
+class RunButtons:
+    """The button that starts a job, and the one that ends it.
+
+    Args:
+        label: Text of the first one.
+        name: Its id on the page.
+    """
+
+    def __init__(self, label: Any, name: str) -> None:
+        with gr.Row():
+            self.run = gr.Button(label, variant="primary", elem_id=name)
+            self.cancel = gr.Button(i18n("cancel"), elem_id=f"cancel-{name}")
+
+
+class ClipPanel:
+    """A column with the clip, the progress, and the recipe of the clip."""
+
+    def __init__(self) -> None:
+        with gr.Column():
+            self.video = gr.Video(label=i18n("clip"), autoplay=True, loop=True, interactive=False, height=420)
+            self.progress = gr.HTML(elem_classes="lv-progress")
+            with gr.Accordion(i18n("recipe"), open=False):
+                self.recipe = gr.JSON(show_label=False)
+        self.outputs = [self.video, self.progress, self.recipe]
+
+    def connect(
+        self,
+        handler: Callable[..., Any],
+        inputs: Sequence[gr.Component],
+        triggers: Sequence[Callable[..., Any]],
+        cancel: gr.Button,
+    ) -> None:
+        """Run a handler at each trigger, one job at a time over the whole page, until `cancel` is pressed.
+
+        Args:
+            handler: Generator of values of the outputs.
+            inputs: Its arguments.
+            triggers: Event listeners, such as `button.click`.
+        """
+        runs = [
+            trigger(
+                handler,
+                inputs=list(inputs),
+                outputs=self.outputs,
+                concurrency_id=CONCURRENCY_ID,
+                concurrency_limit=1,
+                show_progress_on=self.progress,
+                api_visibility="private",
+            )
+            for trigger in triggers
+        ]
+
+        def confirm(request: gr.Request) -> str:
+            return progress_html(say("cancelled", language_of(request)))
+
+        cancel.click(confirm, outputs=self.progress, cancels=runs, queue=False, api_visibility="private")
+
+
+def add_endpoint(handler: Callable[..., Any], inputs: Sequence[gr.Component], name: str) -> None:
+    """Offer a handler to programs: an endpoint that returns the clip's file and its recipe, without the progress.
+
+    Args:
+        handler: Generator that `with_parameters` described.
+        inputs: Controls of its arguments.
+        name: Name of the endpoint, and of the tool of the Model Context Protocol.
+    """
+
+    def without_progress(*values: Any) -> Iterator[tuple[Any, Any]]:
+        for video, _, recipe in handler(*values):
+            yield video, recipe
+
+    copy_description(handler, without_progress)
+    trigger = gr.Button(visible=False)
+    outputs = [gr.Video(visible=False, label="clip"), gr.JSON(visible=False, label="recipe")]
+    trigger.click(
+        without_progress,
+        inputs=list(inputs),
+        outputs=outputs,
+        concurrency_id=CONCURRENCY_ID,
+        concurrency_limit=1,
+        api_name=name,
+    )
