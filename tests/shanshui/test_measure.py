@@ -34,10 +34,10 @@ def test_a_whole_run_and_its_resumption(model, tmp_path, tiny_components):
     (model / "README.md").write_text("# A card\n")
     results = main([*arguments, "--card"])
     assert set(results.languages) == {"en", "zh"}
-    assert results.languages["en"].rendered["motion, times rendered"].value == 1
+    assert results.languages["en"].rendered["motion, relative to rendered"].value == 1
     assert results.languages["en"].still["motion"].value == pytest.approx(0, abs=1e-3)
     assert len(results.languages["en"].checks) in (6, 7, 8) and results.languages["zh"].checks == []
-    assert "- flicker, times rendered, Chinese:" in (model / "README.md").read_text(encoding="utf-8")
+    assert "- flicker, relative to rendered, Chinese:" in (model / "README.md").read_text(encoding="utf-8")
     assert "CLIP-text" in results.languages["zh"].generated
     assert "### Chinese prompts" in (output / "results.md").read_text(encoding="utf-8")
     assert (output / "sheets" / "sheet_en_1.png").exists()

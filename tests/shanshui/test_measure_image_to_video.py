@@ -38,7 +38,7 @@ def test_a_whole_run_and_its_resumption(model, tmp_path, tiny_components):  # no
     card = (model / "README.md").read_text(encoding="utf-8")
     assert "## Measured\n\nearlier\n\n## Image to video\n" in card and "| image_retention | " in card
     assert "| pictures | 7 | 2.0 | diffusion_loss 0.5 |\n| retention | 5 | 2.0 |" in card
-    assert card.count("| text alone | ") == 1 and "camera right, times the rendered clips'" in card
+    assert card.count("| text only | ") == 1 and "camera accuracy, relative to rendered clips" in card
     content = json.loads((tmp_path / "measure" / "results.json").read_text())
     assert content["settings"]["pictures"] == 2 and content["figures"]["pictured"]["camera"]["count"] == 2
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("generated/**/*.npy")}

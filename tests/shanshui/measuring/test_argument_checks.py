@@ -44,9 +44,13 @@ def test_arguments_that_are_ignored_are_noticed(model, tmp_path, palette_classif
     for one in (variant, short, *others):
         stored(maker, requests, one, clips)
     ignored = run_checks(maker, palette_classifier, scenes, requests, variant)
-    for name in ("agreement with the prompt", "camera as asked", "change by another seed"):
+    for name in ("agreement with the prompt", "camera follows the prompt", "change by another seed"):
         assert not ignored[name], name
-    assert ignored["clips that the same seed makes again"] and ignored["palette right"] and ignored["camera right"]
+    assert (
+        ignored["clips that the same seed reproduces"]
+        and ignored["accuracy of palette"]
+        and ignored["accuracy of camera"]
+    )
 
     astray = [replace(scene, camera="left") for scene in scenes[1:] + scenes[:1]]  # the palette of another prompt
     stored(maker, requests, others[0], [render_clip(scene, times, 64, 64) for scene in astray])  # without guidance
@@ -54,7 +58,7 @@ def test_arguments_that_are_ignored_are_noticed(model, tmp_path, palette_classif
     assert all(run_checks(maker, palette_classifier, scenes, requests, variant).values())
 
     stored(maker, requests, variant, clips[1:] + clips[:1])  # the whole length is worse than half of it
-    assert not run_checks(maker, palette_classifier, scenes, requests, variant)["palette right"]
+    assert not run_checks(maker, palette_classifier, scenes, requests, variant)["accuracy of palette"]
 
 
 class Ignoring:
@@ -74,11 +78,11 @@ def fixed_noise() -> list[torch.Generator]:
 @pytest.mark.parametrize(
     "instead, name",
     [
-        ({"negative_prompt": None}, "probability of a motif"),
+        ({"negative_prompt": None}, "motif probability"),
         ({"guidance_scale": 8.0}, "agreement with the prompt"),
-        ({"guidance_scale": 8.0}, "camera as asked"),
+        ({"guidance_scale": 8.0}, "camera follows the prompt"),
         ({"generator": fixed_noise}, "change by another seed"),
-        ({"generator": lambda: None}, "clips that the same seed makes again"),
+        ({"generator": lambda: None}, "clips that the same seed reproduces"),
     ],
     ids=["negative_prompt", "guidance_scale", "guidance_scale, camera", "seed", "seed, then noise at random"],
 )
@@ -154,4 +158,8 @@ def test_without_a_valid_attribute_only_the_camera_tells_of_guidance(model, tmp_
     maker, variant = make_maker(model, tmp_path / "clips"), make_variant(num_frames=2)
     classifier = SceneClassifier(ATTRIBUTES, valid=()).eval()
     checks = run_checks(maker, classifier, [Scene()], REQUESTS[:1], variant)
-    assert "camera as asked" in checks and "agreement with the prompt" not in checks and "motifs right" not in checks
+    assert (
+        "camera follows the prompt" in checks
+        and "agreement with the prompt" not in checks
+        and "accuracy of motifs" not in checks
+    )

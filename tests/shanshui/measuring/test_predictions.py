@@ -53,10 +53,10 @@ def test_scores_of_perfect_and_of_still_clips(rendered_clips):
     scores = clip_scores(perfect, labels) | scores_beside(perfect, perfect, labels)
     for name in ("palette", "camera", "motifs, mean", *MOTIFS, "lake or river", "sun or moon"):
         assert scores[name].value == 1, name
-    assert scores["motion, times rendered"].value == scores["flicker, times rendered"].value == 1
+    assert scores["motion, relative to rendered"].value == scores["flicker, relative to rendered"].value == 1
     counts = camera_counts(seen, labels)
     assert counts == {asked: {name: 3 * (name == asked) for name in CAMERAS} for asked in CAMERAS}
-    ways = [f"way of the camera, times rendered, {which}" for which in ("pans", "zooms")]
+    ways = [f"camera travel, relative to rendered, {which}" for which in ("pans", "zooms")]
     half = replace(perfect, pans=perfect.pans / 2, zooms=-perfect.zooms)
     for one, expected in ((perfect, (1, 1)), (half, (0.5, -1))):
         assert [scores_beside(one, perfect, labels)[way].value for way in ways] == pytest.approx(expected)
@@ -64,7 +64,7 @@ def test_scores_of_perfect_and_of_still_clips(rendered_clips):
     assert all((right == 1).all() for right in answers(perfect, labels).values())
     still = predict(still_clips(clips), classifier)
     assert clip_scores(still, labels)["camera"].value == pytest.approx(1 / len(CAMERAS))
-    assert scores_beside(still, perfect, labels)["motion, times rendered"].value == pytest.approx(0, abs=1e-3)
+    assert scores_beside(still, perfect, labels)["motion, relative to rendered"].value == pytest.approx(0, abs=1e-3)
 
 
 def test_attributes_that_are_not_valid_do_not_count(rendered_clips):

@@ -116,7 +116,7 @@ def fidelity_checks(
     wanted = f"above {by_chance.text(3)}, that of other images of the palette"
     return [
         ArgumentCheck(
-            "FFF-SSIM, times the autoencoder's", share, f">= {OF_AUTOENCODER}", share.value >= OF_AUTOENCODER
+            "FFF-SSIM, relative to the autoencoder's", share, f">= {OF_AUTOENCODER}", share.value >= OF_AUTOENCODER
         ),
         ArgumentCheck("FFF-CLIP", fidelity, wanted, fidelity.low > by_chance.high),
     ]
@@ -125,7 +125,7 @@ def fidelity_checks(
 def held_check(held: AnimationPredictions, rebuilt_ssim: np.ndarray) -> ArgumentCheck:
     """How faithful a held first frame is. By construction it is as faithful as the autoencoder: nothing is wanted."""
     share = bootstrap(ratio_of_means, held.first_ssim, rebuilt_ssim)
-    return ArgumentCheck("the same with the first frame held", share)
+    return ArgumentCheck("FFF-SSIM with the first frame held, relative to the autoencoder's", share)
 
 
 def beginning_check(clips: Sequence[np.ndarray]) -> ArgumentCheck:
@@ -139,13 +139,13 @@ def camera_check(seen: AnimationPredictions, rendered: AnimationPredictions, cam
     """Does the camera go where only the text says that it goes?"""
     share = bootstrap(ratio_of_means, seen.cameras == cameras, rendered.cameras == cameras)
     passed = share.value >= OF_RENDERED_CAMERA
-    return ArgumentCheck("camera right, times the rendered clips'", share, f">= {OF_RENDERED_CAMERA}", passed)
+    return ArgumentCheck("camera accuracy, relative to rendered clips", share, f">= {OF_RENDERED_CAMERA}", passed)
 
 
 def text_check(cameras: np.ndarray, of_other_text: np.ndarray, of_other_noise: np.ndarray) -> ArgumentCheck:
     """Do two texts make one image move differently, more than two noises with one text do?"""
     gain = bootstrap(mean, (cameras != of_other_text).astype(float) - (cameras != of_other_noise).astype(float))
-    name = "camera differs by the opposite text, minus by other noise"
+    name = "clips whose camera changes with the opposite text, minus with other noise"
     return ArgumentCheck(name, gain, "interval above 0", gain.low > 0)
 
 
@@ -156,10 +156,10 @@ def drift_checks(seen: AnimationPredictions, rendered: AnimationPredictions) -> 
         figure, allowed = bootstrap(mean, seen.drifts[:, channel]), float(rendered.drifts[:, channel].mean())
         limit = max(MOST_DRIFT, allowed)
         wanted = f"<= {limit:.3f} (rendered: {allowed:.3f})"
-        name = f"change of {name}, first to last frame"
+        name = f"change of mean {name}, first to last frame"
         checks.append(ArgumentCheck(name, figure, wanted, figure.value <= limit))
     within = seen.drifts <= np.maximum(MOST_DRIFT, rendered.drifts)
-    return [*checks, ArgumentCheck("clips whose every channel keeps to that", bootstrap(mean, within.all(axis=1)))]
+    return [*checks, ArgumentCheck("clips within these limits in all channels", bootstrap(mean, within.all(axis=1)))]
 
 
 def stages_check(clips: Sequence[np.ndarray], num_frames: int) -> list[ArgumentCheck]:
@@ -167,15 +167,19 @@ def stages_check(clips: Sequence[np.ndarray], num_frames: int) -> list[ArgumentC
     jumps = np.array([stage_jump(clip, num_frames) for clip in clips])
     smooth, stages = bootstrap(mean, jumps <= MOST_JUMP), f"two stages of {num_frames} frames"
     return [
-        ArgumentCheck(f"{stages}: clips whose step between them is <= {MOST_JUMP}", smooth, "1", smooth.value == 1),
-        ArgumentCheck(f"{stages}: that step, times the largest within, median", bootstrap(median, jumps)),
+        ArgumentCheck(
+            f"{stages}: clips whose step between the stages is <= {MOST_JUMP}", smooth, "1", smooth.value == 1
+        ),
+        ArgumentCheck(
+            f"{stages}: step between the stages, relative to the largest within one, median", bootstrap(median, jumps)
+        ),
     ]
 
 
 ROWS = {
-    "pictured": "text and image",
-    "free": "nothing held",
-    "text_only": "text alone",
+    "pictured": "text and image, first frame held",
+    "free": "text and image, first frame free",
+    "text_only": "text only",
     "rendered": "rendered clips",
 }
 
@@ -207,14 +211,14 @@ def markdown(results: AnimationResults) -> str:
         distance = f"{results.distances[kind]:.3f}" if kind in results.distances else ""
         rows.append((title, *(results.figures[kind][name].text() for name in names), distance))
     parts = [
-        f"Measured by `training/shanshui/measure_image_to_video.py` on {settings['pictures']} held-out rendered first "
-        f"frames (scenes of seed {settings['seed']}). The texts ({settings['language']}) send the camera in another "
-        f"direction than the scenes of the images do. {settings['steps']} steps, "
-        f"text guidance {settings['guidance_scale']:g}, "
-        f"image guidance {settings['image_guidance_scale']:g} ({order}), eta {settings['eta']:g}, "
-        f"{settings['num_frames']} frames of {settings['size']} x {settings['size']}, {settings['dtype']}, the first "
-        "frame held as `animate` does, no interpolation. The first two checks hold nothing. Another text, other noise "
-        f"and stages are measured on {settings['pairs']} of the images. 95 % bootstrap intervals in brackets. "
+        f"Measured by `training/shanshui/measure_image_to_video.py` on the first frames of {settings['pictures']} "
+        f"held-out rendered scenes (seed {settings['seed']}). Each text ({settings['language']}) asks for another "
+        f"camera direction than that of the image's own scene. Sampling takes {settings['steps']} steps with text "
+        f"guidance {settings['guidance_scale']:g}, image guidance {settings['image_guidance_scale']:g} ({order}) and "
+        f"eta {settings['eta']:g}, for {settings['num_frames']} frames of {settings['size']} x {settings['size']}, in "
+        f"{settings['dtype']} and without interpolation. The first frame is held, as by `animate`, except in the "
+        f"first two checks. Checks with another text, other noise or two stages use {settings['pairs']} of the "
+        "images. Brackets are 95 % bootstrap intervals. "
         f"{versions_text(settings)}",
         markdown_table(CHECK_HEADER, map(check_row, results.checks)),
         "The same prompts with and without the image (DreamVideo Table 2), and rendered clips of the same image and "
@@ -232,8 +236,8 @@ def card_section(model: Path, run_dir: Path, results: AnimationResults) -> str:
         "The image retention branch (DreamVideo) in `image_retention/` animates an image: "
         '`landscape-video animate painting.png "mist drifting right"`. It was trained by '
         "`training/shanshui/train_tiny.py --stages pictures retention`, first on single frames, then on whole clips, "
-        f"while all other weights were frozen. Its rendered clips (seed {PICTURES_SEED}) have first frames that do "
-        "not tell where camera and boat go.",
+        f"while all other weights were frozen. Its training clips, rendered with seed {PICTURES_SEED}, begin at any "
+        "position, so that a first frame does not show where the camera and boats go.",
         weights_table({BRANCH: model / BRANCH / "diffusion_pytorch_model.safetensors"}),
     ]
     stages = [stage for stage in ("pictures", "retention") if (run_dir / stage / "log.jsonl").exists()]

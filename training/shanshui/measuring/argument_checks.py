@@ -85,7 +85,7 @@ class ArgumentChecks:
         after = classify_clips(self.classifier, self.maker.clips(negated, self.short))
         changes = [before[motif][k, 0] - after[motif][k, 0] for k, motif in enumerate(motifs)]
         drop = bootstrap(mean, np.array(changes))
-        name = "probability of a motif, with minus without it in the negative prompt"
+        name = "motif probability, with the motif in the negative prompt minus without"
         passed = drop.value <= -0.05 and drop.high < 0
         return [ArgumentCheck(name, drop, "<= -0.05, interval below 0", passed)]
 
@@ -99,7 +99,7 @@ class ArgumentChecks:
         if self.classifier.valid:
             gains["agreement with the prompt"] = agreement(guided, labels) - agreement(unguided, labels)
         right, by_chance = ((seen.cameras == labels.cameras).astype(float) for seen in (guided, unguided))
-        gains["camera as asked"] = right - by_chance
+        gains["camera follows the prompt"] = right - by_chance
         checks = []
         for name, gain in gains.items():
             figure = bootstrap(mean, gain)
@@ -117,8 +117,8 @@ class ArgumentChecks:
         once, again = (self.maker.make(requests[:1], self.short) for _ in range(2))
         same = bootstrap(mean, np.array([float(np.array_equal(*pair)) for pair in zip(once, again, strict=True)]))
         return [
-            ArgumentCheck("change by another seed, times rendered", change, ">= 0.5", change.value >= 0.5),
-            ArgumentCheck("clips that the same seed makes again, bit for bit", same, "1", same.value == 1),
+            ArgumentCheck("change by another seed, relative to rendered", change, ">= 0.5", change.value >= 0.5),
+            ArgumentCheck("clips that the same seed reproduces, bit for bit", same, "1", same.value == 1),
         ]
 
     def check_length(
@@ -131,7 +131,7 @@ class ArgumentChecks:
         for name in whole:
             gain = bootstrap(mean, whole[name] - half[name])
             passed = gain.value >= -0.1 and gain.high >= 0
-            name = f"{name} right, {self.variant.settings.num_frames} frames minus {SHORT}"
+            name = f"accuracy of {name}, {self.variant.settings.num_frames} frames minus {SHORT}"
             checks.append(ArgumentCheck(name, gain, ">= -0.1, interval reaches 0", passed))
         return checks
 

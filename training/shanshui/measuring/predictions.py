@@ -139,19 +139,19 @@ def clip_scores(seen: Predictions, labels: Labels) -> dict[str, Interval]:
 def scores_beside(seen: Predictions, rendered: Predictions, labels: Labels) -> dict[str, Interval]:
     """Score clips against the rendered clips of the same prompts."""
     scores = {
-        "motion, times rendered": bootstrap(ratio_of_medians, seen.magnitudes, rendered.magnitudes),
-        "flicker, times rendered": bootstrap(ratio_of_means, seen.flickers, rendered.flickers),
+        "motion, relative to rendered": bootstrap(ratio_of_medians, seen.magnitudes, rendered.magnitudes),
+        "flicker, relative to rendered": bootstrap(ratio_of_means, seen.flickers, rendered.flickers),
     }
     still = labels.cameras == "still"
     for rows, which in ((still, "still camera"), (~still, "moving camera")):
         columns = seen.magnitudes[rows], rendered.magnitudes[rows]
-        scores[f"motion, times rendered, {which}"] = bootstrap(ratio_of_medians, *columns)
+        scores[f"motion, relative to rendered, {which}"] = bootstrap(ratio_of_medians, *columns)
     # How far the camera goes in the direction that it was asked to; content moves to the right when it pans left.
     for which, there, back in (("pans", "left", "right"), ("zooms", "closer", "away")):
         ways = (labels.cameras == there).astype(float) - (labels.cameras == back)
         rows = ways != 0
         columns = (getattr(one, which)[rows] * ways[rows] for one in (seen, rendered))
-        scores[f"way of the camera, times rendered, {which}"] = bootstrap(ratio_of_means, *columns)
+        scores[f"camera travel, relative to rendered, {which}"] = bootstrap(ratio_of_means, *columns)
     return scores
 
 

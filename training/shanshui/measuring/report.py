@@ -19,7 +19,7 @@ LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 OF_RENDERED = 0.9  # share of the rendered clips' value that a generated one must reach
 LEAST_SSIM = 0.92  # of the autoencoder
 RELATIVE = ("camera", "motifs, mean", "lake or river", "sun or moon", *ATTRIBUTES)  # shown relative to the rendered
-MOTION, FLICKER = "motion, times rendered", "flicker, times rendered"
+MOTION, FLICKER = "motion, relative to rendered", "flicker, relative to rendered"
 CHECK_HEADER = ("Check", "Value", "Wanted", "Met")
 
 
@@ -135,7 +135,7 @@ def markdown(results: Results) -> str:
     rows = [
         ("SSIM", held_out.ssim.text(3), results.autoencoder_target.wanted, results.autoencoder_target.verdict),
         ("PSNR, dB", held_out.psnr.text(1), "", ""),
-        ("flicker, times rendered", held_out.flicker.text(), "", ""),
+        ("flicker, relative to rendered", held_out.flicker.text(), "", ""),
     ]
     parts.append(markdown_table(("Autoencoder", *CHECK_HEADER[1:]), rows))
     rows = []

@@ -38,8 +38,8 @@ tags: [text-to-video, landscape-painting, animatediff, motion-adapter]
 
 # shanshui-tiny
 
-A complete text-to-video model family in {megabytes:.0f} MB. It lets `landscape-video generate` work without network
-access, and has the same parts as the full-size system:
+A complete model family for text-to-video and image-to-video in {megabytes:.0f} MB. With it, `landscape-video generate`
+works without network access. It has the same parts as the full-size system:
 
 - a CLIP model, used for offline metrics; its text tower, trained further, is the text encoder;
 - a VAE and an image UNet;
@@ -92,7 +92,7 @@ def write_model_card(family: Path, run: FamilyRun) -> None:
     stages = ("clip", "text", "vae", *(["decoder"] if "decoder" in files else []), "unet", "motion")
     on_gpu = run.device.type == "cuda"
     card = CARD.format(
-        megabytes=sum(file.stat().st_size for file in files.values()) / 1e6,
+        megabytes=sum(file.stat().st_size for file in family.rglob("*.safetensors")) / 1e6,
         weights=weights_table(files),
         stages=training_table(run.run_dir, stages),
         clips=run.clips,
