@@ -29,7 +29,7 @@ def denoise(
     latents: torch.Tensor,
     timesteps: torch.Tensor,
     predict_noise: NoisePredictor,
-    step_kwargs: dict[str, Any],
+    step_kwargs: dict[str, Any] | Callable[[torch.Tensor], dict[str, Any]],
     on_step: StepHook,
     *,
     num_inference_steps: int,
@@ -47,7 +47,8 @@ def denoise(
         latents: Noisy latents, `(batch, channels, num_frames, height, width)`.
         timesteps: Timesteps to visit, `(num_timesteps,)`.
         predict_noise: Noise predictor, see `NoisePredictor`.
-        step_kwargs: Further arguments of `scheduler.step`, such as `eta` and `generator`.
+        step_kwargs: Further arguments of `scheduler.step`, such as `eta` and `generator`; or a function from the
+            latents to those of the next step.
         on_step: Hook that may change the latents after each step, see `StepHook`.
         num_inference_steps: Steps that the user asked for. A scheduler of order 2 visits more timesteps.
         progress_bar: Factory of a progress bar, such as `pipe.progress_bar`.
@@ -68,7 +69,8 @@ def denoise(
             if is_interrupted():
                 break
             noise_pred = predict_noise(latents, timestep, step)
-            latents = take_step(scheduler, noise_pred, timestep, latents, gaps[step], step_kwargs).prev_sample
+            kwargs = step_kwargs(latents) if callable(step_kwargs) else step_kwargs
+            latents = take_step(scheduler, noise_pred, timestep, latents, gaps[step], kwargs).prev_sample
             latents = on_step(latents, timestep, step)
             if step in completed:
                 bar.update()

@@ -54,6 +54,42 @@ def guide_by_text_and_image(predict_noise: NoisePredictor, coefficients: list[fl
     return predict_guided_noise
 
 
+def predict_with_images(
+    pipe: AnimateDiffPipeline,
+    embeds_of_frames: Callable[[], torch.Tensor],
+    images: torch.Tensor,
+    coefficients: list[float],
+    retention_scale: float,
+) -> NoisePredictor:
+    """
+    Return the predictor of guided noise: all guidance terms in one batch, through retention branch and UNet.
+
+    Args:
+        pipe: Image-to-video pipeline.
+        embeds_of_frames: Function that returns the prompt embeddings, `(terms * batch * num_frames, tokens, dim)`; it
+            is called in every step.
+        images: Image of each term and clip, `(terms * batch, 3, height, width)` in [-1, 1].
+        coefficients: Coefficient of each guidance term.
+        retention_scale: Factor of the branch's residuals.
+    """
+
+    def predict_noise(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
+        latents = pipe.scheduler.scale_model_input(latents, timestep)
+        prompt_embeds, residuals = embeds_of_frames(), {}
+        if retention_scale != 0:
+            down, mid = pipe.image_retention(latents, timestep, prompt_embeds, images, retention_scale)
+            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+        return pipe.unet(
+            latents,
+            timestep,
+            encoder_hidden_states=prompt_embeds,
+            cross_attention_kwargs=pipe.cross_attention_kwargs,
+            **residuals,
+        ).sample
+
+    return guide_by_text_and_image(predict_noise, coefficients)
+
+
 def guidance_terms(
     guidance_scale: float,
     image_guidance_scale: float,

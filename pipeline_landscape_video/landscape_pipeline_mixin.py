@@ -1,4 +1,4 @@
-"""Share loading, argument checks, flow estimators and FreeNoise between the pipelines."""
+"""Share loading, argument checks and flow estimators between the pipelines."""
 
 import difflib
 import functools
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from diffusers import AnimateDiffPipeline
 from diffusers.models.attention_processor import FusedAttnProcessor2_0
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import retrieve_latents
 
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ class LandscapePipelineMixin:
     def max_num_frames(self) -> int:
         """Largest number of frames in one clip: the positions of the motion modules."""
         return self.unet.config.motion_max_seq_length
+
+    def latent_shape(self, batch_size: int, num_frames: int, height: int, width: int) -> tuple[int, ...]:
+        """Return the shape of the latents of clips, `(batch, channels, num_frames, height / 8, width / 8)`."""
+        sides = (height // self.vae_scale_factor, width // self.vae_scale_factor)
+        return (batch_size, self.unet.config.in_channels, num_frames, *sides)
 
     @property
     def num_free_init_iters(self) -> int:
@@ -90,7 +96,7 @@ class LandscapePipelineMixin:
             ValueError: An argument cannot work with these models; the message names it.
         """
         if not isinstance(prompt, str | list | dict | None):
-            raise ValueError(f"`prompt` must be a string or a list of strings, got {prompt!r}.")
+            raise ValueError(f"`prompt` must be a string, a dictionary or a list, got {prompt!r}.")
         if prompt is not None and len(prompt) == 0 and not isinstance(prompt, str):
             raise ValueError("`prompt` must hold at least one string, got an empty list.")
         counts = {
@@ -107,13 +113,6 @@ class LandscapePipelineMixin:
         for name, size in (("height", height), ("width", width)):
             if size is not None and (size <= 0 or size % multiple != 0):
                 raise ValueError(f"`{name}` must be a positive multiple of {multiple}, got {size}.")
-        name, frames = "num_frames", num_frames
-        if self.free_noise_enabled:  # FreeNoise samples any number of frames in windows of `context_length`
-            name, frames = "context_length", self._free_noise_context_length
-        if frames > self.max_num_frames:
-            raise ValueError(
-                f"`{name}` must be at most {self.max_num_frames}, the positions of this motion adapter, got {frames}."
-            )
         self.check_fused_lora()
 
     def check_fused_lora(self) -> None:
@@ -190,7 +189,8 @@ class LandscapePipelineMixin:
 
     def warn_about_truncated_text(self, text: str | list[str] | dict[int, str] | None) -> None:
         """Log the part of a negative prompt that the tokenizer cuts off. diffusers does so for the prompt only."""
-        texts = [text] if isinstance(text, str) else list(text.values()) if isinstance(text, dict) else text or []
+        prompts = [text] if isinstance(text, str | dict) else text or []
+        texts = [one for prompt in prompts for one in (prompt.values() if isinstance(prompt, dict) else [prompt])]
         for one in texts:  # empty for a pipeline without a tokenizer, which takes embeddings only
             tokens, limit = self.tokenizer(one).input_ids, self.tokenizer.model_max_length
             if len(tokens) > limit:
@@ -220,6 +220,12 @@ class LandscapePipelineMixin:
             video, output_type=output_type, do_denormalize=[False] * video.shape[2]
         )
 
+    def encode_images(self, images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """Encode images to one frame each, `(batch, channels, 1, height, width)`, for clips like `latents`."""
+        encoded = self.vae.encode(images.to(self._execution_device, self.vae.dtype))
+        encoded = retrieve_latents(encoded, sample_mode="argmax")[:, :, None] * self.vae.config.scaling_factor
+        return encoded.to(latents.dtype).expand(len(latents), -1, -1, -1, -1)
+
     def get_flow_estimator(self, flow_estimator: Any, weights: str | Path | None = None) -> Callable:
         """
         Return the flow estimator for a name or `None`, or `flow_estimator` itself if it is a callable.
@@ -233,38 +239,6 @@ class LandscapePipelineMixin:
         if callable(flow_estimator):
             return flow_estimator
         return self._flow_estimators.get(flow_estimator, weights, self._execution_device, self.vae.dtype)
-
-    def enable_free_noise(self, context_length: int | None = 16, *args: Any, **kwargs: Any) -> None:
-        """
-        Enable FreeNoise, as in diffusers, also for a motion UNet without an adapter.
-
-        Args:
-            context_length: Frames per window. `None` takes `max_num_frames`.
-            *args: Further arguments of the method in diffusers.
-            **kwargs: Further keyword arguments of the method in diffusers.
-        """
-        adapter, self.motion_adapter = self.motion_adapter, self.motion_adapter or self.unet
-        try:
-            super().enable_free_noise(context_length or self.max_num_frames, *args, **kwargs)
-        finally:
-            self.motion_adapter = adapter
-
-    def disable_free_noise(self) -> None:
-        """Disable FreeNoise. The method in diffusers fails on a mid block without motion modules, our default."""
-        self._free_noise_context_length = None
-        for block in (*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks):
-            if hasattr(block, "motion_modules"):
-                self._disable_free_noise_in_block(block)
-
-    def enable_free_noise_split_inference(self, spatial_split_size: int = 256, temporal_split_size: int = 16) -> None:
-        """Enable split inference, as in diffusers. A mid block without motion modules cannot be split and is kept."""
-        mid_block = self.unet.mid_block
-        if not hasattr(mid_block, "motion_modules"):
-            self.unet.mid_block = None  # hide it from the method in diffusers
-        try:
-            super().enable_free_noise_split_inference(spatial_split_size, temporal_split_size)
-        finally:
-            self.unet.mid_block = mid_block
 
 
 def check_keywords(keywords: dict[str, Any], call: Callable) -> None:

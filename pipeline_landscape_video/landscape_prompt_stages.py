@@ -14,15 +14,15 @@ def list_stages(prompt: str | list[str] | None, prompts: list[str | list[str]] |
         ValueError: Both arguments are given, or a stage has no text.
     """
     if prompts is None:
-        if not isinstance(prompt, str | list | None):
-            raise ValueError(f"`prompt` must be a string or a list of strings, got {prompt!r}.")
+        if not isinstance(prompt, str | dict | list | None):
+            raise ValueError(f"`prompt` must be a string, a dictionary or a list, got {prompt!r}.")
         return [prompt]
     if prompt is not None:
         raise ValueError("`prompt` must be None when `prompts` is given, got both; pass one of them.")
     if isinstance(prompts, str) or len(prompts) == 0:
         raise ValueError(f"`prompts` must be a list with the text of each stage, got {prompts!r}.")
     for text in prompts:
-        if not isinstance(text, str | list):
+        if not isinstance(text, str | dict | list):
             raise ValueError(
                 f"`prompts` must hold a string per stage, or a list with a string per clip, got {text!r} for a stage."
             )
@@ -38,8 +38,8 @@ def common_length(
     Raises:
         ValueError: Two lists differ in length, and neither has the length 1.
     """
-    if not isinstance(negative_prompt, str | list | None):
-        raise ValueError(f"`negative_prompt` must be a string or a list of strings, got {negative_prompt!r}.")
+    if not isinstance(negative_prompt, str | dict | list | None):
+        raise ValueError(f"`negative_prompt` must be a string, a dictionary or a list, got {negative_prompt!r}.")
     lengths = {len(text) for text in (*texts, negative_prompt) if isinstance(text, list)}
     lengths |= set() if images is None else {len(images)}
     longest = max(lengths, default=1)
@@ -83,11 +83,6 @@ def check_stages(
         raise ValueError(f"`latents` must be None with several stages, got {len(texts)} `prompts`.")
     if match_colors_of_latents:
         raise ValueError("`match_stage_colors` needs frames, got `output_type='latent'`.")
-
-
-def as_list(text: str | list[str], length: int) -> list[str]:
-    """Return one text per clip."""
-    return [text] * length if isinstance(text, str) else list(text) * (length // len(text))
 
 
 def stack_images(

@@ -8,13 +8,17 @@ Where two windows meet, a seam appears. If the windows move in every step, no pl
 in a row, which removes seams better than a longer overlap or other weights (`docs/long_video.md`).
 """
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
 import torch
+from diffusers import AnimateDiffPipeline
 
+
+logger = logging.getLogger(__name__)
 
 CONTEXT_SCHEDULES = ("moved", "static")
 CONTEXT_WEIGHTS = ("pyramid", "flat")
@@ -32,6 +36,8 @@ class WindowPlan:
         window: Positions per window.
         overlap: Positions that two neighboring windows share at least.
         schedule: `"moved"` moves the starts in every step, `"static"` keeps them.
+        weights: Weights of a window's positions in the average over windows: `"pyramid"`, which is 1, 2, ..., 2, 1;
+            `"flat"`; a number for each position; or for each pixel of each frame, `(frames, 1, height, width)`.
         closed_loop: Whether the last position is a neighbor of the first one.
 
     Raises:
@@ -42,6 +48,7 @@ class WindowPlan:
     window: int = 16
     overlap: int = 4
     schedule: str = "moved"
+    weights: str | Sequence[float] | torch.Tensor = "pyramid"
     closed_loop: bool = False
 
     def __post_init__(self) -> None:
@@ -96,61 +103,37 @@ class WindowPlan:
         return [[(start + index) % self.length for index in range(self.size)] for start in starts]
 
 
-def window_weights(
-    weights: str | Sequence[float] | torch.Tensor, plan: WindowPlan, latents: torch.Tensor, dim: int = 2
-) -> torch.Tensor:
+def window_weights(plan: WindowPlan, shape: Sequence[int], dim: int = 2) -> torch.Tensor:
     """
-    Consistency tuning Eq. 19: return the weights W of a window in float32, with as many axes as `latents`.
+    Consistency tuning Eq. 19: return the weights W of a window in float32, with as many axes as the latents.
 
     Args:
-        weights: `"pyramid"`, which is 1, 2, ..., 2, 1; `"flat"`; a number for each position of a window; or for each
-            pixel of each frame, `(frames, 1, height, width)`.
         plan: Plan of the windows.
-        latents: Latents, `(batch, channels, num_frames, height, width)`.
+        shape: Shape of the latents, such as `(batch, channels, num_frames, height, width)`.
         dim: Axis of the windows.
 
     Raises:
-        ValueError: `weights` have another shape or are not all above 0.
+        ValueError: `plan.weights` is not one of `CONTEXT_WEIGHTS`, has another shape, or is not above 0 everywhere.
     """
-    check_weights(weights, plan, latents.shape, dim)
-    if isinstance(weights, str):
-        rising = range(1, plan.size + 1)
-        weights = [min(pair) for pair in zip(rising, reversed(rising), strict=True)] if weights == "pyramid" else 1.0
-    weights = torch.as_tensor(weights, dtype=torch.float32, device=latents.device)
-    if weights.ndim == 4:
-        return weights.transpose(0, 1)[None]
-    shape = [1] * latents.ndim
-    shape[dim] = plan.size
-    return weights.expand(plan.size).reshape(shape)
-
-
-def check_weights(
-    weights: str | Sequence[float] | torch.Tensor, plan: WindowPlan, shape: Sequence[int], dim: int = 2
-) -> None:
-    """
-    Check weights of windows, see `window_weights`, for latents of a shape.
-
-    Raises:
-        ValueError: `weights` have another shape or are not all above 0.
-    """
+    weights, rising = plan.weights, range(1, plan.size + 1)
     if isinstance(weights, str):
         if weights not in CONTEXT_WEIGHTS:
             raise ValueError(f"`context_weights` must be one of {', '.join(CONTEXT_WEIGHTS)}, got {weights!r}.")
-        return
+        weights = [min(pair) if weights == "pyramid" else 1 for pair in zip(rising, reversed(rising), strict=True)]
     weights = torch.as_tensor(weights, dtype=torch.float32)
-    allowed = {(plan.size,), (plan.size, 1, *shape[3:])} if dim == 2 else {(plan.size,)}
+    allowed = [(plan.size,), (plan.size, 1, *shape[3:])][: 2 if dim == 2 else 1]
     if tuple(weights.shape) not in allowed:
-        words = " or ".join(map(str, sorted(allowed)))
+        words = " or ".join(map(str, allowed))
         raise ValueError(f"`context_weights` must have the shape {words}, got {tuple(weights.shape)}.")
     if not (weights.isfinite() & (weights > 0)).all():
-        raise ValueError("`context_weights` must be finite and above 0, or a frame could have no prediction.")
+        raise ValueError("`context_weights` must be finite and above 0, so that each frame has a prediction.")
+    if weights.ndim > 1:
+        return weights.transpose(0, 1)[None]
+    return weights.reshape([plan.size if axis == dim else 1 for axis in range(len(shape))])
 
 
 def average_windows(
-    plan: WindowPlan,
-    weights: str | Sequence[float] | torch.Tensor,
-    predictor_for: Callable[[list[int]], NoisePredictor],
-    dim: int = 2,
+    plan: WindowPlan, predictor_for: Callable[[list[int]], NoisePredictor], dim: int = 2
 ) -> NoisePredictor:
     """
     Consistency tuning Eqs. 17-19: return a predictor that averages the predictions of all windows.
@@ -160,7 +143,6 @@ def average_windows(
 
     Args:
         plan: Plan of the windows.
-        weights: Weights of the positions in a window, see `window_weights`.
         predictor_for: Function from the positions of a window to the predictor of (guided) noise for these positions.
         dim: Axis of the windows: 2 for frames.
 
@@ -171,7 +153,7 @@ def average_windows(
         return predictor_for(list(range(plan.length)))
 
     def predict_noise(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
-        weight = window_weights(weights, plan, latents, dim)
+        weight = window_weights(plan, latents.shape, dim).to(latents.device)
         total = torch.zeros_like(latents, dtype=torch.float32)
         norm = torch.zeros_like(total[:1, :1])
         for positions in plan.windows(step):
@@ -182,3 +164,54 @@ def average_windows(
         return (total / norm).to(latents.dtype)
 
     return predict_noise
+
+
+def plan_windows(
+    pipe: AnimateDiffPipeline,
+    shape: Sequence[int],
+    context_length: int | None = None,
+    context_overlap: int | None = None,
+    context_schedule: str = "moved",
+    context_weights: str | Sequence[float] | torch.Tensor = "pyramid",
+    closed_loop: bool = False,
+) -> WindowPlan:
+    """
+    Return the plan of a pipeline's call, and log it if there are several windows.
+
+    Args:
+        pipe: Pipeline with `max_num_frames`. With FreeNoise, attention has windows of its own, and the plan has one.
+        shape: Shape of the latents, `(batch, channels, num_frames, height, width)`.
+        context_length: Frames per window; `None`: 16, or `max_num_frames` if it is less.
+        context_overlap: Frames that neighboring windows share; `None`: a quarter of `context_length`.
+        context_schedule: One of `CONTEXT_SCHEDULES`.
+        context_weights: Weights of a window's frames, see `WindowPlan`.
+        closed_loop: Whether the first frame follows the last one.
+
+    Raises:
+        ValueError: An argument is out of its range, the motion modules have fewer positions than a window has frames,
+            or FreeNoise does not allow it.
+    """
+    limit, num_frames = pipe.max_num_frames, shape[2]
+    if pipe.free_noise_enabled:
+        if closed_loop:
+            raise ValueError("`closed_loop` must be False with FreeNoise; call `pipe.disable_free_noise()`.")
+        length = pipe._free_noise_context_length
+        if num_frames < length:
+            raise ValueError(
+                f"`num_frames` must be at least {length}, FreeNoise's `context_length`, got {num_frames}; call"
+                " `pipe.disable_free_noise()`."
+            )
+        plan = WindowPlan(num_frames, num_frames, overlap=0)
+    else:
+        length = min(16, limit) if context_length is None else context_length
+        overlap = length // 4 if context_overlap is None else context_overlap
+        plan = WindowPlan(num_frames, length, overlap, context_schedule, context_weights, closed_loop)
+        length = plan.size
+    if length > limit:
+        raise ValueError(
+            f"`context_length` must be at most {limit}, the positions of this motion adapter, got {length}."
+        )
+    if not plan.is_plain:
+        window_weights(plan, shape)  # check them before the first step
+        logger.info("%d frames are sampled in windows of %d frames, %s.", num_frames, plan.size, context_schedule)
+    return plan

@@ -6,7 +6,7 @@ This file and its relative imports are all the code that a Hub repository needs.
 exactly one pipeline class.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,11 @@ from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from .landscape_acceleration import LandscapeAccelerationMixin
-from .landscape_denoising import call_deprecated_callback, call_on_step_end, denoise
+from .landscape_denoising import NoisePredictor, call_deprecated_callback, call_on_step_end, denoise
 from .landscape_fast_layers import FastLayers
 from .landscape_frame_interpolation import FrameInterpolator
+from .landscape_frame_noise import FrameNoise
+from .landscape_free_noise import FreeNoiseMixin
 from .landscape_guidance import guide_by_text
 from .landscape_motion_attention import build_motion_unet, ensure_motion_config
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
@@ -37,14 +39,16 @@ from .landscape_pipeline_mixin import (
     check_keywords,
     map_clips,
 )
+from .landscape_prompt_schedule import PromptSchedule
 from .landscape_sampling import resolve_sampling
 from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
 from .landscape_sofp import SOFP_MODES, SparseFlowProjection
 from .landscape_unet_compatibility import check_unet_and_adapter
 from .landscape_warping import FlowWarper
+from .landscape_windows import average_windows, plan_windows
 
 
-class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin, AnimateDiffPipeline):
+class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin, FreeNoiseMixin, AnimateDiffPipeline):
     """
     Pipeline for text to landscape-painting video (NADM, ConCLVD).
 
@@ -113,13 +117,13 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str] | None = None,
+        prompt: str | dict[int, str] | list[str | dict[int, str]] | None = None,
         num_frames: int | None = 16,
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        negative_prompt: str | list[str] | None = None,
+        negative_prompt: str | dict[int, str] | list[str | dict[int, str]] | None = None,
         num_videos_per_prompt: int | None = 1,
         eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -138,6 +142,13 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
         interpolate: bool = True,
         sofp_mode: str = "quadratic",
         flow_estimator: str | FlowEstimator | None = None,
+        context_length: int | None = None,
+        context_overlap: int | None = None,
+        context_schedule: str = "moved",
+        context_weights: str | Sequence[float] | torch.Tensor = "pyramid",
+        closed_loop: bool = False,
+        transition: int | None = None,
+        prompt_per_window: bool = False,
         **kwargs: Any,
     ) -> AnimateDiffPipelineOutput | tuple:
         """
@@ -146,7 +157,9 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
         Arguments that are not described here are those of `AnimateDiffPipeline`.
 
         Args:
-            num_frames: Number of frames to sample, at most `max_num_frames` unless FreeNoise is enabled.
+            prompt: Prompt of all clips, or one per clip. A dictionary has prompts by the frame at which they begin,
+                `{0: "mist", 48: "rain"}`, and so may `negative_prompt`.
+            num_frames: Number of frames to sample. Above `context_length`, they are sampled in overlapping windows.
             height: Height of the frames in pixels, a multiple of 8; `None` uses the UNet's `sample_size`.
             width: Width of the frames, see `height`.
             num_inference_steps: Number of denoising steps; `None` uses what the model recommends, else 25 (NADM).
@@ -161,6 +174,17 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
             flow_estimator: One of `FLOW_ESTIMATORS`, or a callable from two batches of frames, `(pairs, 3, height,
                 width)` in [0, 1], to the flow in pixels, x then y, `(pairs, 2, height, width)`. `None` uses RAFT if
                 its weights are on this machine, else DIS.
+            context_length: Frames per window, at most `max_num_frames`; `None`: 16, or `max_num_frames` if it is less.
+            context_overlap: Frames that neighboring windows share; `None`: a quarter of `context_length`.
+            context_schedule: `"moved"` moves the windows in every step, which hides seams. `"static"` does not.
+            context_weights: Weights of a window's frames in the average over windows: `"pyramid"`, `"flat"`, a number
+                for each frame, or for each pixel, `(context_length, 1, height / 8, width / 8)`.
+            closed_loop: Whether the clip ends where it begins, so that it can repeat without a jump. Windows then
+                engage at any length.
+            transition: Frames in which a prompt blends into the next one, centered on the key; `None`: 48, or fewer
+                where the keys leave less room.
+            prompt_per_window: Whether each window has the prompt of its middle frame, as in Consistency tuning, rather
+                than each frame its own.
             **kwargs: `callback` and `callback_steps`, which are deprecated.
 
         Returns:
@@ -208,6 +232,11 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
         )
         batch_size = len(prompt) if isinstance(prompt, list) else 1 if prompt_embeds is None else len(prompt_embeds)
         self.check_latents(latents, batch_size, num_frames, height, width)
+        shape = self.latent_shape(batch_size, num_frames, height, width)
+        plan = plan_windows(
+            self, shape, context_length, context_overlap, context_schedule, context_weights, closed_loop
+        )
+        prompts = PromptSchedule(prompt, negative_prompt, batch_size, plan, transition, prompt_per_window)
         check_num_inference_steps(self.scheduler, num_inference_steps)
         warn_about_betas(self.scheduler)
         if guidance_scale > 1:
@@ -221,7 +250,7 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
         device = self._execution_device
         with self.accelerated_models(FastLayers):
             # 2. Encode the prompt, and the image of an IP-Adapter
-            embeds = self.encode_for_frames(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_frames)
+            embeds = self.encode_for_frames(prompts, prompt_embeds, negative_prompt_embeds)
             added_cond_kwargs = None
             if ip_adapter_image is not None or ip_adapter_image_embeds is not None:
                 image_embeds = self.prepare_ip_adapter_image_embeds(
@@ -234,21 +263,26 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
             timesteps = self.scheduler.timesteps
 
             # 4. Prepare the latents
-            channels, dtype = self.unet.config.in_channels, embeds["prompt_embeds"].dtype
-            latents = self.prepare_latents(
-                batch_size, channels, num_frames, height, width, dtype, device, generator, latents
-            )
+            dtype = embeds["prompt_embeds"].dtype
+            noise = FrameNoise(generator, num_frames)
+            if latents is None and not noise.is_plain and not self.free_noise_enabled:
+                latents = noise.draw(shape, device, dtype)
+            latents = self.prepare_latents(*shape[:3], height, width, dtype, device, generator, latents)
 
             # 5. Denoise, several times with FreeInit, which sets timesteps of its own
-            def predict_noise(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
-                return self.unet(
-                    self.scheduler.scale_model_input(latents, timestep),
-                    timestep,
-                    encoder_hidden_states=embeds["prompt_embeds"],
-                    cross_attention_kwargs=self.cross_attention_kwargs,
-                    added_cond_kwargs=added_cond_kwargs,
-                ).sample
+            def predictor_for(frames: list[int]) -> NoisePredictor:
+                def predict_noise(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
+                    return self.unet(
+                        self.scheduler.scale_model_input(latents, timestep),
+                        timestep,
+                        encoder_hidden_states=prompts.select(embeds["prompt_embeds"], frames, self.guidance_terms),
+                        cross_attention_kwargs=self.cross_attention_kwargs,
+                        added_cond_kwargs=added_cond_kwargs,
+                    ).sample
 
+                return guide_by_text(predict_noise, self)
+
+            predict_noise = average_windows(plan, predictor_for)
             on_step = call_on_step_end(self, callback_on_step_end, tensor_inputs, embeds)
             on_step = call_deprecated_callback(self, num_inference_steps, on_step, **kwargs)
             for iteration in range(self.num_free_init_iters):
@@ -261,8 +295,8 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
                     self.scheduler,
                     latents,
                     timesteps,
-                    guide_by_text(predict_noise, self),
-                    self.prepare_extra_step_kwargs(generator, eta),
+                    predict_noise,
+                    noise.step_kwargs(self.scheduler, self.prepare_extra_step_kwargs(generator, eta)),
                     on_step,
                     num_inference_steps=num_inference_steps,
                     progress_bar=self.progress_bar,
@@ -292,28 +326,30 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
         """Return the sampling settings of a call with `given`; `None` means what the model recommends."""
         return resolve_sampling(self.scheduler.config, "text", **given)
 
+    @property
+    def guidance_terms(self) -> tuple[bool, ...]:
+        """Whether each guidance term sees the prompt; it may change in a callback."""
+        return (False, True) if self.do_classifier_free_guidance else (True,)
+
     def encode_for_frames(
         self,
-        prompt: str | list[str] | dict[int, str] | None,
-        negative_prompt: str | list[str] | None,
+        prompts: PromptSchedule,
         prompt_embeds: torch.Tensor | None,
         negative_prompt_embeds: torch.Tensor | None,
-        num_frames: int,
     ) -> dict[str, torch.Tensor | None]:
         """
         Encode prompts to embeddings that a callback may replace by name.
 
         Returns:
-            `"prompt_embeds"`, what the UNet receives: a copy per frame, `(batch * num_frames, tokens, dim)`; twice
-            the batch under guidance, the negative half first. `"negative_prompt_embeds"`, `(batch, tokens, dim)`, or
-            `None` without guidance.
+            `"prompt_embeds"`: a copy per frame, `(batch * num_frames, tokens, dim)`, as the UNet receives them; with
+            windows, one per clip and prompt over time, `(batch * prompts, tokens, dim)`. Under guidance twice as many,
+            the negative half first. `"negative_prompt_embeds"`, `(batch * prompts, tokens, dim)`, or `None` without
+            guidance.
         """
         guided = self.do_classifier_free_guidance
         arguments = {
-            "prompt": prompt,
             "device": self._execution_device,
             "do_classifier_free_guidance": guided,
-            "negative_prompt": negative_prompt,
             "prompt_embeds": prompt_embeds,
             "negative_prompt_embeds": negative_prompt_embeds,
             "lora_scale": (self.cross_attention_kwargs or {}).get("scale"),
@@ -321,10 +357,10 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
         }
         if self.free_noise_enabled:
             embeds, negative_embeds = self._encode_prompt_free_noise(
-                num_frames=num_frames, num_videos_per_prompt=1, **arguments
+                **prompts.given, num_frames=prompts.plan.length, num_videos_per_prompt=1, **arguments
             )
-        else:
-            embeds, negative_embeds = self.encode_prompt(num_images_per_prompt=1, **arguments)
-            embeds = torch.cat([negative_embeds, embeds]) if guided else embeds
-            embeds = embeds.repeat_interleave(num_frames, dim=0)
+            return {"prompt_embeds": embeds, "negative_prompt_embeds": negative_embeds}
+        embeds, negative_embeds = self.encode_prompt(**prompts.texts, num_images_per_prompt=1, **arguments)
+        embeds = torch.cat([negative_embeds, embeds]) if guided else embeds
+        embeds = prompts.spread(embeds, self.guidance_terms)
         return {"prompt_embeds": embeds, "negative_prompt_embeds": negative_embeds}

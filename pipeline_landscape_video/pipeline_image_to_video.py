@@ -4,7 +4,8 @@ Generate landscape-painting videos from an image, a text, or both: image retenti
 This file and its relative imports are all the code that a Hub repository needs, as in `pipeline.py`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from diffusers import (
 )
 from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import retrieve_latents
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from .landscape_acceleration import LandscapeAccelerationMixin
@@ -28,7 +28,9 @@ from .landscape_denoising import NoisePredictor, call_on_step_end, denoise
 from .landscape_fast_layers import FastLayers
 from .landscape_first_frame_inpainting import FirstFrameInpainting
 from .landscape_frame_interpolation import FrameInterpolator
-from .landscape_guidance import GUIDANCE_ORDERS, guidance_terms, guide_by_text_and_image
+from .landscape_frame_noise import FrameNoise
+from .landscape_free_noise import FreeNoiseMixin
+from .landscape_guidance import GUIDANCE_ORDERS, guidance_terms, predict_with_images
 from .landscape_image_retention import ImageRetention, check_branch
 from .landscape_motion_attention import build_motion_unet, ensure_motion_config
 from .landscape_optical_flow import FLOW_ESTIMATORS, FlowEstimator, FlowEstimatorCache
@@ -41,15 +43,19 @@ from .landscape_pipeline_mixin import (
     check_finite,
     map_clips,
 )
-from .landscape_prompt_stages import as_list, check_stages, common_length, list_stages, stack_images
+from .landscape_prompt_schedule import PromptSchedule
+from .landscape_prompt_stages import check_stages, common_length, list_stages, stack_images
 from .landscape_sampling import resolve_sampling
 from .landscape_scheduler import check_num_inference_steps, warn_about_betas, with_linear_betas
 from .landscape_sofp import SOFP_MODES, SparseFlowProjection
 from .landscape_unet_compatibility import check_unet_and_adapter
 from .landscape_warping import FlowWarper
+from .landscape_windows import average_windows, plan_windows
 
 
-class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin, AnimateDiffPipeline):
+class LandscapeImageToVideoPipeline(
+    LandscapeAccelerationMixin, LandscapePipelineMixin, FreeNoiseMixin, AnimateDiffPipeline
+):
     """
     Pipeline for an image, a text, or both to landscape-painting video, in one or several prompt stages (DreamVideo).
 
@@ -111,9 +117,9 @@ class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelin
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str] | None = None,
+        prompt: str | dict[int, str] | list[str | dict[int, str]] | None = None,
         image: PipelineImageInput | None = None,
-        prompts: list[str | list[str]] | None = None,
+        prompts: list[str | dict[int, str] | list[str | dict[int, str]]] | None = None,
         num_frames: int = 16,
         height: int | None = None,
         width: int | None = None,
@@ -122,7 +128,7 @@ class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelin
         image_guidance_scale: float | None = None,
         guidance_order: str = "text_first",
         retention_scale: float = 1.0,
-        negative_prompt: str | list[str] | None = None,
+        negative_prompt: str | dict[int, str] | list[str | dict[int, str]] | None = None,
         hold_first_frame: bool = False,
         fit: str = "crop",
         eta: float | None = None,
@@ -140,6 +146,13 @@ class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelin
         interpolate: bool = True,
         sofp_mode: str = "quadratic",
         flow_estimator: str | FlowEstimator | None = None,
+        context_length: int | None = None,
+        context_overlap: int | None = None,
+        context_schedule: str = "moved",
+        context_weights: str | Sequence[float] | torch.Tensor = "pyramid",
+        closed_loop: bool = False,
+        transition: int | None = None,
+        prompt_per_window: bool = False,
     ) -> AnimateDiffPipelineOutput | tuple:
         """
         Generate one clip per prompt or image.
@@ -211,6 +224,14 @@ class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelin
         images = None if image is None else images_to_tensor(image, height, width, fit)
         batch_size = common_length(texts, images, negative_prompt)
         self.check_latents(latents, batch_size, num_frames, height, width)
+        shape = self.latent_shape(batch_size, num_frames, height, width)
+        plan = plan_windows(
+            self, shape, context_length, context_overlap, context_schedule, context_weights, closed_loop
+        )
+        stages = [
+            PromptSchedule(text or "", negative_prompt, batch_size, plan, transition, prompt_per_window)
+            for text in texts
+        ]
         self.warn_about_truncated_text(negative_prompt)
         interpolate = interpolate and output_type != "latent"
         if interpolate:
@@ -228,8 +249,7 @@ class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelin
                 for text, has_image in zip(texts, sees_image, strict=True)
             ]
             embeds_of_stages = [
-                self.encode_for_frames(text, negative_prompt, batch_size, terms, num_frames)
-                for text, terms in zip(texts, terms_of_stages, strict=True)
+                self.encode_for_frames(prompts, terms) for prompts, terms in zip(stages, terms_of_stages, strict=True)
             ]
             for self._stage, (terms, embeds) in enumerate(zip(terms_of_stages, embeds_of_stages, strict=True)):
                 # 3. Prepare the timesteps
@@ -237,10 +257,9 @@ class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelin
                 timesteps = self.scheduler.timesteps
 
                 # 4. Prepare the latents, and the images that condition them
-                channels, dtype = self.unet.config.in_channels, embeds["prompt_embeds"].dtype
-                sample = self.prepare_latents(
-                    batch_size, channels, num_frames, height, width, dtype, device, generator, latents
-                )
+                dtype, noise = embeds["prompt_embeds"].dtype, FrameNoise(generator, num_frames)
+                sample = noise.draw(shape, device, dtype) if latents is None else latents
+                sample = self.prepare_latents(*shape[:3], height, width, dtype, device, generator, sample)
                 stage_images = images if sees_image[self.stage] else None
                 inpainting = None
                 if hold_first_frame and stage_images is not None:
@@ -249,7 +268,9 @@ class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelin
                 stacked = stack_images(stage_images, terms, (batch_size, 3, height, width)).to(device)
 
                 # 5. Denoise, several times with FreeInit, which sets timesteps of its own
-                predict_noise = self.noise_predictor(embeds, stacked, list(terms.values()), retention_scale)
+                predict_noise = average_windows(
+                    plan, partial(self.predictor_for, embeds, stages[self.stage], stacked, terms, retention_scale)
+                )
                 on_step = call_on_step_end(self, callback_on_step_end, tensor_inputs, embeds)
                 for iteration in range(self.num_free_init_iters):
                     if self.free_init_enabled:
@@ -262,7 +283,7 @@ class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelin
                         sample if inpainting is None else inpainting.replace(sample, step=0),
                         timesteps,
                         predict_noise,
-                        self.prepare_extra_step_kwargs(generator, eta),
+                        noise.step_kwargs(self.scheduler, self.prepare_extra_step_kwargs(generator, eta)),
                         on_step if inpainting is None else inpainting.before(on_step),
                         num_inference_steps=num_inference_steps,
                         progress_bar=self.progress_bar,
@@ -315,78 +336,50 @@ class LandscapeImageToVideoPipeline(LandscapeAccelerationMixin, LandscapePipelin
         """Return the sampling settings of a call with `given`; `None` means what the model recommends."""
         return resolve_sampling(self.scheduler.config, "image", **given)
 
-    def noise_predictor(
+    def predictor_for(
         self,
         embeds: dict[str, torch.Tensor],
+        prompts: PromptSchedule,
         images: torch.Tensor,
-        coefficients: list[float],
+        terms: dict[tuple[bool, bool], float],
         retention_scale: float,
+        frames: list[int],
     ) -> NoisePredictor:
-        """
-        Return the predictor of guided noise: all guidance terms in one batch, through retention branch and UNet.
-
-        Args:
-            embeds: `"prompt_embeds"`, `(terms * batch * num_frames, tokens, dim)`, read in every step.
-            images: Image of each term and clip, `(terms * batch, 3, height, width)` in [-1, 1].
-            coefficients: Coefficient of each guidance term.
-            retention_scale: Factor of the branch's residuals.
-        """
-
-        def predict_noise(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
-            latents = self.scheduler.scale_model_input(latents, timestep)
-            prompt_embeds, residuals = embeds["prompt_embeds"], {}
-            if retention_scale != 0:
-                down, mid = self.image_retention(latents, timestep, prompt_embeds, images, retention_scale)
-                residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
-            return self.unet(
-                latents,
-                timestep,
-                encoder_hidden_states=prompt_embeds,
-                cross_attention_kwargs=self.cross_attention_kwargs,
-                **residuals,
-            ).sample
-
-        return guide_by_text_and_image(predict_noise, coefficients)
-
-    def encode_images(self, images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """Encode images to one frame each, `(batch, channels, 1, height, width)`, for clips like `latents`."""
-        encoded = self.vae.encode(images.to(self._execution_device, self.vae.dtype))
-        encoded = retrieve_latents(encoded, sample_mode="argmax")[:, :, None] * self.vae.config.scaling_factor
-        return encoded.to(latents.dtype).expand(len(latents), -1, -1, -1, -1)
+        """Return the predictor of a window. Only windows with the first frame, which is the image, see it."""
+        return predict_with_images(
+            self,
+            lambda: prompts.select(embeds["prompt_embeds"], frames, [has_text for has_text, _ in terms]),
+            images if 0 in frames else torch.ones_like(images),  # white is the null image
+            list(terms.values()),
+            retention_scale,
+        )
 
     def encode_for_frames(
-        self,
-        text: str | list[str] | None,
-        negative_prompt: str | list[str] | None,
-        batch_size: int,
-        terms: Iterable[tuple[bool, bool]],
-        num_frames: int,
+        self, prompts: PromptSchedule, terms: Iterable[tuple[bool, bool]]
     ) -> dict[str, torch.Tensor]:
         """
         Encode the texts of one stage to embeddings that a callback may replace by name.
 
         Args:
-            text: One text for all clips, one per clip, or `None` for the null text.
-            negative_prompt: The null text; empty if `None`.
-            batch_size: Number of clips.
+            prompts: Prompts of the stage.
             terms: (sees the text, sees the image) of each guidance term.
-            num_frames: Number of frames per clip.
 
         Returns:
-            `"prompt_embeds"`, a copy per term, clip and frame, `(terms * batch * num_frames, tokens, dim)`.
+            `"prompt_embeds"`: a copy per term, clip and frame, `(terms * batch * num_frames, tokens, dim)`; with
+            windows, one per term, clip and prompt over time.
         """
-        null = as_list(negative_prompt or "", batch_size)
         with_text, without = self.encode_prompt(
-            null if text is None else as_list(text, batch_size),
+            prompts.texts["prompt"],
             self._execution_device,
             1,
             True,
-            null,
+            prompts.texts["negative_prompt"],
             lora_scale=(self.cross_attention_kwargs or {}).get("scale"),
             clip_skip=self.clip_skip,
         )
-        embeds = torch.cat([with_text if has_text else without for has_text, _ in terms])
-        return {"prompt_embeds": embeds.repeat_interleave(num_frames, dim=0)}
+        has_text = [term_has_text for term_has_text, _ in terms]
+        embeds = torch.cat([with_text if sees else without for sees in has_text])
+        return {"prompt_embeds": prompts.spread(embeds, has_text)}
 
 
 def prepare_branch(branch: ImageRetention | None, unet: UNetMotionModel | None) -> None:

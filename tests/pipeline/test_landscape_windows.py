@@ -8,7 +8,6 @@ from pipeline_landscape_video.landscape_windows import (
     CONTEXT_SCHEDULES,
     WindowPlan,
     average_windows,
-    check_weights,
     window_weights,
 )
 
@@ -65,12 +64,13 @@ def test_windows_cost_at_most_as_much_as_the_issue_allows():
 
 
 def test_pyramid_and_flat_weights():
-    latents = torch.zeros(1, 4, 40, 2, 3)
-    plan = WindowPlan(40, 5, 1)
-    assert window_weights("pyramid", plan, latents).flatten().tolist() == [1, 2, 3, 2, 1]
-    assert window_weights("flat", plan, latents).shape == (1, 1, 5, 1, 1)
-    assert window_weights([1, 2, 3, 4, 5], plan, latents.transpose(2, 4), dim=4).shape == (1, 1, 1, 1, 5)
-    assert window_weights(torch.ones(5, 1, 2, 3), plan, latents).shape == (1, 1, 5, 2, 3)
+    def weights_of(weights, shape=(1, 4, 40, 2, 3), dim=2):
+        return window_weights(WindowPlan(40, 5, 1, weights=weights), shape, dim)
+
+    assert weights_of("pyramid").flatten().tolist() == [1, 2, 3, 2, 1]
+    assert torch.equal(weights_of("flat"), torch.ones(1, 1, 5, 1, 1))
+    assert weights_of([1, 2, 3, 4, 5], (1, 4, 3, 2, 40), dim=4).shape == (1, 1, 1, 1, 5)
+    assert weights_of(torch.ones(5, 1, 2, 3)).shape == (1, 1, 5, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_pyramid_and_flat_weights():
 )
 def test_wrong_weights_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
-        check_weights(weights, WindowPlan(40, 5, 1), (1, 4, 40, 2, 3))
+        window_weights(WindowPlan(40, 5, 1, weights=weights), (1, 4, 40, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def predictor_for(positions):
 
 def test_a_short_clip_is_sampled_as_without_windows():
     latents = torch.randn(1, 4, 16, 2, 2)
-    averaged = average_windows(WindowPlan(16), "pyramid", predictor_for)(latents, 0, 3)
+    averaged = average_windows(WindowPlan(16), predictor_for)(latents, 0, 3)
     assert torch.equal(averaged, predictor_for(range(16))(latents, 0, 3))
 
 
@@ -119,9 +119,9 @@ def test_a_short_clip_is_sampled_as_without_windows():
 def test_flat_windows_average_the_outputs_of_the_scheduler(prediction_type):
     scheduler = DDIMScheduler(prediction_type=prediction_type, clip_sample=False)
     scheduler.set_timesteps(10)
-    latents, plan = torch.randn(2, 4, 41, 3, 3), WindowPlan(41, 16, 4)
+    latents, plan = torch.randn(2, 4, 41, 3, 3), WindowPlan(41, 16, 4, weights="flat")
     for step, timestep in enumerate(scheduler.timesteps[:5]):
-        noise_pred = average_windows(plan, "flat", predictor_for)(latents, timestep, step)
+        noise_pred = average_windows(plan, predictor_for)(latents, timestep, step)
         ours = scheduler.step(noise_pred, timestep, latents).prev_sample
         total, count = torch.zeros_like(latents), torch.zeros(41)
         for frames in plan.windows(step):  # Gen-L-Video: a step per window, then the average
@@ -136,7 +136,7 @@ def test_flat_windows_average_the_outputs_of_the_scheduler(prediction_type):
 def test_windows_along_any_axis_keep_what_does_not_depend_on_them(shape, dim, closed_loop):
     latents = torch.randn(shape)
     plan = WindowPlan(40, 16, 4, closed_loop=closed_loop)
-    twice = average_windows(plan, "pyramid", lambda positions: lambda part, timestep, step: 2 * part, dim)
+    twice = average_windows(plan, lambda positions: lambda part, timestep, step: 2 * part, dim)
     torch.testing.assert_close(twice(latents, 0, 5), 2 * latents)
 
 
@@ -144,8 +144,8 @@ def test_weights_of_pixels_choose_between_windows():
     # Two windows of 3 over 4 frames. On the left, the first position of a window counts; on the right, the last one.
     weights = torch.full((3, 1, 1, 2), 1e-6)
     weights[0, ..., 0] = weights[2, ..., 1] = 1
-    plan = WindowPlan(4, 3, 2, "static")
-    predict = average_windows(plan, weights, lambda frames: lambda part, t, step: torch.full_like(part, frames[0]))
+    plan = WindowPlan(4, 3, 2, "static", weights)
+    predict = average_windows(plan, lambda frames: lambda part, t, step: torch.full_like(part, frames[0]))
     noise_pred = predict(torch.zeros(1, 1, 4, 1, 2), 0, 0)[0, 0, :, 0]
     torch.testing.assert_close(noise_pred[1], torch.tensor([1.0, 0.5]), atol=1e-5, rtol=0)
     torch.testing.assert_close(noise_pred[2], torch.tensor([0.5, 0.0]), atol=1e-5, rtol=0)

@@ -15,7 +15,25 @@ from tiny_models import build_unet2d
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"num_frames": 33}, ValueError, "`num_frames` must be at most 32, .*, got 33"),
+        ({"num_frames": 40, "context_length": 33}, ValueError, "`context_length` must be at most 32, .*, got 33"),
+        ({"num_frames": 40, "context_overlap": 16}, ValueError, "`context_overlap` must be smaller .*, 16, got 16"),
+        (
+            {"num_frames": 40, "context_weights": [1, 2]},
+            ValueError,
+            r"the shape \(16,\) or \(16, 1, 8, 8\), got \(2,\)",
+        ),
+        (
+            {"context_schedule": "uniform"},
+            ValueError,
+            "`context_schedule` must be one of moved, static, got 'uniform'",
+        ),
+        ({"prompt": {0: "mist", 40: "rain"}, "num_frames": 40}, ValueError, "within the 40 frames, got frame 40"),
+        ({"prompt": {0: "mist", 2: 5}}, ValueError, "`prompt` over time must be texts by .* first frame"),
+        ({"prompt": {2: "mist"}}, ValueError, r"`prompt` over time must begin at frame 0, got \[2\]"),
+        ({"negative_prompt": {0: "a", 3: "b", 1: "c"}}, ValueError, r"`negative_prompt` .* increasing .* \[0, 3, 1\]"),
+        ({"prompt": {0: "mist", 2: "rain"}, "transition": 9}, ValueError, "`transition` must be at most 4, .*, got 9"),
+        ({"transition": -1}, ValueError, "`transition` must be a whole number of frames of at least 0, got -1"),
+        ({"prompt": ["mist"] * 2, "negative_prompt": ["rain"] * 3}, ValueError, "or 2, one per clip, got 3"),
         ({"num_frames": 0}, ValueError, "`num_frames` must be a whole number of at least 1, got 0"),
         ({"num_frames": 4.0}, ValueError, "`num_frames` must be a whole number of at least 1, got 4.0"),
         ({"num_inference_steps": 0}, ValueError, "`num_inference_steps` must be a whole number of at least 1, got 0"),
@@ -63,7 +81,7 @@ from tiny_models import build_unet2d
             ValueError,
             r"must have the shape \(2, 4, 4, 8, 8\)",
         ),
-        ({"prompt": 5}, ValueError, "`prompt` must be a string or a list of strings, got 5"),
+        ({"prompt": 5}, ValueError, "`prompt` must be a string, a dictionary or a list, got 5"),
         ({"eta": 1.05}, ValueError, "`eta` must be between 0 and 1, got 1.05"),
         ({"eta": float("nan")}, ValueError, "`eta` must be between 0 and 1, got nan"),
         (

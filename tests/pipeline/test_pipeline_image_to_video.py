@@ -10,6 +10,8 @@ from pipeline_calls import Steps, sample, still
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from pipeline_landscape_video.landscape_guidance import guidance_terms
 from pipeline_landscape_video.landscape_pictures import images_to_tensor
+from pipeline_landscape_video.landscape_prompt_schedule import PromptSchedule
+from pipeline_landscape_video.landscape_windows import WindowPlan
 from retention_models import branch_for, build_image_to_video, painting, randomize_branch
 
 
@@ -42,8 +44,9 @@ def test_the_guided_prediction_is_equation_five_or_that_of_instruct_pix2pix(guid
     pipe._cross_attention_kwargs = pipe._clip_skip = None
     latents = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     image, white = torch.rand(1, 3, 64, 64) * 2 - 1, torch.ones(1, 3, 64, 64)
-    text = pipe.encode_for_frames("boat", None, 1, [(True, True)], num_frames=4)["prompt_embeds"]
-    null = pipe.encode_for_frames("boat", None, 1, [(False, False)], num_frames=4)["prompt_embeds"]
+    prompts = PromptSchedule("boat", None, batch_size=1, plan=WindowPlan(4))
+    text = pipe.encode_for_frames(prompts, [(True, True)])["prompt_embeds"]
+    null = pipe.encode_for_frames(prompts, [(False, False)])["prompt_embeds"]
 
     def f(states, image):
         down, mid = pipe.image_retention(latents, 500, states, image)
@@ -61,7 +64,7 @@ def test_the_guided_prediction_is_equation_five_or_that_of_instruct_pix2pix(guid
         expected = nothing + 1.5 * (by_image - nothing) + 8 * (by_both - by_image)
     terms = guidance_terms(8, 1.5, True, True, guidance_order)
     embeds = {"prompt_embeds": torch.cat(states)}
-    predict_noise = pipe.noise_predictor(embeds, torch.cat(images), list(terms.values()), retention_scale=1.0)
+    predict_noise = pipe.predictor_for(embeds, prompts, torch.cat(images), terms, 1.0, frames=range(4))
     guided = predict_noise(latents, torch.tensor(500), 0)
     torch.testing.assert_close(guided, expected, atol=1e-4, rtol=1e-4)
 
@@ -375,14 +378,17 @@ def test_a_branch_that_attends_as_it_should_is_not_touched():
         ({"flow_estimator": "farneback"}, "`flow_estimator` must be one of .*, got 'farneback'"),
         ({"image_guidance_scale": float("nan")}, "`image_guidance_scale` must be a finite number, got nan"),
         ({"retention_scale": float("inf")}, "`retention_scale` must be a finite number, got inf"),
-        ({"num_frames": 33}, "`num_frames` must be at most 32, .*, got 33"),
+        ({"num_frames": 40, "context_length": 33}, "`context_length` must be at most 32, .*, got 33"),
         ({"num_inference_steps": 0}, "`num_inference_steps` must be a whole number of at least 1, got 0"),
         ({"height": 60}, "`height` must be a positive multiple of 8, got 60"),
         ({"latents": torch.zeros(1, 4, 5, 8, 8)}, r"must have the shape \(1, 4, 4, 8, 8\), .*, got \(1, 4, 5, 8, 8\)"),
         ({"image": [painting()] * 2, "latents": torch.zeros(1, 4, 4, 8, 8)}, r"must have the shape \(2, 4, 4, 8, 8\)"),
         ({"prompt": None, "retention_scale": 0}, "`retention_scale` must not be 0 without a `prompt`"),
-        ({"prompt": ("mist", "rain")}, r"`prompt` must be a string or a list of strings, got \('mist', 'rain'\)"),
-        ({"negative_prompt": ("mist",)}, r"`negative_prompt` must be a string or a list of strings, got \('mist',\)"),
+        ({"prompt": ("mist", "rain")}, r"`prompt` must be a string, a dictionary or a list, got \('mist', 'rain'\)"),
+        (
+            {"negative_prompt": ("mist",)},
+            r"`negative_prompt` must be a string, a dictionary or a list, got \('mist',\)",
+        ),
         ({"eta": -0.1}, "`eta` must be between 0 and 1, got -0.1"),
         ({"decode_chunk_size": 0}, "`decode_chunk_size` must be a whole number of at least 1, got 0"),
         ({"image": np.zeros((64, 64), np.float32)}, r"must have the shape \(batch, 3, 64, 64\), got \(64, 64\)"),

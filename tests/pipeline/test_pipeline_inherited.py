@@ -20,8 +20,7 @@ def test_free_noise_makes_longer_clips_and_can_be_disabled(tiny_pipeline):
     pipe.disable_free_noise()
     assert not pipe.free_noise_enabled
     assert torch.equal(sample(pipe, num_frames=8), before)
-    with pytest.raises(ValueError, match="at most 32"):
-        sample(pipe, num_frames=40)
+    assert sample(pipe, num_frames=40, num_inference_steps=1, interpolate=False).shape[1] == 40  # in windows
 
 
 def test_split_inference_gives_the_same_frames(tiny_pipeline):
