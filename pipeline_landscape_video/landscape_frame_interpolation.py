@@ -58,6 +58,7 @@ class FrameInterpolator:
         frames: Tensor,
         timestamps: Sequence[float] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        closed_loop: bool = False,
     ) -> Tensor:
         """
         Interpolate one clip of one scene.
@@ -66,6 +67,8 @@ class FrameInterpolator:
             frames: Frames, `(num_frames, 3, height, width)` in [0, 1], of any floating dtype.
             timestamps: Strictly increasing times of the frames in any unit; `None` spaces them evenly.
             progress: Function called with (pairs done, all pairs) after each pair of neighbors.
+            closed_loop: Whether the first frame follows the last one, with frames in between. Then there are
+                `num_frames * 2**times` frames, and no `timestamps`.
 
         Returns:
             `((num_frames - 1) * 2**times + 1, 3, height, width)`. Every `2**times`-th frame is an original.
@@ -78,6 +81,8 @@ class FrameInterpolator:
                 "`frames` must be floating point of the shape (num_frames, 3, height, width), at least one, got"
                 f" {tuple(frames.shape)} of {frames.dtype}."
             )
+        if closed_loop:
+            return self.interpolate_clip(torch.cat([frames, frames[:1]]), progress=progress)[:-1]
         timestamps = range(len(frames)) if timestamps is None else timestamps
         if len(timestamps) != len(frames):
             raise ValueError(f"`timestamps` must be {len(frames)}, one per frame, got {len(timestamps)}.")

@@ -57,6 +57,7 @@ def check_stages(
     retention_scale: float,
     latents: torch.Tensor | None,
     match_colors_of_latents: bool,
+    closed_loop: bool = False,
 ) -> None:
     """
     Check the arguments of a call with prompt stages against each other.
@@ -67,6 +68,7 @@ def check_stages(
         retention_scale: Factor of the branch's residuals.
         latents: Initial latents, or `None`.
         match_colors_of_latents: Whether colors are to be matched although latents are returned.
+        closed_loop: Whether the clip ends where it begins.
 
     Raises:
         ValueError: Two arguments contradict each other.
@@ -81,6 +83,8 @@ def check_stages(
         )
     if len(texts) > 1 and latents is not None:
         raise ValueError(f"`latents` must be None with several stages, got {len(texts)} `prompts`.")
+    if len(texts) > 1 and closed_loop:
+        raise ValueError(f"`closed_loop` must be False with several stages, got {len(texts)} `prompts`.")
     if match_colors_of_latents:
         raise ValueError("`match_stage_colors` needs frames, got `output_type='latent'`.")
 

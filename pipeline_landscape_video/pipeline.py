@@ -7,6 +7,7 @@ exactly one pipeline class.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -180,7 +181,7 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
             context_weights: Weights of a window's frames in the average over windows: `"pyramid"`, `"flat"`, a number
                 for each frame, or for each pixel, `(context_length, 1, height / 8, width / 8)`.
             closed_loop: Whether the clip ends where it begins, so that it can repeat without a jump. Windows then
-                engage at any length.
+                engage at any length, and N frames become 2N.
             transition: Frames in which a prompt blends into the next one, centered on the key; `None`: 48, or fewer
                 where the keys leave less room.
             prompt_per_window: Whether each window has the prompt of its middle frame, as in Consistency tuning, rather
@@ -214,8 +215,7 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
         guidance_scale = sampling["guidance_scale"]
         check_finite(guidance_scale=guidance_scale)
         self.check_inputs(prompt, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
-        height = height or self.unet.config.sample_size * self.vae_scale_factor
-        width = width or self.unet.config.sample_size * self.vae_scale_factor
+        height, width = (side or self.unet.config.sample_size * self.vae_scale_factor for side in (height, width))
         tensor_inputs = self.check_tensor_inputs(callback_on_step_end_tensor_inputs)
         AnimateDiffPipeline.check_inputs(
             self,
@@ -313,7 +313,7 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
                 # 7. Interpolate
                 if interpolate and not self.interrupt:
                     interpolator = FrameInterpolator(flow_estimator, SparseFlowProjection(sofp_mode), FlowWarper())
-                    video = map_clips(interpolator.interpolate_clip, video)
+                    video = map_clips(partial(interpolator.interpolate_clip, closed_loop=closed_loop), video)
 
                 # 8. Post-process
                 video = self.postprocess_frames(video, output_type)

@@ -218,9 +218,10 @@ class LandscapeImageToVideoPipeline(
             self.check_inputs(text, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
         check_num_inference_steps(self.scheduler, num_inference_steps)
         warn_about_betas(self.scheduler)
-        check_stages(texts, image, retention_scale, latents, match_stage_colors and output_type == "latent")
-        height = height or self.unet.config.sample_size * self.vae_scale_factor
-        width = width or self.unet.config.sample_size * self.vae_scale_factor
+        check_stages(
+            texts, image, retention_scale, latents, match_stage_colors and output_type == "latent", closed_loop
+        )
+        height, width = (side or self.unet.config.sample_size * self.vae_scale_factor for side in (height, width))
         images = None if image is None else images_to_tensor(image, height, width, fit)
         batch_size = common_length(texts, images, negative_prompt)
         self.check_latents(latents, batch_size, num_frames, height, width)
@@ -228,10 +229,8 @@ class LandscapeImageToVideoPipeline(
         plan = plan_windows(
             self, shape, context_length, context_overlap, context_schedule, context_weights, closed_loop
         )
-        stages = [
-            PromptSchedule(text or "", negative_prompt, batch_size, plan, transition, prompt_per_window)
-            for text in texts
-        ]
+        of_clips = (negative_prompt, batch_size, plan, transition, prompt_per_window)
+        stages = [PromptSchedule(text or "", *of_clips) for text in texts]
         self.warn_about_truncated_text(negative_prompt)
         interpolate = interpolate and output_type != "latent"
         if interpolate:
@@ -311,7 +310,7 @@ class LandscapeImageToVideoPipeline(
             # 7. Interpolate
             if interpolate and not self.interrupt:
                 interpolator = FrameInterpolator(flow_estimator, SparseFlowProjection(sofp_mode), FlowWarper())
-                video = map_clips(interpolator.interpolate_clip, video)
+                video = map_clips(partial(interpolator.interpolate_clip, closed_loop=closed_loop), video)
 
             # 8. Post-process
             if output_type != "latent":

@@ -80,7 +80,7 @@ def animate(
     # 2. Load
     pipe = load_pipeline(models)
     settings = settings.with_seed()
-    announce(pipe, settings.seed)
+    announce(pipe, settings)
     pipe.set_progress_bar_config(desc=output.name, file=sys.stderr)
 
     # 3. Generate and write

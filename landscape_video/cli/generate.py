@@ -14,7 +14,7 @@ from motion_adapter.sources import local_path
 
 
 if TYPE_CHECKING:
-    from landscape_video.generation.generate_clip import Clip
+    from landscape_video.generation.generate_clip import Clip, ClipStream
     from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 
 
@@ -28,6 +28,16 @@ def generate(
         Path | None,
         typer.Option(
             "--prompts", metavar="FILE", help="Prompts from a UTF-8 text file, one per line.", rich_help_panel=CONTENT
+        ),
+    ] = None,
+    prompts_over_time: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts-over-time",
+            metavar="FILE",
+            help="Prompts of one clip from a UTF-8 text file, one per line after the frame at which it begins and a "
+            'colon: "0: snow on the hills", "48: the snow melts".',
+            rich_help_panel=CONTENT,
         ),
     ] = None,
     output: Annotated[
@@ -59,6 +69,14 @@ def generate(
 
         $ landscape-video generate --prompts views.txt --output clips/view.mp4
 
+    A longer clip, six seconds without an end:
+
+        $ landscape-video generate "clouds drifting over layered mountains" --num-frames 48 --closed-loop
+
+    A clip that changes, with the lines "0: snow on pines" and "48: rain on a river" in seasons.txt:
+
+        $ landscape-video generate --prompts-over-time seasons.txt --num-frames 96 --output seasons.mp4
+
     Stable Diffusion 1.5 with motion modules:
 
         $ landscape-video generate "a boat on a calm lake" --model stable-diffusion-v1-5/stable-diffusion-v1-5
@@ -70,9 +88,16 @@ def generate(
     # 1. Check everything that can be wrong without loading a model
     from pipeline_landscape_video.video_writing import check_output
 
-    all_prompts = read_prompts(prompts, prompts_file)
+    if prompts_over_time is not None and (prompts or prompts_file is not None):
+        raise ValueError("give prompts over time with `prompts_over_time` alone, without other prompts.")
+    all_prompts = (
+        read_prompts(prompts, prompts_file)
+        if prompts_over_time is None
+        else [read_prompts_over_time(prompts_over_time, settings.num_frames)]
+    )
     outputs = numbered_outputs(output, len(all_prompts))
-    settings.check_memory()
+    # An .mp4 or a folder is written while frames are decoded.
+    settings.check_memory(is_streamed=output.suffix.lower() not in (".gif", ".webp"))
     for path in outputs:
         check_output(path, settings.frame_rate)
     warn_about_unknown_words(all_prompts, models.model)
@@ -80,32 +105,36 @@ def generate(
     # 2. Load
     pipe = load_pipeline(models)
     settings = settings.with_seed()
-    announce(pipe, settings.seed)
+    announce(pipe, settings)
 
     # 3. Generate and write, clip by clip
     # Imported here: neither --help nor a wrong path may wait for torch.
-    from landscape_video.generation.generate_clip import generate_clip
+    from landscape_video.generation.generate_clip import stream_clip
 
     for index, (prompt, path) in enumerate(zip(all_prompts, outputs, strict=True), start=1):
         label = path.name if len(outputs) == 1 else f"{index}/{len(outputs)} {path.name}"
         pipe.set_progress_bar_config(desc=label, file=sys.stderr)
-        write_clip(path, generate_clip(pipe, prompt, settings), models)
+        write_clip(path, stream_clip(pipe, prompt, settings), models)
 
 
-def announce(pipe: "LandscapeVideoPipeline | LandscapeImageToVideoPipeline", seed: int) -> None:
-    """Print seed, device and dtype, which reproduce the clip, before the slow part starts."""
+def announce(pipe: "LandscapeVideoPipeline | LandscapeImageToVideoPipeline", settings: TextToVideoSettings) -> None:
+    """Print seed, device and dtype, which reproduce the clip, before the slow part starts; and whether it is long."""
     dtype = str(pipe.unet.dtype).removeprefix("torch.")
-    typer.echo(f"seed {seed}, {pipe._execution_device}, {dtype}", err=True)
+    typer.echo(f"seed {settings.seed}, {pipe._execution_device}, {dtype}", err=True)
+    window = settings.context_length or min(16, pipe.max_num_frames)
+    if settings.num_frames > window:
+        typer.echo(f"{settings.num_frames} frames in overlapping windows of {window}", err=True)
 
 
-def write_clip(path: Path, clip: "Clip", models: ModelSettings) -> None:
+def write_clip(path: Path, clip: "Clip | ClipStream", models: ModelSettings) -> None:
     """Write a clip with the metadata that reproduces it, and print its path, size, rate and seed."""
     from pipeline_landscape_video.video_writing import write_video
 
     metadata = models.as_metadata() | clip.metadata  # the device and dtype in use, not "auto"
     write_video(path, clip.frames, clip.fps, metadata)
     size, seed = f"{metadata['width']} x {metadata['height']}", metadata["seed"]
-    typer.echo(f"{path}: {len(clip.frames)} frames of {size}, {clip.fps:g} fps, seed {seed}")
+    num_frames = getattr(clip, "num_frames", None) or len(clip.frames)
+    typer.echo(f"{path}: {num_frames} frames of {size}, {clip.fps:g} fps, seed {seed}")
 
 
 def read_prompts(prompts: list[str] | None, prompts_file: Path | None) -> list[str]:
@@ -123,24 +152,54 @@ def read_prompts(prompts: list[str] | None, prompts_file: Path | None) -> list[s
 
 def read_prompts_file(path: Path) -> list[str]:
     """Return the non-empty lines of a text file. Raises `ValueError` for an empty file or one that is not UTF-8."""
+    return _read_lines("prompts_file", path)
+
+
+def read_prompts_over_time(path: Path, num_frames: int) -> dict[int, str]:
+    """Return the prompts of a text file by the frame at which they begin.
+
+    Raises:
+        ValueError: The file is not UTF-8 text, a line is not "FRAME: PROMPT", or a frame is out of order or of range.
+    """
+    prompts: dict[int, str] = {}
+    for line in _read_lines("prompts_over_time", path):
+        frame, _, prompt = line.partition(":")
+        if not frame.strip().isdecimal() or not prompt.strip():
+            raise ValueError(f'`prompts_over_time` {path}: a line must be like "48: the snow melts", got {line!r}.')
+        if prompts and int(frame) <= max(prompts):
+            raise ValueError(
+                f"`prompts_over_time` {path}: frames must increase, got {int(frame)} after {max(prompts)}."
+            )
+        prompts[int(frame)] = prompt.strip()
+    if min(prompts) != 0:
+        raise ValueError(f"`prompts_over_time` {path}: must begin with frame 0, got {min(prompts)}.")
+    if max(prompts) >= num_frames:
+        raise ValueError(
+            f"`prompts_over_time` {path}: frames must be below `num_frames`, {num_frames}, got {max(prompts)}."
+        )
+    return prompts
+
+
+def _read_lines(option: str, path: Path) -> list[str]:
     if not path.is_file():
-        raise ValueError(f"`prompts_file` {path}: no such file.")
+        raise ValueError(f"`{option}` {path}: no such file.")
     try:
         text = path.read_text(encoding="utf-8-sig")  # with or without the byte-order mark of Windows' editors
     except UnicodeDecodeError as error:
-        raise ValueError(f"`prompts_file` {path}: must be UTF-8 text ({error}).") from error
+        raise ValueError(f"`{option}` {path}: must be UTF-8 text ({error}).") from error
     if "\0" in text:
-        raise ValueError(f"`prompts_file` {path}: must be text, but it contains a NUL byte.")
+        raise ValueError(f"`{option}` {path}: must be text, but it contains a NUL byte.")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise ValueError(f"`prompts_file` {path}: contains no prompt.")
+        raise ValueError(f"`{option}` {path}: contains no prompt.")
     return lines
 
 
-def warn_about_unknown_words(prompts: list[str], model: str) -> None:
+def warn_about_unknown_words(prompts: list[str | dict[int, str]], model: str) -> None:
     """Warn, in one line, about words that are not in the training captions of a model with a `words.json`."""
     folder = local_path(model)
-    unknown = unknown_words("\n".join(prompts), folder)
+    texts = [text for one in prompts for text in (one.values() if isinstance(one, dict) else [one])]
+    unknown = unknown_words("\n".join(texts), folder)
     if unknown:
         typer.echo(
             f"warning: this model was not trained on: {', '.join(unknown)}; see words.json in {folder}", err=True

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from landscape_video.generation.settings import Settings, choices
+from landscape_video.generation.setting_fields import Settings, choices
 
 
 class Command(TyperCommand):

@@ -4,32 +4,33 @@
     clip = generate_clip(pipe, "mist over a lake", TextToVideoSettings(num_frames=8, seed=7))
     write_video("mist.mp4", clip.frames, clip.fps, clip.metadata)
 
-`generate_clip` and `animate_clip` generate one clip. Both call `run_pipeline`, which can also generate several in one
-batch. All calls of our pipelines go through it.
+`generate_clip` and `animate_clip` generate one clip. `stream_clip` decodes and interpolates while the frames are
+written, so memory does not grow with the number of frames. All of them call `run_pipeline`, which can also generate
+several clips in one batch. All calls of our pipelines go through it.
 """
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count, islice
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
-from landscape_video.generation.settings import (
-    ImageToVideoSettings,
-    TextToVideoSettings,
-    argument_name,
-    pipeline_arguments,
-)
+from landscape_video.generation.setting_fields import argument_name, pipeline_arguments
+from landscape_video.generation.settings import ImageToVideoSettings, TextToVideoSettings
 from pipeline_landscape_video import FlowEstimator, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+from pipeline_landscape_video.interpolation import interpolate_stream
 from pipeline_landscape_video.landscape_optical_flow import RAFTFlowEstimator
 
 
 # Packages whose versions affect the frames; av contains the encoder of .mp4.
 PACKAGES = "landscape-video torch torchvision diffusers transformers peft numpy opencv-python av".split()
+
+DECODE_CHUNK = 16  # frames decoded at once, as in the pipelines
 
 TEXT_DEFAULTS, IMAGE_DEFAULTS = TextToVideoSettings(), ImageToVideoSettings()
 
@@ -51,6 +52,23 @@ class Clip:
     """
 
     frames: np.ndarray
+    fps: float
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClipStream:
+    """A generated clip whose frames are decoded when they are read.
+
+    Args:
+        frames: Frames `(3, height, width)` in [0, 1], once.
+        num_frames: Number of frames.
+        fps: Frames per second.
+        metadata: See `Clip`.
+    """
+
+    frames: Iterator[torch.Tensor]
+    num_frames: int
     fps: float
     metadata: dict[str, Any]
 
@@ -87,7 +105,7 @@ OnStep = Callable[[Progress], None]
 
 def generate_clip(
     pipe: LandscapeVideoPipeline,
-    prompt: str,
+    prompt: str | dict[int, str],
     settings: TextToVideoSettings = TEXT_DEFAULTS,
     on_step: OnStep | None = None,
     is_cancelled: Callable[[], bool] | None = None,
@@ -96,7 +114,7 @@ def generate_clip(
 
     Args:
         pipe: A loaded pipeline, see `load_pipeline`.
-        prompt: What to generate.
+        prompt: What to generate; or prompts by the frame at which they begin, `{0: "mist", 48: "rain"}`.
         settings: How to generate it; a seed is drawn if it has none.
         on_step: Called after each denoising step.
         is_cancelled: Asked after each denoising step whether to stop.
@@ -107,6 +125,29 @@ def generate_clip(
         GenerationCancelled: `is_cancelled` returned True.
     """
     return _make_clip(pipe, settings, on_step, is_cancelled, {"prompt": prompt}, prompt=prompt)
+
+
+@torch.no_grad()
+def stream_clip(
+    pipe: LandscapeVideoPipeline,
+    prompt: str | dict[int, str],
+    settings: TextToVideoSettings = TEXT_DEFAULTS,
+    on_step: OnStep | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> ClipStream:
+    """Generate a clip as `generate_clip` does, but decode and interpolate its frames when they are read.
+
+    Arguments, frames and errors are those of `generate_clip`. Errors of decoding and interpolation come when the
+    frames are read.
+    """
+    settings = settings.with_seed().filled_in(pipe.resolve_sampling())
+    settings.check_memory(is_streamed=True)
+    content = {"prompt": prompt}
+    latents = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, "latent", **content)
+    height, width = (side * pipe.vae_scale_factor for side in latents.shape[-2:])
+    frames = _stream_frames(pipe, settings, latents)
+    metadata = _metadata(pipe, settings, content, height, width)
+    return ClipStream(frames, settings.num_output_frames, settings.frame_rate, metadata)
 
 
 def animate_clip(
@@ -206,17 +247,54 @@ def _make_clip(
     settings = settings.with_seed().filled_in(pipe.resolve_sampling())
     settings.check_memory(stages=len(content.get("prompts") or [None]))
     frames = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, **content)[0]
-    dtype = str(pipe.unet.dtype).removeprefix("torch.")
-    if not np.isfinite(frames).all():
-        raise FloatingPointError(f"the model computed NaN in {dtype}; set `dtype` to float32.")
+    _check_finite(pipe, np.isfinite(frames).all())
+    return Clip(frames, settings.frame_rate, _metadata(pipe, settings, described, *frames.shape[1:3]))
+
+
+def _check_finite(pipe: Pipeline, is_finite: bool) -> None:
+    if not is_finite:
+        raise FloatingPointError(f"the model computed NaN in {_dtype_of(pipe)}; set `dtype` to float32.")
+
+
+def _dtype_of(pipe: Pipeline) -> str:
+    return str(pipe.unet.dtype).removeprefix("torch.")
+
+
+def _metadata(
+    pipe: Pipeline, settings: TextToVideoSettings, described: dict[str, Any], height: int, width: int
+) -> dict[str, Any]:
     metadata = described | settings.as_metadata() | describe_environment(pipe._execution_device)
-    metadata |= {"height": frames.shape[1], "width": frames.shape[2], "dtype": dtype}
-    if settings.interpolate:
-        flow_estimator = pipe.get_flow_estimator(settings.flow, settings.flow_weights)
-        metadata["flow"] = flow_estimator_name(flow_estimator)
-    else:
-        metadata |= {"sofp_mode": None, "flow": None, "flow_weights": None}
-    return Clip(frames, settings.frame_rate, metadata)
+    metadata |= {"height": height, "width": width, "dtype": _dtype_of(pipe)}
+    if not settings.interpolate:
+        return metadata | {"sofp_mode": None, "flow": None, "flow_weights": None}
+    flow_estimator = pipe.get_flow_estimator(settings.flow, settings.flow_weights)
+    return metadata | {"flow": flow_estimator_name(flow_estimator)}
+
+
+@torch.no_grad()
+def _stream_frames(pipe: Pipeline, settings: TextToVideoSettings, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Decode and interpolate the latents of a clip, chunk by chunk; the frames are those of the pipeline's call."""
+    frames = _decode(pipe, latents, pipeline_arguments(settings).get("decode_chunk_size", DECODE_CHUNK))
+    if not settings.interpolate:
+        yield from frames
+        return
+    if settings.closed_loop:  # the first frame follows the last one
+        first = next(frames)
+        frames = chain([first], frames, [first])
+    flow_estimator = pipe.get_flow_estimator(settings.flow, settings.flow_weights)
+    stream = interpolate_stream(zip(frames, count(), strict=False), flow_estimator, settings.sofp_mode)
+    for frame, _ in islice(stream, settings.num_output_frames):
+        yield frame
+
+
+def _decode(pipe: Pipeline, latents: torch.Tensor, chunk_size: int) -> Iterator[torch.Tensor]:
+    try:
+        for chunk in latents.split(chunk_size, dim=2):
+            frames = pipe.decode_frames(chunk, chunk_size)[0].transpose(0, 1)
+            _check_finite(pipe, bool(frames.isfinite().all()))
+            yield from frames
+    finally:
+        pipe.maybe_free_model_hooks()
 
 
 def _step_callback(on_step: OnStep | None, is_cancelled: Callable[[], bool] | None) -> Callable[..., dict]:

@@ -7,90 +7,30 @@ metadata from them. A web page or a node graph can make its controls from `datac
 Importing this file loads no heavy library: `--help` must not wait for torch.
 """
 
-import math
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, Self
 
+from landscape_video.generation.setting_fields import (
+    CONTENT,
+    DEVICE,
+    INTERPOLATION,
+    LONG_CLIPS,
+    MODELS,
+    MOTION,
+    NOT_PASSED,
+    SAMPLING,
+    Settings,
+    argument_name,
+    setting,
+)
 from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 
-# The panels that group options in a help text or on a page.
-CONTENT, SAMPLING, MOTION, INTERPOLATION, MODELS, DEVICE = (
-    "What to generate",
-    "Sampling",
-    "Image to video",
-    "Interpolation",
-    "Models",
-    "Device and precision",
-)
-# `argument` of a setting that is not an argument of the pipeline's call; `generate_clip` uses it itself.
-NOT_PASSED = ""
-
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
-
-
-def setting(
-    default: Any,
-    help: str,
-    panel: str,
-    *,
-    unit: str | None = None,
-    default_text: str | None = None,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    above: float | None = None,
-    multiple_of: int | None = None,
-    argument: str | None = None,
-) -> Any:
-    """Declare a field of a settings dataclass.
-
-    Args:
-        default: Value of the setting unless another is given. `None` leaves the choice to the model or pipeline.
-        help: What the setting does, without its default.
-        panel: Heading under which the setting is shown.
-        unit: Placeholder of the value in help texts, in capitals: "PIXELS". Not used for choices and switches.
-        default_text: The default in words, if the value alone does not explain it.
-        minimum: Smallest value allowed.
-        maximum: Largest value allowed.
-        above: Value that must be exceeded.
-        multiple_of: Number that must divide the value.
-        argument: The pipeline's keyword for it, `NOT_PASSED` if the pipeline has none; the field's name if `None`.
-    """
-    return field(
-        default=default,
-        metadata={
-            "help": help,
-            "panel": panel,
-            "unit": unit,
-            "default_text": default_text,
-            "minimum": minimum,
-            "maximum": maximum,
-            "above": above,
-            "multiple_of": multiple_of,
-            "argument": argument,
-        },
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Base of all settings: every value is checked when an object is made.
-
-    Raises:
-        ValueError: A value is out of its range. The message begins with the setting's name in backticks.
-    """
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            check_value(each, getattr(self, each.name))
-
-    def as_metadata(self) -> dict[str, Any]:
-        """Return all settings as JSON-compatible values."""
-        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +116,47 @@ class VideoSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToVideoSettings(InterpolationSettings, VideoSettings):
+class LongClipSettings(Settings):
+    """Settings of clips that are sampled in overlapping windows (Consistency tuning, section 3.4)."""
+
+    context_length: int | None = setting(
+        None,
+        "Frames that are sampled together. More frames than these are sampled in overlapping windows.",
+        LONG_CLIPS,
+        unit="NUMBER",
+        default_text="16",
+        minimum=1,
+    )
+    context_overlap: int | None = setting(
+        None,
+        "Frames that neighboring windows share.",
+        LONG_CLIPS,
+        unit="NUMBER",
+        default_text="a quarter of the window",
+        minimum=0,
+    )
+    context_schedule: Literal["moved", "static"] = setting(
+        "moved", "Move the windows in every step, which hides seams, or keep them (static).", LONG_CLIPS
+    )
+    context_weights: Literal["pyramid", "flat"] = setting(
+        "pyramid", "Weights of a window's frames where windows overlap: most in its middle, or all equal.", LONG_CLIPS
+    )
+    closed_loop: bool = setting(False, "End where the clip begins, so that it repeats without a jump.", LONG_CLIPS)
+    transition: int | None = setting(
+        None,
+        "Frames in which a prompt over time blends into the next one; 0 switches at once.",
+        LONG_CLIPS,
+        unit="NUMBER",
+        default_text="48, or fewer where prompts are close",
+        minimum=0,
+    )
+    prompt_per_window: bool = setting(
+        False, "Give each window one prompt, as in the paper, rather than each frame its own blend.", LONG_CLIPS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToVideoSettings(InterpolationSettings, LongClipSettings, VideoSettings):
     """Settings of a clip that our text-to-video pipeline generates."""
 
     seed: int | None = setting(
@@ -225,7 +205,12 @@ class TextToVideoSettings(InterpolationSettings, VideoSettings):
         names = [each for each in fields(self) if getattr(self, each.name) is None]
         return replace(self, **{each.name: arguments.get(argument_name(each)) for each in names})
 
-    def check_memory(self, stages: int = 1) -> None:
+    @property
+    def num_output_frames(self) -> int:
+        """Frames of the clip, with those that interpolation adds; in a loop also between the last and the first."""
+        return 2 * self.num_frames - (0 if self.closed_loop else 1) if self.interpolate else self.num_frames
+
+    def check_memory(self, stages: int = 1, is_streamed: bool = False) -> None:
         """Raise `ValueError` for a clip that this machine's memory cannot hold.
 
         The estimate is a lower bound, so that no clip that would run is refused: two copies of the interpolated frames
@@ -234,6 +219,7 @@ class TextToVideoSettings(InterpolationSettings, VideoSettings):
         if not hasattr(os, "sysconf"):  # Windows
             return
         height, width, num_frames = self.height or 8, self.width or 8, stages * self.num_frames
+        num_frames = min(num_frames, 16) if is_streamed else num_frames  # 16 frames are decoded at once
         needed = 2 * 4 * 3 * (2 * num_frames - 1) * height * width
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > memory:
@@ -324,49 +310,3 @@ class ImageModelSettings(ModelSettings):
         unit="FOLDER|NAME",
         default_text="the model's own",
     )
-
-
-def choices(annotation: Any) -> tuple[str, ...]:
-    """Return the values that the type of a setting allows; empty if it is not a `Literal` or `Literal | None`."""
-    parts = (annotation, *get_args(annotation))
-    return next((get_args(part) for part in parts if get_origin(part) is Literal), ())
-
-
-def check_value(each: Field, value: Any) -> None:
-    """Raise `ValueError` if `value` is outside the range or choices of a field."""
-    if value is None:
-        return
-    limits: Mapping[str, Any] = each.metadata
-    minimum, maximum, above = limits["minimum"], limits["maximum"], limits["above"]
-    allowed = choices(each.type)
-    problem = None
-    if allowed and value not in allowed:
-        problem = f"one of {', '.join(allowed)}"
-    elif isinstance(value, float) and not math.isfinite(value):
-        problem = "a finite number"
-    elif maximum is not None and not minimum <= value <= maximum:
-        problem = f"from {minimum} to {maximum}"
-    elif minimum is not None and value < minimum:
-        problem = f"at least {minimum}"
-    elif above is not None and value <= above:
-        problem = f"greater than {above}"
-    elif limits["multiple_of"] and value % limits["multiple_of"]:
-        problem = f"a multiple of {limits['multiple_of']}"
-    if problem:
-        raise ValueError(f"`{each.name}` must be {problem}, got {value!r}.")
-
-
-def pipeline_arguments(settings: Settings, known: type[Settings] | None = None) -> dict[str, Any]:
-    """Return the keywords of a pipeline's call; settings that are `None` are left to the pipeline.
-
-    Args:
-        known: Class whose fields the pipeline takes; that of `settings` if `None`.
-    """
-    values = {argument_name(each): getattr(settings, each.name) for each in fields(known or settings)}
-    return {argument: value for argument, value in values.items() if argument and value is not None}
-
-
-def argument_name(each: Field) -> str:
-    """Return the pipeline's keyword for a setting; empty if it has none."""
-    argument = each.metadata["argument"]
-    return each.name if argument is None else argument

@@ -28,15 +28,19 @@ CODE_FILES = {
     "landscape_denoising.py",
     "landscape_fast_layers.py",
     "landscape_frame_interpolation.py",
+    "landscape_frame_noise.py",
+    "landscape_free_noise.py",
     "landscape_guidance.py",
     "landscape_motion_attention.py",
     "landscape_optical_flow.py",
     "landscape_pipeline_mixin.py",
+    "landscape_prompt_schedule.py",
     "landscape_sampling.py",
     "landscape_scheduler.py",
     "landscape_sofp.py",
     "landscape_unet_compatibility.py",
     "landscape_warping.py",
+    "landscape_windows.py",
 }
 FOLDERS = {"vae", "text_encoder", "tokenizer", "unet", "motion_adapter", "scheduler"}
 

@@ -61,7 +61,8 @@ def test_a_painting_becomes_a_clip_that_knows_how_it_was_made(animate):
 
 
 def test_the_words_of_options_are_those_of_the_library():
-    from landscape_video.generation.settings import ImageToVideoSettings, choices
+    from landscape_video.generation.setting_fields import choices
+    from landscape_video.generation.settings import ImageToVideoSettings
     from pipeline_landscape_video import SOFP_MODES
     from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
     from pipeline_landscape_video.landscape_optical_flow import FLOW_ESTIMATORS

@@ -210,3 +210,11 @@ def test_a_model_is_sampled_as_it_recommends_also_with_an_adapter(generate, mode
     for output, arguments in (("pipeline", ["--model", folder / "video"]), ("adapter", adapter)):
         generate("mist", "--output", output, "--seed", 2, *arguments)
         assert (read_metadata(output)["guidance_scale"], read_metadata(output)["eta"]) == (2.0, 1.0)
+
+
+def test_prompts_over_time_come_from_a_file(generate):
+    Path("seasons.txt").write_text("0: snow: white\n\n16: rain\n", encoding="utf-8")
+    result = generate("--prompts-over-time", "seasons.txt", "--num-frames", "32", "--output", "long.mp4")
+    assert result.exit_code == 0, result.output
+    assert "long.mp4: 63 frames" in result.output
+    assert read_metadata("long.mp4")["prompt"] == {"0": "snow: white", "16": "rain"}

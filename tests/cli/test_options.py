@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from landscape_video.cli.options import Command, option_of, with_settings
-from landscape_video.generation.settings import SAMPLING, Settings, setting
+from landscape_video.generation.setting_fields import SAMPLING, Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)

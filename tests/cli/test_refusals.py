@@ -24,6 +24,9 @@ from processes import largest_files
         (["--prompts", "empty.txt"], "empty.txt: contains no prompt"),
         (["--prompts", "latin.txt"], "latin.txt: must be UTF-8"),
         (["--prompts", "binary.txt"], "NUL byte"),
+        (["mist", "--prompts-over-time", "times.txt"], "give prompts over time with --prompts-over-time alone"),
+        (["--prompts-over-time", "good.txt"], 'a line must be like "48: the snow melts", got'),
+        (["--prompts-over-time", "times.txt", "--num-frames", "8"], "frames must be below --num-frames, 8, got 9"),
         (["mist", "--output", "mist.avi"], "got '.avi'"),
         (["mist", "--output", "none/mist.mp4"], "the folder none does not exist"),
         (["mist", "--output", "full"], "full: exists"),
@@ -37,7 +40,8 @@ from processes import largest_files
         (["mist", "--seed", "99999999999999999999"], "--seed"),
         (["mist", "--seed", "seven"], "--seed"),
         (["mist", "--num-frames", "0"], "--num-frames must be at least 1, got 0."),
-        (["mist", "--num-frames", "33"], "at most 32"),
+        (["mist", "--num-frames", "34", "--context-length", "33"], "--context-length must be at most 32"),
+        (["mist", "--context-overlap", "16", "--num-frames", "20"], "--context-overlap must be smaller than"),
         (["mist", "--steps", "0"], "--steps must be at least 1, got 0."),
         (["mist", "--steps", "1000"], "--steps must be smaller for DDIMScheduler"),
         (["mist", "--steps", "1001"], "--steps must be smaller for DDIMScheduler"),
@@ -73,6 +77,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(generate, arguments, message
     Path("full").mkdir()
     Path("full/thesis.txt").write_text("years of work")
     Path("good.txt").write_text("mist")
+    Path("times.txt").write_text("0: mist\n9: rain")
     Path("empty.txt").write_text("\n\n")
     Path("latin.txt").write_bytes("la for\xeat".encode("latin-1"))
     Path("binary.txt").write_bytes(b"mist\0rain")

@@ -12,6 +12,7 @@ from landscape_video.generation.generate_clip import (
     animate_clip,
     generate_clip,
     run_pipeline,
+    stream_clip,
 )
 from landscape_video.generation.settings import ImageToVideoSettings, TextToVideoSettings
 from retention_models import build_image_to_video, painting
@@ -107,8 +108,24 @@ def test_cancelling_stops_between_two_steps(pipe):
 def test_errors_name_the_setting(pipe):
     with pytest.raises(ValueError, match="`steps` must be smaller .*, got 1001"):
         generate_clip(pipe, "mist", replace(TEXT, steps=1001))
-    with pytest.raises(ValueError, match="`num_frames` .* 32"):
-        generate_clip(pipe, "mist", replace(TEXT, num_frames=33))
+    with pytest.raises(ValueError, match="`context_length` .* 32"):
+        generate_clip(pipe, "mist", replace(TEXT, num_frames=34, context_length=33))
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_frames": 20}, {"num_frames": 20, "closed_loop": True}])
+@pytest.mark.parametrize("interpolate", [True, False])
+def test_streamed_frames_are_those_of_the_clip(pipe, changes, interpolate):
+    settings = replace(TEXT, seed=3, interpolate=interpolate, flow="dis", **changes)
+    clip, stream = generate_clip(pipe, "mist", settings), stream_clip(pipe, "mist", settings)
+    frames = torch.stack(list(stream.frames)).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(frames, clip.frames) and len(frames) == stream.num_frames
+    assert (stream.fps, stream.metadata) == (clip.fps, clip.metadata)
+
+
+def test_streamed_nan_is_not_a_clip(pipe):
+    torch.nn.init.constant_(pipe.vae.decoder.conv_out.bias, torch.nan)
+    with pytest.raises(FloatingPointError, match="NaN in float32"):
+        list(stream_clip(pipe, "mist", TEXT).frames)
 
 
 def test_nan_is_not_a_clip(pipe):

@@ -13,15 +13,13 @@ from typer.testing import CliRunner
 
 from landscape_video.cli.generate import generate as generate_command
 from landscape_video.cli.options import Command, with_settings
+from landscape_video.generation.setting_fields import choices, pipeline_arguments, setting
 from landscape_video.generation.settings import (
     SAMPLING,
     ImageModelSettings,
     ImageToVideoSettings,
     TextToVideoSettings,
     VideoSettings,
-    choices,
-    pipeline_arguments,
-    setting,
 )
 from pipeline_landscape_video.video_io import read_metadata
 
@@ -106,6 +104,10 @@ def test_only_what_is_given_reaches_the_pipeline():
         "eta": 0.5,
         "interpolate": True,
         "sofp_mode": "quadratic",
+        "context_schedule": "moved",
+        "context_weights": "pyramid",
+        "closed_loop": False,
+        "prompt_per_window": False,
     }
     assert pipeline_arguments(replace(settings, steps=None), VideoSettings) == {"num_frames": 16}
 

@@ -5,7 +5,7 @@ from dataclasses import MISSING, Field, fields
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-from landscape_video.generation.settings import choices
+from landscape_video.generation.setting_fields import choices
 from landscape_video.training.settings.options import GroupedSettings
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from typing import Any, ClassVar, Self
 
-from landscape_video.generation.settings import check_value, setting
+from landscape_video.generation.setting_fields import check_value, setting
 
 
 def option(
