@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from landscape_video.training.data.latent_store import encode_videos, load_vae
 from landscape_video.training.data.video_dataset import VideoDataset
 from landscape_video.training.run.command_line import parse_settings
-from landscape_video.training.settings.data import CacheSettings, CachingSettings
+from landscape_video.training.settings.inputs import CacheSettings, CachingSettings
 
 
 logger = logging.getLogger("cache_latents")

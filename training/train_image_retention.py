@@ -9,9 +9,9 @@ import sys
 
 from landscape_video.training.data.batches import make_loader
 from landscape_video.training.data.first_frames import WithFirstFrames
+from landscape_video.training.objectives.recipe import TrainingRecord
 from landscape_video.training.objectives.retention_recipe import RetentionRecipe, build_unet_with_image_retention
 from landscape_video.training.objectives.training_inputs import TrainingInputs
-from landscape_video.training.objectives.training_record import TrainingRecord
 from landscape_video.training.run.hub_publishing import push_pipeline
 from landscape_video.training.run.optimization import make_optimizer
 from landscape_video.training.run.run_summary import count_longest_step

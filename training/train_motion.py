@@ -11,8 +11,8 @@ import sys
 from landscape_video.training.data.batches import make_loader
 from landscape_video.training.objectives.motion_models import build_motion_unet
 from landscape_video.training.objectives.motion_recipe import MotionRecipe
+from landscape_video.training.objectives.recipe import TrainingRecord
 from landscape_video.training.objectives.training_inputs import TrainingInputs
-from landscape_video.training.objectives.training_record import TrainingRecord
 from landscape_video.training.run.hub_publishing import push_adapter
 from landscape_video.training.run.optimization import make_optimizer
 from landscape_video.training.run.run_summary import count_longest_step

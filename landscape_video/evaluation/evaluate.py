@@ -42,8 +42,7 @@ from landscape_video.evaluation.results import (
     markdown,
     write_results,
 )
-from landscape_video.evaluation.systems.clips import ClipFile, list_clips
-from landscape_video.evaluation.systems.generated_clips import GeneratedClips, shown_file, still_clips
+from landscape_video.evaluation.systems.clips import ClipFile, GeneratedClips, list_clips, shown_file, still_clips
 from landscape_video.evaluation.systems.text_to_video import SystemSpec
 from landscape_video.files import write_file, write_text
 from landscape_video.generation.generate_clip import describe_environment

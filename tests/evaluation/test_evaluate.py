@@ -14,8 +14,7 @@ from landscape_video.evaluation.metrics.distribution_metrics import frechet_dist
 from landscape_video.evaluation.metrics.measurements import MeasuredClip, MetricModels, measure_clip
 from landscape_video.evaluation.metrics.motion_metrics import measure_flow
 from landscape_video.evaluation.results import read_results
-from landscape_video.evaluation.systems.clips import list_clips
-from landscape_video.evaluation.systems.generated_clips import clip_seed
+from landscape_video.evaluation.systems.clips import clip_seed, list_clips
 from landscape_video.evaluation.systems.text_to_video import DEFAULTS, SystemSpec
 from pipeline_landscape_video.video_io import read_metadata, read_video, write_video
 from processes import launch

@@ -3,7 +3,7 @@
 The folder receives `clip_000000.mp4`, ... and `metadata.jsonl` (VideoFolder layout). The same command resumes a run
 that was stopped. The same seed gives the same clips, whatever the number of workers. With --flow, --masks and --depth,
 what the renderer knows of a clip is written to `clip_000000.npz`, ... in folders of these names; the arrays are those
-of `shanshui.renderer.ground_truth.GroundTruth`.
+of `shanshui.renderer.rendering.GroundTruth`.
 """
 
 import argparse

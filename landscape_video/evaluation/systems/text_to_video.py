@@ -16,8 +16,7 @@ import torch
 
 from landscape_video.evaluation.metrics.weights import hash_configs, hash_weights
 from landscape_video.generation.generate_clip import generate_clip
-from landscape_video.generation.lora import load_lora
-from landscape_video.generation.models import find_pipeline, find_weights, load_motion_adapter, naming
+from landscape_video.generation.models import find_pipeline, find_weights, load_lora, load_motion_adapter, naming
 from landscape_video.generation.setting_fields import Settings, argument_name, pipeline_arguments
 from landscape_video.generation.settings import TextToVideoSettings, VideoSettings
 from pipeline_landscape_video.landscape_optical_flow import estimator_at_hand

@@ -28,7 +28,7 @@ from landscape_video.training.data.latent_store import (
 )
 from landscape_video.training.data.tensor_store import PromptEmbedsCache
 from landscape_video.training.data.video_dataset import REPORT, VideoDataset
-from landscape_video.training.settings.data import DataSettings
+from landscape_video.training.settings.inputs import DataSettings
 from landscape_video.training.settings.training import TrainingSettings
 
 

@@ -9,12 +9,11 @@ from torch import nn
 from landscape_video.files import write_directory
 from landscape_video.training.data.batches import prepare_batch
 from landscape_video.training.objectives.motion_objective import MotionObjective
-from landscape_video.training.objectives.recipe import Recipe
+from landscape_video.training.objectives.recipe import Recipe, TrainingRecord
 from landscape_video.training.objectives.sharded_weights import whole_model
 from landscape_video.training.objectives.training_inputs import TrainingInputs
-from landscape_video.training.objectives.training_record import TrainingRecord
-from landscape_video.training.settings.models import MOTION_ADAPTER
-from landscape_video.training.settings.optimization import ObjectiveSettings
+from landscape_video.training.settings.inputs import MOTION_ADAPTER
+from landscape_video.training.settings.run import ObjectiveSettings
 from motion_adapter.build import extract_motion_adapter
 from motion_adapter.noise_adapter import NoiseAdapter
 

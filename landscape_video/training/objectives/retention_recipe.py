@@ -19,7 +19,7 @@ from landscape_video.training.objectives.motion_models import (
 )
 from landscape_video.training.objectives.motion_recipe import MotionRecipe
 from landscape_video.training.objectives.short_attention import use_fast_attention
-from landscape_video.training.settings.models import MOTION_ADAPTER
+from landscape_video.training.settings.inputs import MOTION_ADAPTER
 from landscape_video.training.settings.training import RetentionTraining
 from motion_adapter.build import freeze_idle_layers, freeze_image_layers, save_motion_modules
 from motion_adapter.code_files import BRANCH

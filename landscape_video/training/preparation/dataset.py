@@ -1,4 +1,9 @@
-"""Prepare all sources, reject duplicates, and write the dataset."""
+"""Prepare all sources, reject duplicates, and write the dataset with its report and its card.
+
+The report is an HTML page with a contact sheet of each clip. With Ray Data, many machines prepare sources, rows
+mapped by `prepare_source`. All machines must see the source and the work folder under the same paths. Ray replaces
+workers that die and processes their source again; finished sources are found in the work folder.
+"""
 
 import json
 import logging
@@ -17,12 +22,145 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from landscape_video.evaluation.pages import render_page
 from landscape_video.files import write_directory
 from landscape_video.training.preparation.clip_filters import hash_distances
-from landscape_video.training.preparation.dataset_report import write_card, write_report
 from landscape_video.training.preparation.source_clips import prepare_source
 from landscape_video.training.settings.preparation import MANIFEST, REJECTED, PreparationSettings
+from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video.video_io import VIDEO_EXTENSIONS, is_clip, is_png_folder
+
+
+def prepare_on_ray(sources: list[str], settings: PreparationSettings) -> Iterator[dict[str, Any]]:
+    """Yield the outcome of each source as it becomes ready.
+
+    Raises:
+        ImportError, ValueError: Ray is not installed, no cluster is at the address, or Ray gave up.
+    """
+    address, workers = settings.machines.ray, settings.machines.workers
+    try:
+        import ray
+    except ImportError:
+        raise ImportError("--ray needs Ray: pip install '.[distributed]'.") from None
+    environment = {"RAY_USAGE_STATS_ENABLED": "0"}  # Ray sends no usage statistics
+    if address == "local":
+        os.environ.update(environment)  # inherited
+        arguments = {"num_cpus": workers, "include_dashboard": False}
+    else:
+        arguments = {"runtime_env": {"env_vars": environment}}
+    try:
+        ray.init(address=address, log_to_driver=False, **arguments)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ValueError(f"--ray {address}: {' '.join(str(error).split())}") from None
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = False  # ours is shown
+        rows = ray.data.from_items([{"source": name} for name in sources], override_num_blocks=len(sources))
+
+        def prepare(row: dict[str, Any]) -> dict[str, str]:
+            outcome = prepare_source(row["source"], settings)
+            return {"outcome": json.dumps(outcome)}  # as text, because Arrow would unify and change types
+
+        for row in rows.map(prepare, num_cpus=1, compute=ray.data.TaskPoolStrategy(size=workers)).iter_rows():
+            yield json.loads(row["outcome"])
+    except ray.exceptions.RayError as error:  # after Ray's own retries
+        lines = str(error).strip().splitlines()
+        raise ValueError(f"Ray gave up: {lines[-1]} Finished sources are kept: run the same command again.") from None
+    finally:
+        ray.shutdown()
+
+
+# LPV-HD, as NADM describes it (Liu et al., section III-B).
+LPV_HD = {
+    "clips": "1298",
+    "most common duration": "6 s (1088)",
+    "most common resolution": "1920 x 1080 (1054)",
+    "most common frame rate": "25 fps (1099)",
+}
+
+
+def write_report(path: Path, clips: list[dict[str, Any]], errors: dict[str, str]) -> None:
+    """Write a page of all clips, kept and rejected, whose contact sheets are in `sheets/` beside it.
+
+    Args:
+        path: File to write.
+        clips: All clips.
+        errors: What is wrong with sources that could not be read, by name.
+    """
+    kept = [clip for clip in clips if not clip["refused"]]
+    rejected = [clip for clip in clips if clip["refused"]]
+    counts = Counter(reason.split(":")[0] for clip in rejected for reason in clip["refused"]).most_common()
+    page = render_page("prepared_clips.html", kept=kept, rejected=rejected, counts=counts, errors=errors)
+    path.write_text(page, encoding="utf-8")
+
+
+def figures(clips: list[dict[str, Any]]) -> dict[str, str]:
+    """Describe clips by the figures that NADM gives for LPV-HD."""
+
+    def commonest(values: list[str]) -> str:
+        value, count = min(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+        return f"{value} ({count})"
+
+    return {
+        "clips": str(len(clips)),
+        "most common duration": commonest([f"{round(clip['end'] - clip['start'])} s" for clip in clips]),
+        "most common resolution": commonest([f"{clip['source_width']} x {clip['source_height']}" for clip in clips]),
+        "most common frame rate": commonest([f"{round(clip['fps'], 2):g} fps" for clip in clips]),
+    }
+
+
+def write_card(path: Path, clips: list[dict[str, Any]], settings: dict[str, Any]) -> None:
+    """Write the dataset's card: its figures beside those of LPV-HD, and the settings it was made with.
+
+    Args:
+        path: File to write.
+        clips: Kept clips; at least one.
+        settings: Settings of the preparation.
+    """
+    ours = figures(clips)
+    num_sources = len({clip["source"] for clip in clips})
+    sizes = Counter(f"{clip['width']} x {clip['height']}" for clip in clips)
+    stored = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(3))
+    minutes = sum(clip["end"] - clip["start"] for clip in clips) / 60
+    compared = markdown_table(("", "this dataset", "LPV-HD"), [(name, ours[name], LPV_HD[name]) for name in LPV_HD])
+    made = markdown_table(("setting", "value"), [(f"`{name}`", value) for name, value in settings.items()])
+    path.write_text(
+        f"""---
+task_categories:
+- text-to-video
+tags:
+- video
+- landscape-painting
+configs:
+- config_name: default
+  data_files:
+  - metadata.jsonl
+  - clips/*
+---
+
+# Landscape-painting clips
+
+{len(clips)} captioned clips of single scenes, {minutes:.1f} minutes in all, cut from {num_sources} videos by
+`training/prepare_dataset.py`. `metadata.jsonl` has a line for each clip: `file_name`, `text`, `texts` (further
+captions), its source and its place in it. The table shows the figures that NADM gives for LPV-HD, its dataset of
+landscape-painting videos (counts in brackets; resolution and frame rate are those of the sources):
+
+{compared}
+
+LPV-HD was made from 210 clips of ink-wash animations and over 400 videos from YouTube, cut into single scenes and
+captioned by hand. The clips here are stored at {stored}.
+
+## How it was made
+
+{made}
+
+`report.html` shows every clip, kept or rejected, with the reason.
+
+## License
+
+The rights to the clips are those of their sources. State them here before you publish anything.
+""",
+        encoding="utf-8",
+    )
 
 
 MANIFEST_KEYS = (
@@ -70,8 +208,6 @@ def prepare_sources(settings: PreparationSettings) -> list[dict[str, Any]]:
     sources = find_sources(settings.folders.source_dir)
     settings.work_dir.mkdir(parents=True, exist_ok=True)
     if settings.machines.ray is not None:
-        from landscape_video.training.preparation.prepare_on_ray import prepare_on_ray
-
         outcomes = prepare_on_ray(sources, settings)
     else:
         outcomes = _prepare_in_processes(sources, settings)

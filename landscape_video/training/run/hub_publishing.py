@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 
 from landscape_video.generation.models import load_motion_adapter
 from landscape_video.training.run.signals import TrainingFailed
-from landscape_video.training.settings.models import MOTION_ADAPTER
+from landscape_video.training.settings.inputs import MOTION_ADAPTER
 from landscape_video.training.settings.run import HubSettings
 from landscape_video.training.settings.training import MotionTraining, RetentionTraining
 from motion_adapter.code_files import BRANCH

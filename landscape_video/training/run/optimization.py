@@ -10,7 +10,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from landscape_video.training.settings.optimization import OptimizationSettings
+from landscape_video.training.settings.run import OptimizationSettings
 
 
 class MuonAdamW(torch.optim.Optimizer):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy
 
 from landscape_video.training.run.optimization import launched_precision
-from landscape_video.training.settings.optimization import OptimizationSettings
+from landscape_video.training.settings.run import OptimizationSettings
 
 
 def fsdp_plugin(settings: OptimizationSettings) -> FullyShardedDataParallelPlugin | None:

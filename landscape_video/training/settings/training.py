@@ -10,11 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from landscape_video.training.settings.data import DataSettings, ImageSettings
-from landscape_video.training.settings.models import ModelSettings, MotionModelSettings, RetentionModelSettings
-from landscape_video.training.settings.optimization import ObjectiveSettings, OptimizationSettings
+from landscape_video.training.settings.inputs import (
+    DataSettings,
+    ImageSettings,
+    ModelSettings,
+    MotionModelSettings,
+    RetentionModelSettings,
+)
 from landscape_video.training.settings.options import GroupedSettings, saved_name
-from landscape_video.training.settings.run import HubSettings, RunSettings, ValidationSettings
+from landscape_video.training.settings.run import (
+    HubSettings,
+    ObjectiveSettings,
+    OptimizationSettings,
+    RunSettings,
+    ValidationSettings,
+)
 from motion_adapter.noise_adapter import minimum_frames
 from pipeline_landscape_video import SHANSHUI_TINY
 from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from landscape_video.evaluation.systems.generated_clips import PeakMemory
+from landscape_video.evaluation.systems.clips import PeakMemory
 
 
 MIB = 2**20

@@ -18,7 +18,7 @@ from diffusers import (
     UNet3DConditionModel,
 )
 
-from landscape_video.evaluation.systems.generated_clips import GeneratedClips
+from landscape_video.evaluation.systems.clips import GeneratedClips
 from landscape_video.evaluation.systems.text_to_video import DEFAULTS, FORMS, SystemSpec, parse_system
 from pipeline_landscape_video.landscape_optical_flow import estimator_at_hand
 from pipeline_landscape_video.landscape_sampling import PAPER_SAMPLING

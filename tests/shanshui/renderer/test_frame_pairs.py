@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shanshui.renderer.dataset import render_pairs, scene_of
-from shanshui.renderer.ground_truth import render_ground_truth
+from shanshui.renderer.rendering import render_ground_truth
 
 
 SETTINGS = {"count": 3, "seed": 7, "frames": 5, "fps": 8, "size": 64}

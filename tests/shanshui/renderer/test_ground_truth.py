@@ -10,9 +10,8 @@ import pytest
 from shanshui.render import main
 from shanshui.renderer.composition import PAN
 from shanshui.renderer.dataset import scene_of, write_video_folder
-from shanshui.renderer.ground_truth import render_ground_truth
 from shanshui.renderer.landscape import depths
-from shanshui.renderer.rendering import SceneRenderer, render_clip
+from shanshui.renderer.rendering import SceneRenderer, render_clip, render_ground_truth
 from shanshui.renderer.scene import CAMERAS, Scene
 
 

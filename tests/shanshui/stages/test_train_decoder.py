@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from shanshui.renderer.dataset import FramePairs
-from shanshui.renderer.ground_truth import render_ground_truth
+from shanshui.renderer.rendering import render_ground_truth
 from shanshui.renderer.scene import Scene
 from shanshui.stages.train_vae import cut, difference_along, flicker
 

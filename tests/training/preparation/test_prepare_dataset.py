@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from landscape_video.training.data.video_dataset import VideoDataset
-from landscape_video.training.preparation.dataset import reject_duplicates
-from landscape_video.training.preparation.dataset_report import figures, write_card
+from landscape_video.training.preparation.dataset import figures, reject_duplicates, write_card
 from pipeline_landscape_video.video_io import probe_video, read_metadata, read_video, write_video
 from prepare_dataset import parse_args, run
 from processes import wait_for, workers_of

@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm, trange
 
-from landscape_video.evaluation.systems.generated_clips import clip_seed
+from landscape_video.evaluation.systems.clips import clip_seed
 from landscape_video.files import hash_chunks, hash_json, hash_text, write_file
 from landscape_video.generation.generate_clip import Pipeline, run_pipeline
 from landscape_video.generation.settings import TextToVideoSettings

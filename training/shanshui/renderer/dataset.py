@@ -22,8 +22,7 @@ from tqdm import tqdm
 from landscape_video.files import write_text
 from pipeline_landscape_video.video_io import write_video
 from shanshui.renderer.captions import caption
-from shanshui.renderer.ground_truth import render_ground_truth
-from shanshui.renderer.rendering import render_clip
+from shanshui.renderer.rendering import render_clip, render_ground_truth
 from shanshui.renderer.scene import FPS, LANGUAGES, SIZE, WAYS, Scene, sample_beginning, sample_scene
 
 

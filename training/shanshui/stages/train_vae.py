@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from landscape_video.files import write_json
 from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
 from shanshui.renderer.dataset import FramePairs, scene_of
-from shanshui.renderer.ground_truth import GroundTruth, render_ground_truth
-from shanshui.renderer.rendering import render_clip
+from shanshui.renderer.rendering import GroundTruth, render_clip, render_ground_truth
 from shanshui.renderer.scene import FPS, HELD_OUT_SEED, SIZE
 from shanshui.stages.family_run import FamilyRun, build_vae
 from shanshui.stages.timed_training import train_for
