@@ -1,20 +1,19 @@
 """Scene cuts: found to the frame, and told apart from camera motion, fades and grain."""
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
 
-from landscape_video.scene_cuts import mark_cuts
-from pipeline_landscape_video.video_io import VideoFrame
+from landscape_video.scene_cuts import SceneDetector
 from video_files import moving_frames, painted_pan
 
 
 def cuts_of(frames: list[np.ndarray] | np.ndarray, **settings: float) -> list[int]:
-    video = [VideoFrame(pixels, Fraction(i, 10), Fraction(1, 10)) for i, pixels in enumerate(frames)]
-    marked = list(mark_cuts(video, **settings))
-    assert [frame.timestamp for frame, _ in marked] == [frame.timestamp for frame in video]
-    return [number for number, (_, is_cut) in enumerate(marked) if is_cut]
+    detector = SceneDetector()
+    for pixels in frames:
+        detector.add(pixels)
+    first, *cuts = detector.find_scenes(fps=10, **settings)
+    assert first == 0
+    return cuts
 
 
 def night(frames: list[np.ndarray]) -> list[np.ndarray]:

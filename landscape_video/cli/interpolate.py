@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
+
+    from pipeline_landscape_video.video_io import VideoInfo
 
 
 # Tags that a container writes for itself.
@@ -34,6 +35,13 @@ def interpolate(
             min=1, max=3, metavar="1|2|3", help="Doublings of the frame rate: 1 gives 2 times, 2 gives 4, 3 gives 8."
         ),
     ] = 1,
+    keep_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--keep-duplicates",
+            help="Keep frames that repeat the one before, instead of moving between the distinct pictures.",
+        ),
+    ] = False,
     device: option_of(ModelSettings, "device") = "auto",
     *,
     settings: InterpolationSettings,
@@ -49,44 +57,46 @@ def interpolate(
         $ landscape-video interpolate river.mov smooth.mp4 --times 3
 
     Timestamps, sound and tags are kept, subtitles are not; sound that mp4 does not support is encoded as AAC.
-    Rotation and pixel aspect are applied. Frames are never blended across a cut. Memory use does not depend on the
-    length of the video.
+    Rotation and pixel aspect are applied. Frames are never blended across a cut. Where animation, a lower frame rate
+    or pulldown repeats frames, motion runs between the distinct pictures. Memory use does not depend on the length of
+    the video.
     """
     from tqdm import tqdm
 
     from landscape_video.cli.audio import AudioCopy
-    from landscape_video.scene_cuts import mark_cuts
-    from pipeline_landscape_video.video_io import check_output, iterate_video, open_mp4, probe_video, read_metadata
+    from landscape_video.cli.timeline import read_timeline
+    from pipeline_landscape_video.video_io import iterate_video, open_mp4, read_metadata
 
     # 1. Check everything that can be wrong with the files
-    check_output(output)
-    if output.suffix.lower() != ".mp4":
-        raise ValueError(f"{output}: the output must be an .mp4 file.")
-    info = probe_video(source)
-    if output.exists() and output.samefile(source):
-        raise ValueError(f"{output}: is the input; give the output another name.")
+    info = check_files(source, output)
 
     # 2. Load the flow estimator
     target = pick_device(device)
 
     from landscape_video.generation.generate_clip import describe_environment, flow_estimator_name
     from pipeline_landscape_video import interpolate_stream, load_flow_estimator
+    from pipeline_landscape_video.interpolation import doubled_times
 
     flow_estimator = load_flow_estimator(settings.flow, settings.flow_weights, device=target)
     described = {"source": source.name, "times": times, **settings.as_metadata()}
     described |= {"flow": flow_estimator_name(flow_estimator), **describe_environment(target)}
 
-    # 3. Read, interpolate and write, a few frames at a time
-    last_duration, after_cut = Fraction(0), False  # of the frame read last
+    # 3. Find cuts and repeated frames
+    timeline = read_timeline(source, info.num_frames, keep_duplicates)
+    described["repeated_frames"] = len(timeline.timestamps) - len(timeline.times)
+
+    # 4. Read, interpolate and write, a few frames at a time
+    after_cut = False  # of the frame read last
 
     def frames() -> Iterator[tuple["Tensor", float]]:
-        nonlocal last_duration, after_cut
-        for frame, is_cut in mark_cuts(iterate_video(source)):
-            last_duration, after_cut = frame.duration, is_cut
-            yield to_tensor(frame.pixels, target), float(frame.timestamp)
+        nonlocal after_cut
+        for number, frame in enumerate(iterate_video(source)):
+            if number in timeline.times:
+                after_cut = number in timeline.scenes
+                yield to_tensor(frame.pixels, target), timeline.times[number]
 
     multiple = 2**times
-    num_frames = info.num_frames and (info.num_frames - 1) * multiple + 1
+    output_times = doubled_times(timeline.timestamps, times)
     with (
         open_mp4(
             output,
@@ -100,15 +110,29 @@ def interpolate(
             color_trc=info.color_trc,
         ) as writer,
         closing(AudioCopy(source, writer.container)) as audio,
-        tqdm(total=num_frames, unit="frame", desc=output.name, file=sys.stderr) as bar,
+        tqdm(total=len(output_times), unit="frame", desc=output.name, file=sys.stderr) as bar,
     ):
-        stream = interpolate_stream(frames(), flow_estimator, settings.sofp_mode, times, is_cut=lambda *_: after_cut)
+        parts = (frames(), flow_estimator, settings.sofp_mode)
+        stream = interpolate_stream(*parts, is_cut=lambda *_: after_cut, output_times=output_times)
         for frame, time in stream:
             audio.advance(time)
-            writer.write(frame, time, last_duration)  # only the last frame needs it; others end with the next one
+            writer.write(frame, time, timeline.last_duration)  # others end with the next one
             bar.update()
         audio.advance()
     typer.echo(f"{output}: {bar.n} frames of {writer.width} x {writer.height}, {float(info.fps * multiple):.6g} fps")
+
+
+def check_files(source: Path, output: Path) -> "VideoInfo":
+    """Return what the input declares. Raises `ValueError` for a file that cannot be read or written."""
+    from pipeline_landscape_video.video_io import check_output, probe_video
+
+    check_output(output)
+    if output.suffix.lower() != ".mp4":
+        raise ValueError(f"{output}: the output must be an .mp4 file.")
+    info = probe_video(source)
+    if output.exists() and output.samefile(source):
+        raise ValueError(f"{output}: is the input; give the output another name.")
+    return info
 
 
 def to_tensor(pixels: "np.ndarray", device: "torch.device") -> "Tensor":

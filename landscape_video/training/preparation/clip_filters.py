@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from landscape_video.scene_cuts import shrink
 from landscape_video.training.settings.preparation import FilterSettings
+from pipeline_landscape_video.repeated_frames import shrink
 
 
 SHORT_SIDE = 288  # pixels; enough to keep a subtitle's strokes in 1080 lines

@@ -1,10 +1,10 @@
 """Split a video into scenes, and scenes into the stretches that may become clips."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from landscape_video.scene_cuts import mark_cuts
+from landscape_video.scene_cuts import SceneDetector
 from pipeline_landscape_video.video_io import VideoFrame
 
 
@@ -16,24 +16,52 @@ class Stretch(NamedTuple):
     last: int
 
 
-def find_scenes(frames: Iterable[VideoFrame], threshold: float) -> tuple[list[int], list[Fraction]]:
-    """Read a video to its end and note its scenes and times.
+class Scenes(NamedTuple):
+    """Scenes of a video in which frames that repeat a picture do not count.
+
+    Attributes:
+        starts: Number of the first picture of each scene.
+        times: Time of each picture in seconds, followed by the time at which the video ends.
+        repeats: For each frame of the video, whether it repeats the picture before; see `find_repeats`.
+    """
+
+    starts: list[int]
+    times: list[Fraction]
+    repeats: list[bool]
+
+
+def find_scenes(frames: Iterable[VideoFrame], threshold: float) -> Scenes:
+    """Read a video to its end and find its pictures and scenes.
 
     Args:
         frames: Frames of one video, in order.
-        threshold: How many times the usual change a cut changes the image, see `mark_cuts`.
-
-    Returns:
-        The number of the first frame of each scene, and the time of each frame in seconds, followed by the time at
-        which the video ends.
+        threshold: How many times the usual change a cut changes the image, see `SceneDetector`.
     """
-    starts, times, end = [0], [], Fraction(0)
-    for number, (frame, is_cut) in enumerate(mark_cuts(frames, threshold)):
+    detector, times, end = SceneDetector(), [], Fraction(0)
+    for frame in frames:
+        detector.add(frame.pixels)
         times.append(frame.timestamp)
         end = frame.timestamp + frame.duration
-        if is_cut:
-            starts.append(number)
-    return starts, [*times, end]
+    fps = len(times) / float(end - times[0])
+    repeats = detector.find_repeats(fps).tolist()
+    # Scenes never begin with a repeat, so each start has as many pictures before it as frames that are none.
+    starts = [start - sum(repeats[:start]) for start in detector.find_scenes(fps, threshold)]
+    return Scenes(
+        starts, [*(time for time, is_repeat in zip(times, repeats, strict=True) if not is_repeat), end], repeats
+    )
+
+
+def without_repeats(frames: Iterable[VideoFrame], repeats: list[bool]) -> Iterator[VideoFrame]:
+    """Leave out the frames that repeat a picture, which lasts longer instead."""
+    held = None
+    for frame, is_repeat in zip(frames, repeats, strict=True):
+        if is_repeat:
+            held = held._replace(duration=frame.timestamp + frame.duration - held.timestamp)
+            continue
+        if held is not None:
+            yield held
+        held = frame
+    yield held
 
 
 def stretches(starts: list[int], times: list[Fraction], trim_frames: int, max_seconds: float) -> list[Stretch]:

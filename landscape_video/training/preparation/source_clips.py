@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image
 
 from landscape_video.files import hash_text, write_json
-from landscape_video.scene_cuts import shrink
 from landscape_video.training.preparation.clip_filters import (
     SHORT_SIDE,
     Bars,
@@ -24,8 +23,9 @@ from landscape_video.training.preparation.clip_filters import (
     find_faults,
     perceptual_hashes,
 )
-from landscape_video.training.preparation.scenes import Stretch, find_scenes, stretches
+from landscape_video.training.preparation.scenes import Stretch, find_scenes, stretches, without_repeats
 from landscape_video.training.settings.preparation import ClipSettings, PreparationSettings
+from pipeline_landscape_video.repeated_frames import shrink
 from pipeline_landscape_video.video_io import VideoError, VideoFrame, iterate_video, open_mp4
 
 
@@ -77,29 +77,32 @@ def prepare_source(name: str, settings: PreparationSettings) -> dict[str, Any]:
 def _prepare(name: str, key: str, settings: PreparationSettings) -> list[dict[str, Any]]:
     path, work_dir = settings.folders.source_dir / name, settings.work_dir
     # 1. Scenes; decoding to the end also shows whether the file is whole.
-    starts, times = find_scenes(iterate_video(path), settings.clips.cut_threshold)
+    starts, times, repeats = find_scenes(iterate_video(path), settings.clips.cut_threshold)
     found = stretches(starts, times, settings.clips.trim_frames, settings.clips.max_seconds)
 
     # 2. What each stretch looks like, and whether to reject it
     clips, boxes = [], []
-    for number, (stretch, frames) in enumerate(_frames_of(path, found)):
+    for number, (stretch, frames) in enumerate(_frames_of(path, found, repeats)):
         clip, box = _measure(stretch, frames, times, work_dir / "sheets" / f"{key}-{number:03d}.jpg", settings)
         clips.append({"name": f"{key}-{number:03d}", "source": name, **clip})
         boxes.append(box)
 
     # 3. The clips
     fit = [number for number, clip in enumerate(clips) if not clip["refused"]]
-    for number, (stretch, frames) in zip(fit, _frames_of(path, [found[number] for number in fit]), strict=True):
+    written = _frames_of(path, [found[number] for number in fit], repeats)
+    for number, (stretch, frames) in zip(fit, written, strict=True):
         clip = clips[number]
         _write(work_dir / "clips" / f"{clip['name']}.mp4", frames, boxes[number], clip, times[stretch.first])
     return clips
 
 
-def _frames_of(path: Path, found: list[Stretch]) -> Iterator[tuple[Stretch, Iterator[VideoFrame]]]:
+def _frames_of(
+    path: Path, found: list[Stretch], repeats: list[bool]
+) -> Iterator[tuple[Stretch, Iterator[VideoFrame]]]:
     """Each stretch and its frames, which must be taken before the next stretch is asked for."""
     if not found:
         return
-    frames, position = iterate_video(path), 0
+    frames, position = without_repeats(iterate_video(path), repeats), 0
     for stretch in found:
         for _ in islice(frames, stretch.first - position):
             pass

@@ -9,7 +9,7 @@ from landscape_video.training.settings.options import GroupedSettings, OptionGro
 
 
 MANIFEST, REJECTED = "metadata.jsonl", "refused.jsonl"  # tables of a prepared dataset
-VERSION = 2  # of the processing; outcomes of other versions are computed again
+VERSION = 3  # of the processing; outcomes of other versions are computed again
 CAPTION_PROMPT = "Describe this landscape painting in one sentence: what it shows and what moves."
 
 
