@@ -25,6 +25,9 @@ SCALES = (8, 4, 2, 1)
 WIDTHS = (192, 128, 96, 64)
 MULTIPLE = 64  # the coarsest block works at an eighth of the size and halves it three times more
 
+Interpolator = Callable[[Tensor], Tensor]
+PAIRS = 4  # pairs of frames that RIFE takes at once
+
 
 class ScaledResidual(nn.Module):
     """A 3x3 convolution with a learned gain for each channel, added to its input."""
@@ -93,10 +96,6 @@ def _warp(frames: Tensor, flow: Tensor) -> Tensor:
     size = torch.tensor([width - 1, height - 1]).to(flow).view(1, 2, 1, 1)
     grid = (2 * position / size - 1).movedim(1, -1)
     return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=True)
-
-
-Interpolator = Callable[[Tensor], Tensor]
-PAIRS = 4  # pairs of frames that RIFE takes at once
 
 
 def repeat(frames: Tensor) -> Tensor:

@@ -14,6 +14,25 @@ from dataclasses import dataclass
 import numpy as np
 
 
+FULL = "full"
+RESAMPLES = 200
+SPREAD = 1.96  # standard deviations that hold 95 % of a normal distribution
+# The 97.5 % quantile of Student's t by degrees of freedom: the spread of a few seeds is itself uncertain.
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+MOST_SEEDS = 1 + max(STUDENT)
+AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot be told apart"
+RULE = (
+    "A difference is a row minus the full model, with the same training seeds, prompts and noise. It counts if it is "
+    "larger than both of its margins. The margin over prompts is "
+    f"{SPREAD} standard deviations of {RESAMPLES} paired bootstrap draws. The margin over training seeds is Student's "
+    "95 % margin of the paired differences. For a row trained once, it is that of the difference of two trainings "
+    "that differ as the full model's seeds do. A difference that counts agrees with the paper if it has the sign of "
+    "the paper's, and disagrees if not. All others, and those without a known spread over seeds, cannot be told apart "
+    "at this budget. The margins are for one value at a time: of twenty values without any effect, one may count."
+)
+_WORDS = {AGREES: "agrees", DISAGREES: "disagrees", OPEN: "cannot tell the two apart"}
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of the tables.
@@ -62,7 +81,6 @@ class Claim:
     paper: Mapping[str, tuple[float, float]]
 
 
-FULL = "full"
 ROWS = (
     Row(FULL, "full model", (), repeated=True),
     Row("without_sparse_causal", "without Sparse-Causal", ("--no_sparse_causal",), repeated=True),
@@ -126,24 +144,6 @@ def runs_of(keys: Sequence[str], seeds: int) -> list[Run]:
     return [Run(row, seed) for seed in range(seeds) for row in rows if row.repeated or seed == 0]
 
 
-RESAMPLES = 200
-SPREAD = 1.96  # standard deviations that hold 95 % of a normal distribution
-# The 97.5 % quantile of Student's t by degrees of freedom: the spread of a few seeds is itself uncertain.
-STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-MOST_SEEDS = 1 + max(STUDENT)
-
-AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot be told apart"
-RULE = (
-    "A difference is a row minus the full model, with the same training seeds, prompts and noise. It counts if it is "
-    "larger than both of its margins. The margin over prompts is "
-    f"{SPREAD} standard deviations of {RESAMPLES} paired bootstrap draws. The margin over training seeds is Student's "
-    "95 % margin of the paired differences. For a row trained once, it is that of the difference of two trainings "
-    "that differ as the full model's seeds do. A difference that counts agrees with the paper if it has the sign of "
-    "the paper's, and disagrees if not. All others, and those without a known spread over seeds, cannot be told apart "
-    "at this budget. The margins are for one value at a time: of twenty values without any effect, one may count."
-)
-
-
 @dataclass(frozen=True)
 class Comparison:
     """A row minus the full model, with two margins (half widths of 95 %).
@@ -198,14 +198,17 @@ def compare(
         return np.array([statistic(row[one][clips]) - statistic(full[one][clips]) for one in seeds])
 
     found = differences(slice(None))
-    count = len(full[seeds[0]])
-    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
-    draws = [differences(clips).mean() for clips in drawn] if count > 1 else []
     return Comparison(
         float(found.mean()),
-        SPREAD * float(np.std(draws, ddof=1)) if draws else None,
+        _prompt_margin(lambda clips: differences(clips).mean(), len(full[seeds[0]]), seed),
         _seed_margin(found, np.array([statistic(values) for values in full.values()])),
     )
+
+
+def _prompt_margin(value: Callable[[np.ndarray], float], count: int, seed: int) -> float | None:
+    """95 % margin of a value of `count` clips, by drawing clips anew; None for a single clip."""
+    draws = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    return SPREAD * float(np.std([value(clips) for clips in draws], ddof=1)) if count > 1 else None
 
 
 def _seed_margin(differences: np.ndarray, full: np.ndarray) -> float | None:
@@ -245,9 +248,6 @@ def difference_sentence(name: str, label: str, comparison: Comparison, full: flo
     return f"{name}: its {label} is {word} than the full model's by {abs(comparison.difference):.3g}{share}."
 
 
-_WORDS = {AGREES: "agrees", DISAGREES: "disagrees", OPEN: "cannot tell the two apart"}
-
-
 def _listed(labels: list[str]) -> str:
     return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
 
@@ -259,12 +259,10 @@ def own_spread(
 
     None stands for what needs more clips or seeds. For the arguments, see `compare`.
     """
-    values = np.array([statistic(clips) for clips in row.values()])
-    count = len(next(iter(row.values())))
-    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
-    draws = [np.mean([statistic(clips[rows]) for clips in row.values()]) for rows in drawn] if count > 1 else []
-    return (
-        float(values.mean()),
-        SPREAD * float(np.std(draws, ddof=1)) if draws else None,
-        float(np.std(values, ddof=1)) if len(values) > 1 else None,
-    )
+
+    def over_seeds(chosen: np.ndarray | slice) -> np.ndarray:
+        return np.array([statistic(clips[chosen]) for clips in row.values()])
+
+    values, count = over_seeds(slice(None)), len(next(iter(row.values())))
+    margin = _prompt_margin(lambda chosen: over_seeds(chosen).mean(), count, seed)
+    return float(values.mean()), margin, float(np.std(values, ddof=1)) if len(values) > 1 else None

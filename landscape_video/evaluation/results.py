@@ -25,6 +25,8 @@ KINDS = ("generated", "folder", "still", "reference")
 DIRECTIONS = ("higher", "lower", None)
 NUMBER = int | float
 
+ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
+
 
 @dataclass(frozen=True)
 class MetricValue:
@@ -169,9 +171,6 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
         expected = {str: "a string", int | None: "an integer", NUMBER: "a finite number"}
         raise ValueError(f"`{name}` must be {expected.get(kind, 'a finite number')}, got {value!r}.")
     return value
-
-
-ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 
 
 def markdown(results: Results) -> str:

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 PEFT_PREFIX = "base_model.model."  # of every weight that `PeftModel.save_pretrained` writes
 
+# Files downloaded from a repository on the Hub: neither code nor pickled weights.
+SAFE_FILES = ("*.json", "*.txt", "*.safetensors")
+
 
 def load_lora(pipe: "DiffusionPipeline", source: str | Path, name: str) -> None:
     """Load LoRA weights into a pipeline under a name.
@@ -96,9 +99,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, ModelMixin, MotionAdapter
 
     from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
-
-# Files downloaded from a repository on the Hub: neither code nor pickled weights.
-SAFE_FILES = ("*.json", "*.txt", "*.safetensors")
 
 
 def find_weights(source: str | Path) -> Path:

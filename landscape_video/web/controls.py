@@ -9,7 +9,8 @@ from typing import Any, TypeVar, get_args
 
 import gradio as gr
 
-from landscape_video.generation.settings import Settings, TextToVideoSettings, choices
+from landscape_video.generation.setting_fields import Settings, choices
+from landscape_video.generation.settings import TextToVideoSettings
 from landscape_video.web.texts import i18n, label_of, say
 
 

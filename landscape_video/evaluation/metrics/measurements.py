@@ -22,6 +22,10 @@ from landscape_video.evaluation.metrics.video_features import ClipFeatures, Clip
 from landscape_video.evaluation.results import MetricValue
 
 
+SET_RESAMPLES = 100  # a Fréchet distance takes longer than a mean
+DEVIATIONS = 1.96  # standard deviations on both sides that hold 95 % of a normal distribution
+
+
 @dataclass(frozen=True)
 class MetricModels:
     """The models that metrics use; None for those that were not asked for.
@@ -139,10 +143,6 @@ class MeasuredClip:
     def scene(self) -> dict[str, np.ndarray]:
         """Probabilities of the scene classifier, (classes,) for each attribute."""
         return self.models.scene_classifier.classify(self.frames)
-
-
-SET_RESAMPLES = 100  # a Fréchet distance takes longer than a mean
-DEVIATIONS = 1.96  # standard deviations on both sides that hold 95 % of a normal distribution
 
 
 @dataclass(frozen=True)

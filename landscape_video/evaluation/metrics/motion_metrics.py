@@ -14,6 +14,14 @@ import numpy as np
 
 FASTEST_SHARE = 0.05  # of the pixels: the dynamic degree sees a small boat on a still lake
 
+CAMERA_DIRECTIONS = ("still", "left", "right", "closer", "away")
+# Image widths a frame. Tuned on 168 rendered clips at 4 frames a second: the fit finds 0.0044 to 0.024 where the
+# camera moves, and up to 0.0024 (0.0035 in one clip), from mist, boats and ripples, where it does not.
+STILL_BELOW = 0.003
+FRAME_GAP = 3  # between the two frames of a flow: a zoom moves content by less than a pixel from frame to frame
+ROBUST_SCALE = 0.004  # image widths a frame; motion further than this from the fit counts less and less
+ITERATIONS = 8  # of reweighting; the weights settle within five
+
 
 @dataclass(frozen=True)
 class MotionMeasurements:
@@ -77,15 +85,6 @@ def warp(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
 def _fastest(flow: np.ndarray) -> float:
     lengths = np.sort(np.hypot(flow[..., 0], flow[..., 1]), axis=None)
     return float(lengths[-max(1, round(FASTEST_SHARE * lengths.size)) :].mean(dtype=np.float64))
-
-
-CAMERA_DIRECTIONS = ("still", "left", "right", "closer", "away")
-# Image widths a frame. Tuned on 168 rendered clips at 4 frames a second: the fit finds 0.0044 to 0.024 where the
-# camera moves, and up to 0.0024 (0.0035 in one clip), from mist, boats and ripples, where it does not.
-STILL_BELOW = 0.003
-FRAME_GAP = 3  # between the two frames of a flow: a zoom moves content by less than a pixel from frame to frame
-ROBUST_SCALE = 0.004  # image widths a frame; motion further than this from the fit counts less and less
-ITERATIONS = 8  # of reweighting; the weights settle within five
 
 
 class CameraMotion(NamedTuple):

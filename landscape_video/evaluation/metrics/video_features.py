@@ -21,6 +21,23 @@ from landscape_video.evaluation.metrics.weights import find_folder, hash_weights
 from pipeline_landscape_video import SHANSHUI_TINY
 
 
+# Name, input channels, and the output channels of the convolutions in a block: 1x1x1; 1x1x1 before 3x3x3; 3x3x3;
+# 1x1x1 before 3x3x3; 3x3x3; 1x1x1 after pooling.
+INCEPTION_BLOCKS = (
+    ("Mixed_3b", 192, (64, 96, 128, 16, 32, 32)),
+    ("Mixed_3c", 256, (128, 128, 192, 32, 96, 64)),
+    ("Mixed_4b", 480, (192, 96, 208, 16, 48, 64)),
+    ("Mixed_4c", 512, (160, 112, 224, 24, 64, 64)),
+    ("Mixed_4d", 512, (128, 128, 256, 24, 64, 64)),
+    ("Mixed_4e", 512, (112, 144, 288, 32, 64, 64)),
+    ("Mixed_4f", 528, (256, 160, 320, 32, 128, 128)),
+    ("Mixed_5b", 832, (256, 160, 320, 32, 128, 128)),
+    ("Mixed_5c", 832, (384, 192, 384, 48, 128, 128)),
+)
+MIN_FRAMES = 9  # the last pooling covers two time steps, and fewer frames leave only one
+MAX_REASON = 200  # characters: a file of another network lacks hundreds of tensors
+
+
 class ClipScorer:
     """Compute CLIP embeddings with the preprocessing that the model comes with.
 
@@ -87,22 +104,6 @@ class ClipScorer:
     def is_too_long(self, text: str) -> bool:
         """Whether `texts` truncates this text."""
         return len(self.tokenizer(text).input_ids) > self.tokenizer.model_max_length
-
-
-# Name, input channels, and the output channels of the convolutions in a block: 1x1x1; 1x1x1 before 3x3x3; 3x3x3;
-# 1x1x1 before 3x3x3; 3x3x3; 1x1x1 after pooling.
-INCEPTION_BLOCKS = (
-    ("Mixed_3b", 192, (64, 96, 128, 16, 32, 32)),
-    ("Mixed_3c", 256, (128, 128, 192, 32, 96, 64)),
-    ("Mixed_4b", 480, (192, 96, 208, 16, 48, 64)),
-    ("Mixed_4c", 512, (160, 112, 224, 24, 64, 64)),
-    ("Mixed_4d", 512, (128, 128, 256, 24, 64, 64)),
-    ("Mixed_4e", 512, (112, 144, 288, 32, 64, 64)),
-    ("Mixed_4f", 528, (256, 160, 320, 32, 128, 128)),
-    ("Mixed_5b", 832, (256, 160, 320, 32, 128, 128)),
-    ("Mixed_5c", 832, (384, 192, 384, 48, 128, 128)),
-)
-MIN_FRAMES = 9  # the last pooling covers two time steps, and fewer frames leave only one
 
 
 def missing_on_axis(size: int, kernel: int, stride: int) -> int:
@@ -222,7 +223,6 @@ class I3DPreset:
     ddof: int
 
 
-MAX_REASON = 200  # characters: a file of another network lacks hundreds of tensors
 I3D_PRESETS = {
     "stylegan-v": I3DPreset("whole frame stretched to 224 x 224, covariance / n (StyleGAN-V)", False, 0),
     "center-crop": I3DPreset("shorter side to 224, center crop 224, covariance / (n - 1) (VideoGPT)", True, 1),

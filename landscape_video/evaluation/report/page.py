@@ -32,6 +32,15 @@ NAMES = {
 }
 BASELINES = ("repeat", "average")  # they do not estimate motion
 
+KIND_NOTES = {
+    "generated": "",
+    "folder": "videos of a folder",
+    "still": "a baseline",
+    "reference": "what the others are compared with",
+}
+COSTS = {"seconds per clip": "seconds_per_clip", "peak memory": "peak_memory_gib"}
+PER_SYSTEM = ("clips", "size")  # protocol lines that list the systems, and so differ wherever those do
+
 
 def read_interpolation(path: str | Path) -> Results:
     """Read the mean PSNR of every method, for each speed of the rendered clips and for the natural clips.
@@ -86,16 +95,6 @@ def _protocol(settings: Mapping[str, Any], groups: Mapping[str, list]) -> dict[s
         "machine": f"{settings['device']}; {versions}",
         **{name: f"sha256 {digest}" for name, digest in settings.get("sha256", {}).items()},
     }
-
-
-KIND_NOTES = {
-    "generated": "",
-    "folder": "videos of a folder",
-    "still": "a baseline",
-    "reference": "what the others are compared with",
-}
-COSTS = {"seconds per clip": "seconds_per_clip", "peak memory": "peak_memory_gib"}
-PER_SYSTEM = ("clips", "size")  # protocol lines that list the systems, and so differ wherever those do
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,11 @@ MAX_SECONDS = 8  # longer clips are cut, and the page says so
 SHEET_FRAMES = 6
 CRF = 26  # of x264: about 10 KB a second at 128 x 128, without visible damage to ink washes
 
+MAX_LONE = 8  # clips per system that nothing is compared with, such as those of a reference folder
+WITHOUT_PROMPT = "Clips without a prompt"
+_CARD_BYTES = 1200  # HTML around a clip, names and prompt not counted
+_NAMES_PER_CARD = 8  # times that a card repeats its names, at most
+
 
 @dataclass(frozen=True)
 class PageClip:
@@ -104,12 +109,6 @@ def _contact_sheet(frames: list[np.ndarray]) -> bytes:
 
 def _data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-MAX_LONE = 8  # clips per system that nothing is compared with, such as those of a reference folder
-WITHOUT_PROMPT = "Clips without a prompt"
-_CARD_BYTES = 1200  # HTML around a clip, names and prompt not counted
-_NAMES_PER_CARD = 8  # times that a card repeats its names, at most
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,14 @@ from landscape_video.files import check_replaceable, hash_chunks, hash_file, wri
 from pipeline_landscape_video.video_io import iterate_video, open_mp4
 
 
+CRF = 18  # of x264: visually lossless, and the same for the clips of all systems
+WRITTEN = 946684800  # 2000-01-01, the time stamp of every clip; ZIP archives allow none before 1980
+# The four questions of the paper by short names; `pages/study_words.json` has their words in both languages.
+QUESTIONS = ("text", "consistency", "style", "overall")
+KEY_FORMAT = "landscape-video study key 1"
+PAGE = "index.html"
+
+
 @dataclass(frozen=True)
 class Shown:
     """One place in a session: a pair, and whether its second clip is on the left."""
@@ -69,10 +77,6 @@ def design_sessions(
         random.shuffle(session)
         sessions.append(session)
     return sessions
-
-
-CRF = 18  # of x264: visually lossless, and the same for the clips of all systems
-WRITTEN = 946684800  # 2000-01-01, the time stamp of every clip; ZIP archives allow none before 1980
 
 
 @dataclass(frozen=True)
@@ -139,12 +143,6 @@ def cover(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     return pixels[top : top + height, left : left + width]
-
-
-# The four questions of the paper by short names; `pages/study_words.json` has their words in both languages.
-QUESTIONS = ("text", "consistency", "style", "overall")
-KEY_FORMAT = "landscape-video study key 1"
-PAGE = "index.html"
 
 
 @dataclass(frozen=True)

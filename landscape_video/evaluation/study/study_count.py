@@ -19,6 +19,10 @@ METHOD = (
     "is their number divided by the design effect of raters (Korn and Graubard, 1998), at most the number of answers."
 )
 
+ANSWERS_FORMAT = "landscape-video study answers 1"
+SIDES = ("left", "right")
+SUSPICIOUS_PAIRS = 4  # as many pairs with the same side throughout get a remark
+
 
 @dataclass(frozen=True)
 class Share:
@@ -85,11 +89,6 @@ def student_quantile(probability: float, freedom: int) -> float:
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
         + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * freedom**4)
     )
-
-
-ANSWERS_FORMAT = "landscape-video study answers 1"
-SIDES = ("left", "right")
-SUSPICIOUS_PAIRS = 4  # as many pairs with the same side throughout get a remark
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ from pipeline_landscape_video.video_writing import SAMPLED_FPS, png_files
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 TABLE = "metadata.jsonl"
 
+GIB = 2**30
+
 
 @dataclass(frozen=True)
 class ClipFile:
@@ -234,9 +236,6 @@ def still_clips(clips: Sequence[ClipFile], folder: Path, num_frames: int) -> lis
 def shown_file(clip: ClipFile, still_folder: Path) -> Path:
     """The video that shows a clip."""
     return still_folder / f"{clip.path.stem}-{hash_clip(clip.path)[:8]}.mp4" if clip.still else clip.path
-
-
-GIB = 2**30
 
 
 class PeakMemory:

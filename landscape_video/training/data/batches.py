@@ -32,6 +32,9 @@ from landscape_video.training.settings.inputs import DataSettings
 from landscape_video.training.settings.training import TrainingSettings
 
 
+DEFAULT_RESOLUTION = 256  # pixels, of videos
+
+
 def download_dataset(dataset_name: str, revision: str | None = None) -> tuple[Path, Path]:
     """Download a dataset, unless this machine already has it.
 
@@ -58,9 +61,6 @@ def download_dataset(dataset_name: str, revision: str | None = None) -> tuple[Pa
     else:
         return folder, folder.parents[1]  # the cache stores a snapshot's files as links into its folder of blobs
     raise ValueError(f"Dataset {dataset_name!r}: {reason}")
-
-
-DEFAULT_RESOLUTION = 256  # pixels, of videos
 
 
 def load_clips(

@@ -32,6 +32,14 @@ from pipeline_landscape_video.video_io import VIDEO_EXTENSIONS, VideoFrame, iter
 MAX_MEMBER = 2**30  # bytes; a member is read into memory
 BLOCK = 512  # bytes of a tar header, and of the end mark
 
+METADATA = ("metadata.jsonl", "metadata.csv")
+PLACES = (".", "train", "data", "data/train")  # where datasets on the Hub keep their tables and shards
+SHARD_EXTENSIONS = VIDEO_EXTENSIONS - {"webp", "avif"}  # in shards, these are the still images of other datasets
+LAYOUTS = (
+    "a metadata.jsonl or metadata.csv (file_name, text), a CSV file with WebVid's columns (videoid, name), or "
+    "WebDataset shards (*.tar)"
+)
+
 
 class Member(NamedTuple):
     """A file in a shard: its name, and the offset and size of its bytes."""
@@ -104,15 +112,6 @@ def _why_rejected(info: tarfile.TarInfo) -> str | None:
     if info.size > MAX_MEMBER:
         return f"must have at most {MAX_MEMBER} bytes, got {info.size}."
     return None
-
-
-METADATA = ("metadata.jsonl", "metadata.csv")
-PLACES = (".", "train", "data", "data/train")  # where datasets on the Hub keep their tables and shards
-SHARD_EXTENSIONS = VIDEO_EXTENSIONS - {"webp", "avif"}  # in shards, these are the still images of other datasets
-LAYOUTS = (
-    "a metadata.jsonl or metadata.csv (file_name, text), a CSV file with WebVid's columns (videoid, name), or "
-    "WebDataset shards (*.tar)"
-)
 
 
 @dataclass(frozen=True)

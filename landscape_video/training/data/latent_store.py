@@ -38,6 +38,16 @@ from landscape_video.training.data.tensor_store import (
 from landscape_video.training.data.video_dataset import VideoDataset
 
 
+CAPTIONS = "captions.jsonl"
+LATENTS, FIRST_FRAMES = "latents", "first_frames"
+SHARDS = f"{LATENTS}-*.safetensors"
+CLIPS_PER_SHARD = 64  # of a latent cache
+SHARD_BYTES = 64 * 2**20  # of the automatic cache
+CACHE_FORMAT = 1  # of the automatic cache; with another number, everything is encoded again
+
+logger = logging.getLogger(__name__)
+
+
 def load_vae(model: str, revision: str | None, device: torch.device) -> AutoencoderKL:
     """Load the image model's VAE, frozen, in float32: Stable Diffusion's overflows in float16."""
     vae = AutoModel.from_pretrained(model, subfolder="vae", revision=revision, dtype=torch.float32)
@@ -56,16 +66,6 @@ def encode_frames(vae: AutoencoderKL, pixel_values: torch.Tensor, chunk_size: in
         latents.append(encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latents)
     shift = getattr(vae.config, "shift_factor", None) or 0
     return (torch.cat(latents) - shift) * vae.config.scaling_factor
-
-
-CAPTIONS = "captions.jsonl"
-LATENTS, FIRST_FRAMES = "latents", "first_frames"
-SHARDS = f"{LATENTS}-*.safetensors"
-CLIPS_PER_SHARD = 64  # of a latent cache
-SHARD_BYTES = 64 * 2**20  # of the automatic cache
-CACHE_FORMAT = 1  # of the automatic cache; with another number, everything is encoded again
-
-logger = logging.getLogger(__name__)
 
 
 class LatentPlace(NamedTuple):

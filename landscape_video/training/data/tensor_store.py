@@ -24,6 +24,8 @@ SHARDS = "shard-*.safetensors"
 
 logger = logging.getLogger(__name__)
 
+CAPTIONS_PER_SHARD = 1024
+
 
 class TensorReader:
     """Reads tensors, or parts of them, and keeps the files open; each worker process opens its own."""
@@ -119,9 +121,6 @@ def hash_model(model: nn.Module) -> str:
             yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
     return hash_chunks(content())
-
-
-CAPTIONS_PER_SHARD = 1024
 
 
 class PromptEmbedsCache:

@@ -30,6 +30,8 @@ SHOWN = 20  # rejected clips in a message; the report has all of them
 
 logger = logging.getLogger(__name__)
 
+REPORT = "clips_report.jsonl"
+
 
 class ClipTiming(NamedTuple):
     """Times of a clip's frames in seconds: `num_frames`, the first at `start`, `interval` apart on average."""
@@ -154,9 +156,6 @@ def _read_report(report: Path | None) -> dict[str, dict[str, Any]]:
         except (ValueError, TypeError, KeyError):
             continue  # not written by us, or cut short: the clip is decoded again
     return rows
-
-
-REPORT = "clips_report.jsonl"
 
 
 class VideoDataset(torch.utils.data.Dataset):

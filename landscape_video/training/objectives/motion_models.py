@@ -28,6 +28,13 @@ from motion_adapter.build import (
 
 logger = logging.getLogger("training")
 
+# Layers that are recomputed in the backward pass, by the choices of --gradient_checkpointing.
+CHECKPOINTED = {
+    "attention": (Transformer2DModel, AnimateDiffTransformer3D),
+    "all": (ResnetBlock2D, Transformer2DModel, AnimateDiffTransformer3D),
+}
+MAX_LENGTHS = 64  # clip lengths that get a graph of their own; more of them run without compilation
+
 
 def load_noise_scheduler(model: str, revision: str | None = None) -> DDPMScheduler:
     """The image model's noise schedule with NADM's linear betas, where Stable Diffusion has scaled_linear ones."""
@@ -137,15 +144,6 @@ def load_motion_unet(
             motion_norm=motion_norm or given.config.get("motion_norm", "clip"),
         )
     return attach_motion_adapter(unet, adapter)
-
-
-# Layers that are recomputed in the backward pass, by the choices of --gradient_checkpointing.
-CHECKPOINTED = {
-    "attention": (Transformer2DModel, AnimateDiffTransformer3D),
-    "all": (ResnetBlock2D, Transformer2DModel, AnimateDiffTransformer3D),
-}
-
-MAX_LENGTHS = 64  # clip lengths that get a graph of their own; more of them run without compilation
 
 
 def lower_precision(unet: UNetMotionModel, dtype: torch.dtype, device: torch.device) -> None:

@@ -31,6 +31,21 @@ from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video.video_io import VIDEO_EXTENSIONS, is_clip, is_png_folder
 
 
+# LPV-HD, as NADM describes it (Liu et al., section III-B).
+LPV_HD = {
+    "clips": "1298",
+    "most common duration": "6 s (1088)",
+    "most common resolution": "1920 x 1080 (1054)",
+    "most common frame rate": "25 fps (1099)",
+}
+MANIFEST_KEYS = (
+    "source", "scene", "start", "end", "num_frames", "fps", "width", "height", "source_width", "source_height",
+)  # fmt: skip
+TEXT_SUFFIXES = {".txt", ".csv", ".json", ".jsonl", ".md", ".srt", ".vtt", ".html"}
+
+logger = logging.getLogger(__name__)
+
+
 def prepare_on_ray(sources: list[str], settings: PreparationSettings) -> Iterator[dict[str, Any]]:
     """Yield the outcome of each source as it becomes ready.
 
@@ -67,15 +82,6 @@ def prepare_on_ray(sources: list[str], settings: PreparationSettings) -> Iterato
         raise ValueError(f"Ray gave up: {lines[-1]} Finished sources are kept: run the same command again.") from None
     finally:
         ray.shutdown()
-
-
-# LPV-HD, as NADM describes it (Liu et al., section III-B).
-LPV_HD = {
-    "clips": "1298",
-    "most common duration": "6 s (1088)",
-    "most common resolution": "1920 x 1080 (1054)",
-    "most common frame rate": "25 fps (1099)",
-}
 
 
 def write_report(path: Path, clips: list[dict[str, Any]], errors: dict[str, str]) -> None:
@@ -161,14 +167,6 @@ The rights to the clips are those of their sources. State them here before you p
 """,
         encoding="utf-8",
     )
-
-
-MANIFEST_KEYS = (
-    "source", "scene", "start", "end", "num_frames", "fps", "width", "height", "source_width", "source_height",
-)  # fmt: skip
-TEXT_SUFFIXES = {".txt", ".csv", ".json", ".jsonl", ".md", ".srt", ".vtt", ".html"}
-
-logger = logging.getLogger(__name__)
 
 
 def find_sources(source_dir: Path) -> list[str]:

@@ -29,6 +29,10 @@ from landscape_video.training.run.sharding import are_moments_split, split_momen
 TENSORS = "training_state.safetensors"
 VALUES = "training_state.json"
 
+MANIFEST = "manifest.json"
+
+logger = logging.getLogger("training")
+
 
 class TrainingState:
     """Everything that training changes, by name. What FSDP or DeepSpeed splits is gathered.
@@ -136,11 +140,6 @@ class TrainingState:
                 f"{directory} was written with other flags: {len(different)} tensors differ, the first is "
                 f"{different[0]}, which trains {state}."
             )
-
-
-MANIFEST = "manifest.json"
-
-logger = logging.getLogger("training")
 
 
 class CheckpointError(RuntimeError):

@@ -28,6 +28,21 @@ from landscape_video.training.run.optimization import moment_bytes
 from landscape_video.training.settings.training import TrainingSettings
 
 
+# Groups of trainable parameters, by substrings of their names.
+GROUPS = {
+    "image retention branch": ("image_retention.",),
+    "versatile attention": (".attn1.", ".norm1."),
+    "sparse-causal attention": (".attn2.", ".norm2."),
+    "feed-forward": (".ff.", ".norm3."),
+    "projections": (".proj_in.", ".proj_out.", ".norm."),
+    "noise adapter": ("noise_adapter.",),
+    "other layers": ("",),
+}
+MEASURED_STEPS = 5
+
+logger = logging.getLogger("training")
+
+
 class StepCost(NamedTuple):
     """Cost of a training step.
 
@@ -137,21 +152,6 @@ def count_longest_step(settings: TrainingSettings, recipe: MotionRecipe) -> Step
         text_encoder.device,
         forward_only=True,
     )
-
-
-# Groups of trainable parameters, by substrings of their names.
-GROUPS = {
-    "image retention branch": ("image_retention.",),
-    "versatile attention": (".attn1.", ".norm1."),
-    "sparse-causal attention": (".attn2.", ".norm2."),
-    "feed-forward": (".ff.", ".norm3."),
-    "projections": (".proj_in.", ".proj_out.", ".norm."),
-    "noise adapter": ("noise_adapter.",),
-    "other layers": ("",),
-}
-MEASURED_STEPS = 5
-
-logger = logging.getLogger("training")
 
 
 def describe_run(

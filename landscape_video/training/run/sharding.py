@@ -16,6 +16,9 @@ from landscape_video.training.run.optimization import launched_precision
 from landscape_video.training.settings.run import OptimizationSettings
 
 
+STAGES = (1, 2)  # of ZeRO: moments, and gradients as well
+
+
 def fsdp_plugin(settings: OptimizationSettings) -> FullyShardedDataParallelPlugin | None:
     """What accelerate must know about FSDP, if the launch configuration asks for it.
 
@@ -66,9 +69,6 @@ def enable_fsdp_on_cpu(accelerator: Accelerator, plugin: FullyShardedDataParalle
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether each process holds a part of the weights, so that all must take part where they are needed whole."""
     return accelerator.distributed_type == DistributedType.FSDP
-
-
-STAGES = (1, 2)  # of ZeRO: moments, and gradients as well
 
 
 def deepspeed_plugin(settings: OptimizationSettings) -> DeepSpeedPlugin | None:

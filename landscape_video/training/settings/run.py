@@ -10,6 +10,9 @@ from motion_adapter.model_card import check_license
 from motion_adapter.noise_adapter import NEGATIVES, POSITIVES
 
 
+LOG = "log.jsonl"
+
+
 @dataclass(kw_only=True)
 class ObjectiveSettings(OptionGroup):
     """Losses, and the noise added to clips."""
@@ -109,9 +112,6 @@ class OptimizationSettings(OptionGroup):
         super().__post_init__()
         if self.use_8bit_adam and self.optimizer != "adamw":
             raise ValueError(f"`use_8bit_adam` needs `optimizer` adamw, got {self.optimizer}.")
-
-
-LOG = "log.jsonl"
 
 
 @dataclass(kw_only=True)

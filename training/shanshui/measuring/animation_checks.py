@@ -29,6 +29,13 @@ MOST_DRIFT = 0.05  # of the mean of a channel, whose range is 0 to 1
 MOST_JUMP = 1.5  # between two stages, relative to the largest step from frame to frame within a stage
 CHANNELS = ("red", "green", "blue")
 
+ROWS = {
+    "pictured": "text and image, first frame held",
+    "free": "text and image, first frame free",
+    "text_only": "text only",
+    "rendered": "rendered clips",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnimationPredictions(Predictions):
@@ -174,14 +181,6 @@ def stages_check(clips: Sequence[np.ndarray], num_frames: int) -> list[ArgumentC
             f"{stages}: step between the stages, relative to the largest within one, median", bootstrap(median, jumps)
         ),
     ]
-
-
-ROWS = {
-    "pictured": "text and image, first frame held",
-    "free": "text and image, first frame free",
-    "text_only": "text only",
-    "rendered": "rendered clips",
-}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,13 @@ from shanshui.renderer.scene import LANGUAGES, Scene
 
 MODEL_PARTS = ("model_index.json", "tokenizer", "text_encoder", "unet", "motion_adapter", "vae", "scheduler")
 
+CHINESE_FONTS = (
+    "NotoSansCJK-Regular.ttc", "NotoSerifCJK-Regular.ttc", "SourceHanSansSC-Regular.otf", "wqy-microhei.ttc",
+    "PingFang.ttc", "msyh.ttc", "simsun.ttc",
+)  # fmt: skip
+FRAMES = 4  # of each clip
+FONT_SIZE, LINE_HEIGHT, GAP = 13, 18, 16  # pixels; the gap is between the two clips
+
 
 @dataclass(frozen=True)
 class Request:
@@ -229,14 +236,6 @@ def model_hash(model: Path, parts: Sequence[str] = MODEL_PARTS) -> str:
     paths = [model / part for part in parts]
     files = [file for path in paths for file in (path, *sorted(path.rglob("*"))) if file.is_file()]
     return hash_chunks(str(file.relative_to(model)).encode() + file.read_bytes() for file in files)[:12]
-
-
-CHINESE_FONTS = (
-    "NotoSansCJK-Regular.ttc", "NotoSerifCJK-Regular.ttc", "SourceHanSansSC-Regular.otf", "wqy-microhei.ttc",
-    "PingFang.ttc", "msyh.ttc", "simsun.ttc",
-)  # fmt: skip
-FRAMES = 4  # of each clip
-FONT_SIZE, LINE_HEIGHT, GAP = 13, 18, 16  # pixels; the gap is between the two clips
 
 
 def write_contact_sheets(

@@ -27,6 +27,10 @@ from shanshui.measuring.classifier_training import MOTIFS, labels_of, reconstruc
 from shanshui.renderer.scene import Scene
 
 
+VALID_FROM = 0.9  # share of held-out rendered clips that a measurement must be right about to count
+RECONSTRUCTED, RECONSTRUCTED_WHOLE = 80, 24  # clips: a few frames of the first ones, and all frames
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What is seen in some clips, one row per clip.
@@ -187,10 +191,6 @@ def agreement(seen: Predictions, labels: Labels) -> np.ndarray:
         right = seen.probabilities[name][np.arange(len(classes)), classes]
         shares.append(right if name == "palette" else np.where(classes > 0, 1 - absent, absent))
     return np.mean(shares, axis=0)
-
-
-VALID_FROM = 0.9  # share of held-out rendered clips that a measurement must be right about to count
-RECONSTRUCTED, RECONSTRUCTED_WHOLE = 80, 24  # clips: a few frames of the first ones, and all frames
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ from shanshui.renderer.scene import FPS, LANGUAGES, SIZE, WAYS, Scene, sample_be
 GROUND_TRUTH = ("flow", "masks", "depth")
 BEGINNING = 9  # stream of random numbers for the beginning of a clip; its captions draw from lower ones
 
+FIRST = 10  # stream of random numbers for the first frame of a pair
+
 
 def scene_of(index: int, seed: int = 0, fine_motifs: bool = True) -> Scene:
     """Return the scene of clip `index` in the data of `seed`."""
@@ -192,9 +194,6 @@ def run_jobs(job: Callable[[Any], None], clips: list, path: Path, missing: list[
         for line, _ in zip(missing, done, strict=True):
             file.write(line)
             file.flush()
-
-
-FIRST = 10  # stream of random numbers for the first frame of a pair
 
 
 class FramePairs(NamedTuple):

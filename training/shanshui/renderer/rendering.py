@@ -49,6 +49,8 @@ BAMBOO = (
     (0.09, 0.50, 0.02, bamboo_sprite), (-0.10, 0.42, -0.07, bamboo_sprite),
 )  # fmt: skip
 
+SHOWN = 0.9  # share of a pixel that one element must make up for its flow to be exact
+
 
 @dataclass(frozen=True)
 class Element:
@@ -264,9 +266,6 @@ def render_clip(
     """
     renderer = SceneRenderer(scene, height, width, begins_like, consistent)
     return np.stack([renderer.frame(time) for time in times])
-
-
-SHOWN = 0.9  # share of a pixel that one element must make up for its flow to be exact
 
 
 class GroundTruth(NamedTuple):

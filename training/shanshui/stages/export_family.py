@@ -85,6 +85,8 @@ PARTS = {
     "motion_adapter": "motion_adapter/diffusion_pytorch_model.safetensors",
 }
 
+logger = logging.getLogger("train_tiny")
+
 
 def write_model_card(family: Path, run: FamilyRun) -> None:
     """Write `family`/README.md from its weights and the logs of the run; `measure.py --card` adds measurements."""
@@ -140,9 +142,6 @@ def _training_row(run_dir: Path, stage: str) -> tuple[str, ...]:
     figures = {name: value for name, value in last.items() if name not in ("step", "minutes", "seconds")}
     text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, int | float))
     return stage, str(last["step"]), f"{minutes:.1f}", text
-
-
-logger = logging.getLogger("train_tiny")
 
 
 def export_family(run: FamilyRun) -> None:

@@ -17,6 +17,14 @@ from pipeline_landscape_video.landscape_sampling import SAMPLING_ENTRY
 from shanshui.renderer.scene import SIZE
 
 
+LATENT_CHANNELS = 8
+MAX_TOKENS = 77
+TEXT_WIDTH = 192
+# Recommended sampling, stored with the scheduler. A model this small flickers at a guidance scale of 8. With eta=1,
+# fresh noise in each step corrects drift; in image to video it would slow the camera.
+SAMPLING = {"text": {"guidance_scale": 2.0, "eta": 1.0}, "image": {"guidance_scale": 4.0, "eta": 0.0}}
+
+
 def read_log(path: Path) -> list[dict]:
     """Return the complete lines of a log; an empty list if there is no log."""
     log = []
@@ -78,15 +86,6 @@ class FamilyRun:
 def computes_bfloat16_fast(device: str) -> bool:
     """Whether bfloat16 is faster than float32: on GPUs, and on CPUs with AMX matrix units."""
     return device.startswith("cuda") or torch.cpu.get_capabilities().get("amx_bf16", False)
-
-
-LATENT_CHANNELS = 8
-MAX_TOKENS = 77
-TEXT_WIDTH = 192
-
-# Recommended sampling, stored with the scheduler. A model this small flickers at a guidance scale of 8. With eta=1,
-# fresh noise in each step corrects drift; in image to video it would slow the camera.
-SAMPLING = {"text": {"guidance_scale": 2.0, "eta": 1.0}, "image": {"guidance_scale": 4.0, "eta": 0.0}}
 
 
 def build_vae() -> AutoencoderKL:

@@ -29,6 +29,23 @@ SET_UP = 5.0
 
 logger = logging.getLogger("train_tiny")
 
+# Flags of `train_motion.py`, also used by the rows of `benchmarks/miniature_training.py` (without `SLOW_MOTION`).
+MOTION_FLAGS = (
+    "--num_frames_range", "16", "--optimizer", "muon", "--learning_rate", "2e-3", "--lr_scheduler", "cosine",
+    "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.15", "--timestep_bias_multiplier", "3",
+    "--use_ema", "--ema_decay", "0.998",
+)  # fmt: skip
+# In sampling, a clip starts without motion and otherwise often stays still, whatever its prompt says of the camera.
+SLOW_MOTION = ("--slow_motion_prob", "0.6")
+VALIDATION_IMAGES = 3
+OPTIMIZER = ("--optimizer", "muon", "--learning_rate", "1e-3")
+# Like `SLOW_MOTION` of the motion adapter, and more so: the image shows a scene at rest from the first step on.
+FROZEN_MOTION = ("--slow_motion_prob", "0.7", "--standstill_prob", "0.5")
+# What is seen is decided at timesteps with more noise than signal, its details at those with less.
+NOISY_TIMESTEPS = (
+    "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.5", "--timestep_bias_multiplier", "3",
+)  # fmt: skip
+
 
 def train_with_script(run: FamilyRun, stage: str, script: str, *flags: str) -> None:
     """Train a stage with a script of the training folder, on the image model in `RUN_DIR/base`."""
@@ -82,16 +99,6 @@ def environment_for(device: torch.device) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": visible.split(",")[device.index] if visible else str(device.index)}
 
 
-# Flags of `train_motion.py`, also used by the rows of `benchmarks/miniature_training.py` (without `SLOW_MOTION`).
-MOTION_FLAGS = (
-    "--num_frames_range", "16", "--optimizer", "muon", "--learning_rate", "2e-3", "--lr_scheduler", "cosine",
-    "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.15", "--timestep_bias_multiplier", "3",
-    "--use_ema", "--ema_decay", "0.998",
-)  # fmt: skip
-# In sampling, a clip starts without motion and otherwise often stays still, whatever its prompt says of the camera.
-SLOW_MOTION = ("--slow_motion_prob", "0.6")
-
-
 def train_motion_adapter(run: FamilyRun) -> None:
     """Train the adapter on the frozen image model."""
     save_image_model(run)
@@ -100,16 +107,6 @@ def train_motion_adapter(run: FamilyRun) -> None:
         *MOTION_FLAGS, *SLOW_MOTION, "--train_batch_size", str(run.batch_scale * 4), "--lr_warmup_steps", "100",
         "--max_train_steps", str(run.motion_steps),
     )  # fmt: skip
-
-
-VALIDATION_IMAGES = 3
-OPTIMIZER = ("--optimizer", "muon", "--learning_rate", "1e-3")
-# Like `SLOW_MOTION` of the motion adapter, and more so: the image shows a scene at rest from the first step on.
-FROZEN_MOTION = ("--slow_motion_prob", "0.7", "--standstill_prob", "0.5")
-# What is seen is decided at timesteps with more noise than signal, its details at those with less.
-NOISY_TIMESTEPS = (
-    "--timestep_bias_strategy", "later", "--timestep_bias_portion", "0.5", "--timestep_bias_multiplier", "3",
-)  # fmt: skip
 
 
 def train_on_frames(run: FamilyRun) -> None:

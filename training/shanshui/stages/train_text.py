@@ -40,6 +40,14 @@ VOCABULARY_SIZE = 1200
 END_OF_WORD = "</w>"
 CAPTION_STREAM = 4  # seed of these captions, unlike those of the other stages
 
+# Attributes that a caption can state in more than one way; rain, snowfall and petals are not in the training data.
+SAID = ("palette", "layers", "camera", "water", "boat", "mist", "birds", "light")
+HEAD_CAPTIONS = 12_000  # captions that the heads are fitted to
+STATE_WEIGHT = 3.0  # weight of the change of understood hidden states, relative to their variance
+MOTION_SHARE = 0.2  # share of the captions that describe only what moves
+UNSAID = -100  # label that `F.cross_entropy` ignores
+SCENES = 2**31  # index of the first scene; rendered scenes count from 0
+
 
 def train_tokenizer(texts: Sequence[str]) -> CLIPTokenizer:
     """Train a byte-level BPE tokenizer as CLIP has it. It contains all 256 bytes, so it can encode any text."""
@@ -121,15 +129,6 @@ def train_clip(run: FamilyRun) -> None:
         size={"shortest_edge": SIZE}, crop_size=SIZE, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     processor.save_pretrained(folder)
-
-
-# Attributes that a caption can state in more than one way; rain, snowfall and petals are not in the training data.
-SAID = ("palette", "layers", "camera", "water", "boat", "mist", "birds", "light")
-HEAD_CAPTIONS = 12_000  # captions that the heads are fitted to
-STATE_WEIGHT = 3.0  # weight of the change of understood hidden states, relative to their variance
-MOTION_SHARE = 0.2  # share of the captions that describe only what moves
-UNSAID = -100  # label that `F.cross_entropy` ignores
-SCENES = 2**31  # index of the first scene; rendered scenes count from 0
 
 
 class HeadsOnText(nn.Module):

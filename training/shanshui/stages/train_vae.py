@@ -24,6 +24,11 @@ from shanshui.stages.training_data import encode_clip, to_pixel_values, training
 
 KL_WEIGHT = 1e-4
 
+LARGE = 2 * SIZE  # pixels: height and width of the decoded frames
+FLICKER_WEIGHT = 1.0
+HELD_OUT_CLIPS = 24
+HELD_OUT_FRAMES = 8
+
 
 def train_vae(run: FamilyRun) -> None:
     """Train on single frames, normalize the latents, and save the autoencoder.
@@ -111,12 +116,6 @@ def random_crops(frames: np.ndarray, count: int, crop: int, generator: torch.Gen
     places = zip(draw(len(frames)), draw(SIZE - crop + 1), draw(SIZE - crop + 1), strict=True)
     crops = np.stack([frames[index, y : y + crop, x : x + crop] for index, y, x in places])
     return to_pixel_values(crops)
-
-
-LARGE = 2 * SIZE  # pixels: height and width of the decoded frames
-FLICKER_WEIGHT = 1.0
-HELD_OUT_CLIPS = 24
-HELD_OUT_FRAMES = 8
 
 
 def train_decoder(run: FamilyRun) -> None:
