@@ -64,8 +64,8 @@ def web(
         raise ValueError('the page needs gradio: pip install "landscape-video[web]".') from error
 
     shop = Workshop(models, clips)
-    typer.echo("Loading the model.", err=True)
-    shop.text_pipeline()
+    typer.echo("Loading the model, and measuring its speed.", err=True)
+    shop.measure_speed()
     typer.echo(f"Clips are written to {clips}.", err=True)
     server, url, _ = launch_page(shop, server_port=port, inbrowser=browser, mcp_server=mcp, prevent_thread_lock=True)
     typer.echo(f"{url} (stop with Ctrl-C)")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -40,23 +41,36 @@ class LatentPreview:
         return colors.clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
-def fit_latent_rgb(latents: Tensor, frames: Tensor) -> tuple[LatentPreview, dict[str, Any]]:
+def fit_latent_rgb(latents: Tensor, frames: Tensor) -> LatentPreview:
     """Fit the map by least squares.
 
     Args:
         latents: `(num_frames, channels, height / 8, width / 8)`.
         frames: `(num_frames, 3, height, width)` in [0, 1], what the latents encode.
-
-    Returns:
-        The map, and its fit: `r_squared` of each color, and the root mean square error `rmse` in [0, 1].
     """
-    channels = latents.shape[1]
-    colors = torch.nn.functional.adaptive_avg_pool2d(frames, latents.shape[-2:])
-    inputs = latents.movedim(1, -1).reshape(-1, channels).double()
-    targets = colors.movedim(1, -1).reshape(-1, 3).double()
+    inputs, targets = _pixel_pairs(latents, frames)
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=inputs.dtype)], dim=1)
     solution = torch.linalg.lstsq(inputs, targets).solution
-    errors = (inputs @ solution - targets).square().mean(dim=0)
+    return LatentPreview(solution[:-1].T.float(), solution[-1].float())
+
+
+def measure_fit(preview: LatentPreview, latents: Tensor, frames: Tensor) -> dict[str, Any]:
+    """Compare a map with frames, shaped as for `fit_latent_rgb`.
+
+    Returns:
+        `r_squared` of each color, and the root mean square error `rmse` in [0, 1].
+    """
+    inputs, targets = _pixel_pairs(latents, frames)
+    predicted = inputs @ preview.weight.double().T + preview.bias.double()
+    errors = (predicted - targets).square().mean(dim=0)
     r_squared = 1 - errors / targets.var(dim=0, correction=0)
-    preview = LatentPreview(solution[:-1].T.float(), solution[-1].float())
-    return preview, {"r_squared": r_squared.tolist(), "rmse": errors.mean().sqrt().item()}
+    return {"r_squared": r_squared.tolist(), "rmse": errors.mean().sqrt().item()}
+
+
+def _pixel_pairs(latents: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Latent pixels `(pixels, channels)`, and the mean color below each, `(pixels, 3)`."""
+    colors = torch.nn.functional.adaptive_avg_pool2d(frames, latents.shape[-2:])
+    return (
+        rearrange(latents, "frames channels height width -> (frames height width) channels").double(),
+        rearrange(colors, "frames rgb height width -> (frames height width) rgb").double(),
+    )

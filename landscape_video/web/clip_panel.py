@@ -1,9 +1,11 @@
 """The two halves of a tab that makes clips: its settings on the left, its results on the right."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 
 from landscape_video.generation.settings import TextToVideoSettings
 from landscape_video.web.controls import MAIN, fields_on_the_page, make_control
@@ -12,6 +14,12 @@ from landscape_video.web.jobs import CONCURRENCY_ID
 from landscape_video.web.progress import progress_html
 from landscape_video.web.texts import i18n, language_of, say
 from landscape_video.web.workshop import Workshop
+
+
+# Steps as a multiple of what the model recommends, and the most frames.
+PRESETS = {"draft": (0.4, 8), "standard": (1.0, 10**6), "fine": (2.0, 10**6)}
+# Settings that decide what a clip takes.
+ESTIMATED_FROM = ("num_frames", "steps", "height", "width", "guidance_scale")
 
 
 class SettingsPanel:
@@ -33,11 +41,57 @@ class SettingsPanel:
             each = next(each for each in each_field if each.name == name)
             return make_control(each, defaults.get(name, each.default), shop.limits, shop.allowed(name))
 
+        preset = gr.Radio(
+            [(i18n(name), name) for name in PRESETS],
+            value="standard",
+            label=i18n("preset"),
+            info=i18n("preset_info"),
+            elem_classes="lv-preset",
+        )
         with gr.Row():
             made = {name: make(name) for name in MAIN}
         with gr.Accordion(i18n("advanced"), open=False):
             made |= {each.name: make(each.name) for each in each_field if each.name not in MAIN}
         self.controls = [made[each.name] for each in each_field]
+        recommended = made["steps"].value, made["num_frames"].value
+        preset.input(
+            lambda name: preset_values(name, *recommended, shop),
+            preset,
+            [made["steps"], made["num_frames"]],
+            queue=False,
+            api_visibility="private",
+        )
+        add_estimate(made, shop)
+
+
+def preset_values(name: str, steps: int, num_frames: int, shop: Workshop) -> tuple[int, int]:
+    """Steps and frames of a preset, from those that the model recommends."""
+    factor, most_frames = PRESETS[name]
+    return min(round(steps * factor), shop.limits.steps), min(num_frames, most_frames)
+
+
+def add_estimate(controls: Mapping[str, gr.Component], shop: Workshop) -> None:
+    """Say what a clip will take, when the page opens and whenever a control that matters changes."""
+    shown = gr.Markdown(elem_classes="lv-estimate")
+    asked = [controls[name] for name in ESTIMATED_FROM]
+
+    def estimate(*values: Any) -> str:
+        request, *values = values
+        return shop.estimate_text(dict(zip(ESTIMATED_FROM, values, strict=True)), language_of(request))
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    request = inspect.Parameter("request", kind, annotation=gr.Request)
+    estimate.__signature__ = inspect.Signature([request, *(inspect.Parameter(name, kind) for name in ESTIMATED_FROM)])
+    estimate.__annotations__ = {"request": gr.Request}
+    gr.on(
+        [Context.root_block.load, *(control.change for control in asked)],
+        estimate,
+        asked,
+        shown,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
 
 
 class RunButtons:
@@ -112,6 +166,7 @@ def add_endpoint(handler: Callable[..., Any], inputs: Sequence[gr.Component], na
             yield video, recipe
 
     copy_description(handler, without_progress)
+    without_progress.__name__ = name  # the tool's name
     trigger = gr.Button(visible=False)
     outputs = [gr.Video(visible=False, label="clip"), gr.JSON(visible=False, label="recipe")]
     trigger.click(

@@ -36,6 +36,9 @@ class Limits:
         side: Height and width in pixels.
         steps: Denoising steps.
         prompt: Characters of a prompt.
+        stages: Stages of an animated image.
+        video_frames: Frames of a video to interpolate.
+        video_side: Its height and width in pixels.
         upload_mb: Size of an uploaded file in MB.
     """
 
@@ -43,6 +46,9 @@ class Limits:
     side: int = 512
     steps: int = 100
     prompt: int = 1000
+    stages: int = 4
+    video_frames: int = 1000
+    video_side: int = 1920
     upload_mb: int = 64
 
     def of(self, name: str) -> int | None:

@@ -41,30 +41,31 @@ class Saved:
     path: Path
 
 
-def run_clip(shop: Workshop, make_clip: MakeClip) -> Iterator[Step | Saved | None]:
+def run_clip(shop: Workshop, make_clip: MakeClip, stages: int = 1) -> Iterator[Step | Saved | None]:
     """Make a clip as a job of the queue, and save it. Yields a `Step` for each step, None in between, last `Saved`."""
 
     def work(report: Callable[[Step], None], is_cancelled: IsCancelled) -> Saved:
         report(Step(0, 0, None))
-        clip = make_clip(lambda progress: report(_step_of(progress, shop)), is_cancelled)
+        clip = make_clip(lambda progress: report(_step_of(progress, shop, stages)), is_cancelled)
         return Saved(clip, shop.save(clip))
 
     return shop.queue.run(work)
 
 
-def _step_of(progress: Progress, shop: Workshop) -> Step:
-    stages = getattr(progress.pipe, "num_stages", 1)
+def _step_of(progress: Progress, shop: Workshop, stages: int) -> Step:
     done = progress.stage * progress.num_steps + progress.step + 1
     preview = shop.preview(progress.latents[0]).numpy() if shop.preview else progress.preview()[None]
     return Step(done, stages * progress.num_steps, preview)
 
 
-def clip_updates(shop: Workshop, make_clip: MakeClip, language: str) -> Iterator[tuple[Any, str, Any]]:
+def clip_updates(
+    shop: Workshop, make_clip: MakeClip, language: str, stages: int = 1
+) -> Iterator[tuple[Any, str, Any]]:
     """Yield values of the three outputs of a tab while a clip is made: video, progress as HTML, and recipe."""
     started, clock, preview = time.monotonic(), None, None
     yield None, progress_html(say("waiting", language)), None
     with closing_errors(language):
-        for report in run_clip(shop, make_clip):
+        for report in run_clip(shop, make_clip, stages):
             if isinstance(report, Saved):
                 seconds = round(time.monotonic() - started)
                 message = say("done", language, seconds=seconds, seed=report.clip.metadata["seed"])

@@ -5,14 +5,17 @@ from typing import Any
 
 import gradio as gr
 
+from landscape_video.web.file_tabs import about_tab, gallery_tab, interpolate_tab
+from landscape_video.web.image_tab import image_tab
+from landscape_video.web.repeat_tab import repeat_tab
 from landscape_video.web.text_tab import text_tab
-from landscape_video.web.texts import i18n
+from landscape_video.web.texts import i18n, translations
 from landscape_video.web.workshop import Workshop
 
 
 FILES = Path(__file__).parent / "files"
 # In the order that the page shows them. A tab is a function of the page's state that builds it.
-TABS = (text_tab,)
+TABS = (text_tab, image_tab, interpolate_tab, repeat_tab, gallery_tab, about_tab)
 
 
 def build_page(shop: Workshop) -> gr.Blocks:
@@ -24,7 +27,8 @@ def build_page(shop: Workshop) -> gr.Blocks:
         gr.Markdown(i18n("tagline"))
         with gr.Tabs():
             for add_tab in TABS:
-                add_tab(shop)
+                if shop.shared_gallery or add_tab is not gallery_tab:
+                    add_tab(shop)
         switch.click(None, js="() => window.landscapeVideo.switchLanguage()", api_visibility="private")
     return page
 
@@ -41,7 +45,7 @@ def launch_page(shop: Workshop, **options: Any) -> tuple[Any, str, str]:
         "share": False,
         "max_file_size": shop.limits.upload_mb * 10**6,
         "allowed_paths": [str(shop.clips.absolute())],
-        "i18n": i18n,
+        "i18n": translations(shop.camera_success),
         "head": f"<script>{script}</script>",
         "css_paths": FILES / "page.css",
         "footer_links": ["api"],

@@ -4,7 +4,10 @@ Fixed words (labels, buttons) are translated by the browser through `gr.I18n`. M
 written in the language that `language_of` finds in a request.
 """
 
+from collections.abc import Mapping
+
 import gradio as gr
+from gradio.i18n import I18nData
 
 from landscape_video.web.field_texts import FIELD_TEXTS
 
@@ -54,6 +57,10 @@ TEXTS = {
     "recipe": ("Prompt, seed and settings of this clip", "本视频的提示词、种子与参数"),
     "examples": ("Examples: one click generates", "示例：点击即生成"),
     "switch_language": ("中文", "English"),
+    "preset_info": (
+        "Draft is fast, fine takes twice as long as standard.",
+        "草稿最快；精细所需时间为标准的两倍。",
+    ),
     "ready": ("Ready.", "就绪。"),
     "waiting": ("Waiting: another clip is being made.", "排队中：正在生成另一个视频。"),
     "loading": ("Loading the model.", "正在加载模型。"),
@@ -62,8 +69,57 @@ TEXTS = {
     "finishing": ("Decoding and interpolating.", "正在解码与补帧。"),
     "done": ("Done in {seconds} s. Seed {seed}.", "完成，用时 {seconds} 秒。种子 {seed}。"),
     "cancelled": ("Canceled.", "已取消。"),
-    "estimate": ("Takes about {seconds} s and {memory}.", "约需 {seconds} 秒，内存 {memory}。"),
+    "estimate": ("Takes about {seconds} s and {memory} of memory.", "约需 {seconds} 秒，内存约 {memory}。"),
     "unknown_words": ("The model was not trained on: {words}.", "模型未学过这些词：{words}。"),
+    "stages_prompt": ("What moves, and how: one line for each stage", "画中如何运动：每行一段"),
+    "image": ("Image", "图片"),
+    "fitted": ("As the model sees it", "模型所见"),
+    "animate": ("Animate", "生成动画"),
+    "source_video": ("Video", "视频文件"),
+    "times": ("Frame rate", "帧率倍数"),
+    "smooth": ("Smooth", "补帧"),
+    "made": ("Done in {seconds} s.", "完成，用时 {seconds} 秒。"),
+    "percent": ("{percent} % done", "已完成 {percent}%"),
+    "refresh": ("Refresh", "刷新"),
+    "clip_file": (
+        "Clip made by this program: .mp4, .gif, .webp or .png",
+        "本程序生成的视频：.mp4、.gif、.webp 或 .png",
+    ),
+    "original_image": ("Image that the clip was made from", "生成视频所用的原图"),
+    "repeat": ("Repeat", "复现"),
+    "choose_clip": ("Select a clip to see its recipe.", "选择一个视频以查看其参数。"),
+    "repeat_text": (
+        "A clip is its recipe: drop one that was made here to make it again.",
+        "视频即配方：拖入本程序生成的视频，即可重新生成。",
+    ),
+    "about_text": (
+        "This page generates short landscape-painting videos. The bundled model, shanshui-tiny, has 128 x 128 pixels. "
+        "It knows ink landscapes only: mountains, water, boats, mist, birds, pines, pavilions, sun and moon. "
+        "Camera buttons show how often the model moves the camera as asked, measured on held-out prompts. "
+        "Every clip stores its prompt, seed and settings. Your inputs are not kept in the browser, "
+        "and nothing is sent to other machines.",
+        "本页生成山水画短视频。内置模型 shanshui-tiny 的画面为 128 x 128 像素，只会画水墨山水："
+        "山、水、舟、云雾、飞鸟、松、亭、日、月。镜头按钮上的百分比是在未参与训练的提示词上测得的成功率。"
+        "每个视频都存有提示词、种子与参数。输入内容不会留在浏览器中，也不会发送到其他机器。",
+    ),
+    "identical": ("All frames are bit-identical to those of the file.", "所有帧与原文件逐位一致。"),
+    "different": ("The frames differ. {reasons}", "画面与原文件不同。{reasons}"),
+    "no_reason": ("Device, threads and versions are the same.", "设备、线程数与版本均相同。"),
+    "error_image": ("An image is required.", "请上传图片。"),
+    "error_video": ("A video is required.", "请上传视频。"),
+    "error_clip": ("A clip is required.", "请上传视频。"),
+    "error_stages": (
+        "At most {limit} stages are possible on this page, got {count}.",
+        "本页最多 {limit} 段，现在有 {count} 段。",
+    ),
+    "error_video_size": (
+        "The video must have at most {frames} frames of {side} x {side} pixels, got {count} of {width} x {height}.",
+        "视频最多 {frames} 帧、{side} x {side} 像素，现在是 {count} 帧、{width} x {height}。",
+    ),
+    "error_model": (
+        "The clip was made with {theirs}; this page runs {ours}.",
+        "该视频由 {theirs} 生成，本页运行的是 {ours}。",
+    ),
     "error_prompt": ("A prompt is required.", "请输入提示词。"),
     "error_prompt_length": (
         "The prompt must have at most {limit} characters, got {length}.",
@@ -89,16 +145,33 @@ TEXTS = {
     ),
 }
 
-i18n = gr.I18n(
-    **{
-        locale: {
-            **{key: pair[index] for key, pair in TEXTS.items()},
-            **{f"label_{name}": pair[0][index] for name, pair in FIELD_TEXTS.items()},
-            **{f"info_{name}": pair[1][index] for name, pair in FIELD_TEXTS.items()},
+i18n = I18nData
+
+
+def translations(success: Mapping[str, Mapping[str, float]]) -> gr.I18n:
+    """All fixed texts of a page.
+
+    Args:
+        success: How often the model follows each camera move, for each language; added to the labels of the buttons.
+    """
+    texts = dict(TEXTS)
+    for camera in {camera for rates in success.values() for camera in rates}:
+        labels = zip(LANGUAGES, TEXTS[f"camera_{camera}"], strict=True)
+        texts[f"camera_{camera}"] = tuple(f"{label} {success[language][camera]:.0%}" for language, label in labels)
+    return _i18n_of(texts)
+
+
+def _i18n_of(texts: Mapping[str, tuple[str, str]]) -> gr.I18n:
+    return gr.I18n(
+        **{
+            locale: {
+                **{key: pair[index] for key, pair in texts.items()},
+                **{f"label_{name}": pair[0][index] for name, pair in FIELD_TEXTS.items()},
+                **{f"info_{name}": pair[1][index] for name, pair in FIELD_TEXTS.items()},
+            }
+            for locale, index in (("en", 0), ("zh", 1), ("zh-CN", 1), ("zh-TW", 1), ("zh-HK", 1))
         }
-        for locale, index in (("en", 0), ("zh", 1), ("zh-CN", 1), ("zh-TW", 1), ("zh-HK", 1))
-    }
-)
+    )
 
 
 def language_of(request: gr.Request | None) -> str:

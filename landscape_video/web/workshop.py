@@ -1,9 +1,9 @@
 """Hold what all tabs of the page share: the models, their queue, the limits, and the folder of clips."""
 
-import itertools
+import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,18 @@ from typing import Any
 from landscape_video.generation.generate_clip import Clip, Pipeline
 from landscape_video.generation.latent_preview import LatentPreview
 from landscape_video.generation.models import load_pipeline
-from landscape_video.generation.settings import ImageModelSettings, ModelSettings, TextToVideoSettings
+from landscape_video.generation.settings import (
+    ImageModelSettings,
+    ImageToVideoSettings,
+    ModelSettings,
+    TextToVideoSettings,
+)
+from landscape_video.generation.speed_estimate import SpeedEstimate
 from landscape_video.generation.vocabulary import unknown_words
 from landscape_video.web.controls import Limits
 from landscape_video.web.jobs import ModelQueue
+from landscape_video.web.styles import camera_success
+from landscape_video.web.texts import LANGUAGES, say
 from motion_adapter.sources import local_path
 from pipeline_landscape_video.landscape_optical_flow import estimator_at_hand
 from pipeline_landscape_video.video_writing import write_video
@@ -28,7 +36,7 @@ class Workshop:
         models: Models to load.
         clips: Folder that receives the clips.
         limits: The most that a visitor may ask for.
-        shared_gallery: Whether every visitor sees all clips of the folder, or only those of their own tab.
+        shared_gallery: Whether visitors see all clips of the folder; else the page has no gallery.
     """
 
     models: ImageModelSettings
@@ -39,10 +47,11 @@ class Workshop:
 
     def __post_init__(self) -> None:
         self._pipelines: dict[str, Pipeline] = {}
-        self.flow = estimator_at_hand()
         self._loading = threading.Lock()
-        self._numbers = itertools.count(1)
+        self.speed = SpeedEstimate()
+        self.flow = estimator_at_hand()
         folder = local_path(self.models.model)
+        self.camera_success = {language: camera_success(folder, language) for language in LANGUAGES}
         self.preview = None if folder is None else LatentPreview.from_folder(folder)
 
     def text_pipeline(self) -> Pipeline:
@@ -64,14 +73,46 @@ class Workshop:
 
     def text_defaults(self) -> dict[str, Any]:
         """What the model recommends, by setting: the values of the controls when the page opens."""
-        pipe = self.text_pipeline()
-        return self._defaults(TextToVideoSettings, pipe)
+        return self.defaults(TextToVideoSettings, self.text_pipeline())
 
-    def _defaults(self, settings_class: type[TextToVideoSettings], pipe: Pipeline) -> dict[str, Any]:
-        settings = settings_class().filled_in(pipe.resolve_sampling())
+    def estimate_text(self, values: Mapping[str, Any], language: str) -> str:
+        """What a clip with these values of controls will take, in words; empty before the speed is known."""
+        expected = self.speed.predict(values)
+        if expected is None:
+            return ""
+        seconds, gib = expected
+        memory = "?" if gib is None else f"{gib:.1f} GB"
+        return say("estimate", language, seconds=max(1, round(seconds)), memory=memory)
+
+    def measure_speed(self) -> None:
+        """Make a short clip, for the estimates of time and memory."""
+        pipe = self.text_pipeline()
+        frames = min(8, self.limits.frames)
+        settings = TextToVideoSettings(num_frames=frames, steps=3, seed=0, flow=self.flow, **self.sizes(pipe))
+        self.speed.measure(pipe, settings)
+
+    @staticmethod
+    def sizes(pipe: Pipeline) -> dict[str, int]:
+        """The size of the frames that the model was trained on."""
         side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+        return {"height": side, "width": side}
+
+    def can_animate(self) -> bool:
+        """Whether the model has an image retention branch, or the one who started the page gave one."""
+        folder = local_path(self.models.model)
+        return self.models.image_retention is not None or (
+            folder is not None and (folder / "image_retention").is_dir()
+        )
+
+    def image_defaults(self) -> dict[str, Any]:
+        """The values of the controls for animated images when the page opens."""
+        return self.defaults(ImageToVideoSettings, self.image_pipeline())
+
+    def defaults(self, settings_class: type[TextToVideoSettings], pipe: Pipeline) -> dict[str, Any]:
+        """What a pipeline recommends, by setting."""
+        settings = settings_class().filled_in(pipe.resolve_sampling())
         found = {each.name: getattr(settings, each.name) for each in fields(settings)}
-        return found | {"height": side, "width": side, "flow": self.flow, "seed": None}
+        return found | self.sizes(pipe) | {"flow": self.flow, "seed": None}
 
     def allowed(self, name: str) -> tuple[str, ...] | None:
         """The choices of a setting that a visitor has; None for all. Flow models are never downloaded for them."""
@@ -83,14 +124,15 @@ class Workshop:
 
     def save(self, clip: Clip) -> Path:
         """Write a clip with its metadata into the folder of clips, under a name of its own."""
-        self.clips.mkdir(parents=True, exist_ok=True)
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        path = next(path for path in self._names(stamp) if not path.exists())
+        path = self.new_path()
         write_video(path, clip.frames, clip.fps, self.models.as_metadata() | clip.metadata)
         return path
 
-    def _names(self, stamp: str) -> Iterator[Path]:
-        return (self.clips / f"{stamp}-{number:03d}.mp4" for number in self._numbers)
+    def new_path(self) -> Path:
+        """A name in the folder of clips that no other clip has."""
+        self.clips.mkdir(parents=True, exist_ok=True)
+        # The random part keeps visitors from guessing the names of other visitors' clips.
+        return self.clips / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(8)}.mp4"
 
     def saved_clips(self) -> list[Path]:
         """The clips in the folder, newest first."""

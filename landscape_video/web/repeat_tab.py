@@ -1,0 +1,116 @@
+"""The tab that makes a clip again from the recipe in its file."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from landscape_video.generation.generate_clip import animate_clip, generate_clip
+from landscape_video.generation.recipe import Recipe, differences, named_models, read_recipe, same_frames
+from landscape_video.web.clip_panel import ClipPanel, RunButtons, add_endpoint
+from landscape_video.web.controls import PageError, check_prompt, settings_from, with_labels
+from landscape_video.web.handlers import clip_updates, closing_errors, with_parameters
+from landscape_video.web.image_tab import image_input, read_upload
+from landscape_video.web.progress import progress_html
+from landscape_video.web.texts import i18n, language_of, say
+from landscape_video.web.workshop import Workshop
+
+
+SUFFIXES = [".mp4", ".gif", ".webp", ".png"]
+
+
+def repeat_tab(shop: Workshop) -> None:
+    """Add the tab to the page that is being built."""
+    handler = repeat_handler(shop)
+
+    def show(path: str | None, request: gr.Request) -> dict[str, Any] | None:
+        language = language_of(request)
+        with closing_errors(language):
+            return None if path is None else describe(check_recipe(path, shop, language))
+
+    with gr.Tab(i18n("tab_repeat"), id="repeat"):
+        gr.Markdown(i18n("repeat_text"))
+        with gr.Row():
+            with gr.Column():
+                clip = gr.File(label=i18n("clip_file"), file_types=SUFFIXES, height=140, elem_id="clip-file")
+                image = image_input(i18n("original_image"), "original-image")
+                found = gr.JSON(show_label=False, elem_id="found-recipe")
+                buttons = RunButtons(i18n("repeat"), "repeat")
+            panel = ClipPanel()
+        clip.change(show, clip, found, queue=False, api_visibility="private")
+        panel.connect(handler, [clip, image], [buttons.run.click], buttons.cancel)
+        add_endpoint(handler, [clip, image], "repeat")
+
+
+def check_recipe(path: str | None, shop: Workshop, language: str) -> Recipe:
+    """Read a recipe, and hold it to the limits and the models of the page. Raises `PageError`."""
+    if not path:
+        raise PageError(say("error_clip", language))
+    try:
+        recipe = read_recipe(path)
+    except ValueError as error:
+        raise PageError(with_labels(str(error), language)) from error
+    theirs = {name: value for name, value in recipe.models.items() if value}
+    ours = {name: value for name, value in named_models(shop.models).items() if value}
+    if theirs and theirs != ours:
+        words = [", ".join(str(value) for value in models.values()) for models in (theirs, ours)]
+        raise PageError(say("error_model", language, theirs=words[0], ours=words[1]))
+    for prompt in recipe.prompts:
+        check_prompt(prompt, shop.limits, language)
+    if len(recipe.prompts) > shop.limits.stages:
+        raise PageError(say("error_stages", language, limit=shop.limits.stages, count=len(recipe.prompts)))
+    values = {name: value for name, value in asdict(recipe.settings).items() if name != "flow_weights"}
+    settings_from(type(recipe.settings), values, shop.limits, language)
+    return recipe
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as the page shows it."""
+    return {"prompts": recipe.prompts, "picture": recipe.picture, **recipe.settings.as_metadata()}
+
+
+def repeat_handler(shop: Workshop):
+    """The handler of the tab: yields the values of `ClipPanel`'s outputs."""
+
+    def handle(request: gr.Request, clip: str | None, image: str | None) -> Iterator[tuple]:
+        language = language_of(request)
+        with closing_errors(language):
+            recipe = check_recipe(clip, shop, language)
+            painting = read_upload(image, language) if recipe.from_image else None
+
+        def make_clip(on_step, is_cancelled):
+            if painting is None:
+                prompt = recipe.prompts[0]
+                return generate_clip(shop.text_pipeline(), prompt, recipe.settings, on_step, is_cancelled)
+            made = animate_clip(
+                shop.image_pipeline(), painting, recipe.prompts, recipe.settings, on_step, is_cancelled
+            )
+            made.metadata["picture"] = Path(image).name
+            return made
+
+        for video, progress, metadata in clip_updates(shop, make_clip, language, max(1, len(recipe.prompts))):
+            if isinstance(video, str):
+                progress = progress_html(verdict(Path(clip), Path(video), recipe, metadata, language))
+            yield video, progress, metadata
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return with_parameters(
+        handle,
+        [
+            inspect.Parameter("clip", kind, annotation=str),
+            inspect.Parameter("image", kind, default=None, annotation=str | None),
+        ],
+        "Generate a clip again from the prompt, seed and settings in its file.",
+        {"clip": "File of a clip that this program made.", "image": "The image that an animated clip began with."},
+    )
+
+
+def verdict(clip: Path, again: Path, recipe: Recipe, metadata: dict[str, Any], language: str) -> str:
+    """Whether the new clip has the frames of the old one, and if not, what differs."""
+    if clip.suffix.lower() == again.suffix.lower() and same_frames(clip, again):
+        return say("identical", language)
+    reasons = differences(recipe.environment, metadata)
+    return say("different", language, reasons="; ".join(reasons) or say("no_reason", language))
