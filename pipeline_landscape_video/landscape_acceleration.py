@@ -43,6 +43,11 @@ class LandscapeAccelerationMixin:
         """
         self._optimized = enabled
 
+    @property
+    def is_optimized(self) -> bool:
+        """Whether calls are accelerated."""
+        return self._optimized
+
     @contextmanager
     def accelerated_models(self, make_layers: Callable[[], Any]) -> Iterator[None]:
         """

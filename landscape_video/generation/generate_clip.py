@@ -24,6 +24,7 @@ from landscape_video.generation.setting_fields import argument_name, pipeline_ar
 from landscape_video.generation.settings import ImageToVideoSettings, TextToVideoSettings
 from pipeline_landscape_video import FlowEstimator, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from pipeline_landscape_video.interpolation import interpolate_stream
+from pipeline_landscape_video.landscape_fast_layers import FastLayers
 from pipeline_landscape_video.landscape_optical_flow import RAFTFlowEstimator
 
 
@@ -264,7 +265,7 @@ def _metadata(
     pipe: Pipeline, settings: TextToVideoSettings, described: dict[str, Any], height: int, width: int
 ) -> dict[str, Any]:
     metadata = described | settings.as_metadata() | describe_environment(pipe._execution_device)
-    metadata |= {"height": height, "width": width, "dtype": _dtype_of(pipe)}
+    metadata |= {"height": height, "width": width, "dtype": _dtype_of(pipe), "optimize": pipe.is_optimized}
     if not settings.interpolate:
         return metadata | {"sofp_mode": None, "flow": None, "flow_weights": None}
     flow_estimator = pipe.get_flow_estimator(settings.flow, settings.flow_weights)
@@ -288,13 +289,11 @@ def _stream_frames(pipe: Pipeline, settings: TextToVideoSettings, latents: torch
 
 
 def _decode(pipe: Pipeline, latents: torch.Tensor, chunk_size: int) -> Iterator[torch.Tensor]:
-    try:
+    with pipe.accelerated_models(FastLayers):
         for chunk in latents.split(chunk_size, dim=2):
             frames = pipe.decode_frames(chunk, chunk_size)[0].transpose(0, 1)
             _check_finite(pipe, bool(frames.isfinite().all()))
             yield from frames
-    finally:
-        pipe.maybe_free_model_hooks()
 
 
 def _step_callback(on_step: OnStep | None, is_cancelled: Callable[[], bool] | None) -> Callable[..., dict]:

@@ -187,6 +187,7 @@ def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeI
         if models.lora:
             pipe.set_adapters([f"lora_{index}" for index in range(len(models.lora))])
 
+    pipe.optimize(models.optimize)
     if models.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     elif models.offload == "sequential":

@@ -290,6 +290,9 @@ class ModelSettings(Settings):
     )
     device: str = setting("auto", "Device to compute on: auto, cpu, cuda, cuda:1, mps, ...", DEVICE, unit="DEVICE")
     dtype: Dtype = setting("auto", "Precision; auto is float16 on a GPU and float32 on a CPU.", DEVICE)
+    optimize: bool = setting(
+        True, "Run the models accelerated: the same frames up to rounding, in about half the time on a CPU.", DEVICE
+    )
     offload: Literal["none", "model", "sequential"] = setting(
         "none", "Keep only the active model on the GPU, or (slower, smaller) only the active layer.", DEVICE
     )

@@ -30,6 +30,7 @@ def test_a_clip_with_everything_that_is_needed_to_make_it_again(generate):
     wanted = {"prompt": "misty mountains", "negative_prompt": None, "num_frames": 4, "height": 64, "width": 64}
     wanted |= {"steps": 2, "guidance_scale": 8.0, "eta": 0.0, "sofp_mode": "quadratic", "flow": "dis", "fps": 16.0}
     wanted |= {"motion_adapter": None, "lora": [], "device": "cpu", "dtype": "float32", "offload": "none"}
+    wanted |= {"optimize": True}
     assert {name: metadata[name] for name in wanted} == wanted
     assert metadata["threads"] >= 1
     versioned = {"landscape-video", "torch", "torchvision", "diffusers", "opencv-python", "av"}

@@ -14,7 +14,9 @@ from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVid
 
 
 def test_the_class_follows_the_settings(models):
-    assert type(load_pipeline(ModelSettings(device="cpu"))) is LandscapeVideoPipeline
+    pipe = load_pipeline(ModelSettings(device="cpu"))
+    assert type(pipe) is LandscapeVideoPipeline and pipe.is_optimized
+    assert not load_pipeline(ModelSettings(device="cpu", optimize=False)).is_optimized
     assert type(load_pipeline(ImageModelSettings(device="cpu"))) is LandscapeImageToVideoPipeline
 
 
