@@ -115,4 +115,4 @@ def test_rows_and_claims_belong_together():
         "threshold_2-seed0",
         "full-seed1",
     ]
-    assert len(runs_of(KEYS, seeds=3)) == 5 * 3 + 5
+    assert len(runs_of(KEYS, seeds=3)) == 6 * 3 + 5

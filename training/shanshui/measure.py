@@ -46,11 +46,12 @@ from shanshui.measuring.predictions import (
 from shanshui.measuring.report import LanguageResults, Results, markdown, write_results
 from shanshui.renderer.dataset import render_dataset
 from shanshui.renderer.scene import FPS, HELD_OUT_SEED, LANGUAGES, PROMPTS_SEED, TRAINING_SEED, Scene
-from shanshui.stages.export_family import put_measured
+from shanshui.stages.export_family import MEASURED, put_measured
 
 
 logger = logging.getLogger("measure")
 
+SETTINGS = ("prompts", "control_prompts", "seed", "steps", "guidance_scale", "eta", "dtype")
 PACKAGES = ("torch", "diffusers", "transformers", "opencv-python", "scikit-image", "numpy")
 
 
@@ -94,13 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> Results:
         found[language] = measure_language(args, maker, classifier, rendered, scenes, language, checked)
 
     # 4. Write the results
-    results = Results(settings_of(args, maker), held_out, found)
+    settings = settings_of(args, maker, SETTINGS) | {"num_frames": sampling_of(args).num_frames}
+    results = Results(settings, held_out, found)
     write_results(results, args.output / "results.json")
-    write_text(args.output / "results.md", markdown(results))
-    logger.info("written to %s", args.output / "results.md")
-    if args.card:
-        put_measured(args.model / "README.md", markdown(results))
-        logger.info("put into %s", args.model / "README.md")
+    write_tables(args, markdown(results), markdown(results), MEASURED)
     return results
 
 
@@ -145,24 +143,24 @@ def sampling_of(args: argparse.Namespace) -> TextToVideoSettings:
     return TextToVideoSettings(**given, interpolate=False)
 
 
-def settings_of(args: argparse.Namespace, maker: ClipMaker) -> dict[str, Any]:
-    """What the results depend on, and how long a clip took."""
-    names = ("prompts", "control_prompts", "seed", "steps", "guidance_scale", "eta", "dtype")
+def settings_of(args: argparse.Namespace, maker: ClipMaker, names: Sequence[str]) -> dict[str, Any]:
+    """What the results depend on: arguments by `names`, model, device and versions; and how long a clip took."""
     return {name: getattr(args, name) for name in names} | {
-        "num_frames": sampling_of(args).num_frames,
-        "model": model_hash(args.model),
-        **environment_of(maker),
-    }
-
-
-def environment_of(maker: ClipMaker) -> dict[str, Any]:
-    """Size, device, speed and versions."""
-    return {
+        "model": model_hash(args.model, maker.model_parts),
         "size": maker.size,
         "device": maker.device_name,
         "seconds_a_clip": maker.seconds / maker.made if maker.made else None,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
+
+
+def write_tables(args: argparse.Namespace, tables: str, section: str, heading: str) -> None:
+    """Write the tables into the output folder and, with `--card`, a section into the model card."""
+    write_text(args.output / "results.md", tables)
+    logger.info("written to %s", args.output / "results.md")
+    if args.card:
+        put_measured(args.model / "README.md", section, heading)
+        logger.info("put into %s", args.model / "README.md")
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser, output: Path) -> None:

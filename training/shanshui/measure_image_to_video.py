@@ -15,7 +15,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -25,12 +24,12 @@ from landscape_video.evaluation.metrics.clip_metrics import fff_ssim
 from landscape_video.evaluation.metrics.distribution_metrics import polynomial_mmd
 from landscape_video.evaluation.metrics.motion_metrics import CAMERA_DIRECTIONS, fit_camera
 from landscape_video.evaluation.metrics.video_features import ClipFeatures, ClipScorer
-from landscape_video.files import write_json, write_text
+from landscape_video.files import write_json
 from landscape_video.generation.settings import ImageToVideoSettings
 from motion_adapter.code_files import BRANCH
 from pipeline_landscape_video.embedded_model import embedded_sampling
 from pipeline_landscape_video.landscape_guidance import GUIDANCE_ORDERS
-from shanshui.measure import add_shared_arguments, environment_of, finish_arguments, make_maker
+from shanshui.measure import add_shared_arguments, finish_arguments, make_maker, settings_of, write_tables
 from shanshui.measuring.animation_checks import (
     AnimationResults,
     beginning_check,
@@ -50,7 +49,6 @@ from shanshui.measuring.measured_clips import (
     AnimationMaker,
     Request,
     Variant,
-    model_hash,
     prompts_of,
     write_contact_sheets,
 )
@@ -58,10 +56,8 @@ from shanshui.measuring.report import without_nan
 from shanshui.renderer.dataset import scene_of
 from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import FPS, HELD_OUT_SEED, LANGUAGES, PICTURES_SEED, PROMPTS_SEED, TRAINING_SEED, Scene
-from shanshui.stages.export_family import IMAGE_TO_VIDEO, put_measured
+from shanshui.stages.export_family import IMAGE_TO_VIDEO
 
-
-logger = logging.getLogger("measure_image_to_video")
 
 OPPOSITE = {"left": "right", "right": "left", "closer": "away", "away": "closer", "still": "left"}
 USED_SEEDS = (TRAINING_SEED, HELD_OUT_SEED, PROMPTS_SEED, PICTURES_SEED)
@@ -80,11 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> AnimationResults:
     maker = make_maker(args, AnimationMaker, scenes=shown)
     results = measure(args, maker, shown)
     write_json(args.output / "results.json", without_nan(asdict(results)))
-    write_text(args.output / "results.md", markdown(results))
-    logger.info("written to %s", args.output / "results.md")
-    if args.card:
-        put_measured(args.model / "README.md", card_section(args.model, args.run_dir, results), IMAGE_TO_VIDEO)
-        logger.info("put into %s", args.model / "README.md")
+    write_tables(args, markdown(results), card_section(args.model, args.run_dir, results), IMAGE_TO_VIDEO)
     return results
 
 
@@ -137,7 +129,10 @@ def measure(args: argparse.Namespace, maker: AnimationMaker, shown: Sequence[Sce
     truth = features.pop("rendered")
     distances = {kind: polynomial_mmd(rows, truth, paired=True) for kind, rows in features.items()}
     return AnimationResults(
-        settings_of(args, maker), {kind: one.scores(cameras) for kind, one in seen.items()}, distances, checks
+        settings_of(args, maker, SETTINGS),
+        {kind: one.scores(cameras) for kind, one in seen.items()},
+        distances,
+        checks,
     )
 
 
@@ -145,12 +140,6 @@ def another_camera(scene: Scene, index: int) -> str:
     """A camera other than the scene's own; over all indices, each comes up equally often."""
     others = [camera for camera in CAMERA_DIRECTIONS if camera != scene.camera]
     return others[index % len(others)]
-
-
-def settings_of(args: argparse.Namespace, maker: AnimationMaker) -> dict[str, Any]:
-    """What the results depend on, and how long a clip took."""
-    settings = {name: getattr(args, name) for name in SETTINGS}
-    return settings | {"model": model_hash(args.model, maker.model_parts), **environment_of(maker)}
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:

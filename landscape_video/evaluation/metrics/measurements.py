@@ -71,16 +71,15 @@ class MetricModels:
 
     def protocol(self) -> dict[str, str]:
         """Describe what the values depend on besides the clips: one line of text per model."""
-        lines = {"CLIP": self.clip.description}
-        if self.clip_sim is not None:
-            lines["CLIP-SIM"] = self.clip_sim.description
-        lines["FVD and KVD"] = self.extractor.description
-        if self.classifier is not None:
-            lines["IS"] = self.classifier.description
-        lines["optical flow"] = "OpenCV DIS, preset medium, gray frames at the clips' own size"
-        if self.scene_classifier is not None:
-            lines["scene classifier"] = self.scene_classifier.description
-        return lines
+        models = {
+            "CLIP": self.clip,
+            "CLIP-SIM": self.clip_sim,
+            "FVD and KVD": self.extractor,
+            "IS": self.classifier,
+            "scene classifier": self.scene_classifier,
+        }
+        flow = {"optical flow": "OpenCV DIS, preset medium, gray frames at the clips' own size"}
+        return {name: model.description for name, model in models.items() if model is not None} | flow
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,7 +135,7 @@ def count_answers(paths: Sequence[str | Path], key: str | Path) -> Counts:
         FileNotFoundError: A file is missing, or a folder has no answers.
         ValueError: A file is not a file of answers, or belongs to another study; the message names it.
     """
-    key_data = _read_key(Path(key))
+    key_data = _read_json(Path(key), KEY_FORMAT, "`landscape-video study build`")
     people, remarks = _people([_read_answers(path, key_data) for path in _files(paths)])
     systems, questions = key_data["systems"], list(key_data["questions"])
     # (question, system, other) -> person -> (chosen, asked); the system that the key names first comes first.
@@ -215,10 +215,6 @@ def _read_json(path: Path, expected: str, written_by: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != expected:
         raise ValueError(f"{path}: not a file of the format {expected!r}; {written_by} writes it.")
     return content
-
-
-def _read_key(path: Path) -> dict[str, Any]:
-    return _read_json(path, KEY_FORMAT, "`landscape-video study build`")
 
 
 def _read_answers(path: Path, key: dict[str, Any]) -> tuple[Path, str, list[dict[str, Any]]]:

@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -254,10 +255,8 @@ class PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
-        try:
+        with suppress(OSError):  # not on Linux, or not allowed: `gib` then counts from the start of the process
             Path("/proc/self/clear_refs").write_text("5")  # see proc(5): resets VmHWM
-        except OSError:
-            pass  # not on Linux, or not allowed: `gib` then counts from the start of the process
 
     def gib(self) -> float | None:
         """The peak in GiB; None where it is not known."""
