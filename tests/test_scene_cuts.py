@@ -58,3 +58,33 @@ def test_gradual_changes_are_not_cuts(kind):
     first, second = painted_pan(0, 30).astype(float), painted_pan(1, 30).astype(float)
     share = np.clip((np.arange(30) - 10) / 10, 0, 1)[:, None, None, None]
     assert cuts_of((first * (1 - share) + second * share * (kind == "dissolve")).astype(np.uint8)) == []
+
+
+@pytest.mark.parametrize("hold", [2, 3])
+def test_movements_between_held_pictures_are_not_cuts(hold):
+    scenes = [painted_pan(seed, 8, speed=2).repeat(hold, axis=0) for seed in (0, 1)]
+    assert cuts_of(np.concatenate(scenes)) == [8 * hold]
+
+
+def test_a_still_image_that_begins_to_move_is_not_cut():
+    moving = painted_pan(0, 10, speed=9)
+    assert cuts_of(np.concatenate([moving[:1].repeat(20, axis=0), moving])) == []
+    slides = np.concatenate([painted_pan(seed, 1).repeat(20, axis=0) for seed in range(3)])
+    assert cuts_of(slides) == [20, 40]
+
+
+def test_a_shaking_camera_is_not_cut():
+    image = painted_pan(0, 1, height=140, width=200)[0]
+    rng = np.random.default_rng(0)
+    places = np.where(rng.random((40, 2)) < 0.7, 20, rng.integers(0, 40, (40, 2)))  # rests, and jerks
+    assert cuts_of([image[y : y + 96, x : x + 128] for y, x in places]) == []
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_a_flash_is_not_cut_and_another_scene_is(num_frames):
+    scene, other = painted_pan(0, 20), painted_pan(1, 20)
+    flash, insert = scene.copy(), scene.copy()
+    flash[8 : 8 + num_frames] = (flash[8 : 8 + num_frames] * 0.6 + 120).clip(0, 255).astype(np.uint8)
+    insert[8 : 8 + num_frames] = other[8 : 8 + num_frames]
+    assert cuts_of(flash) == []
+    assert cuts_of(insert) == [8, 8 + num_frames]

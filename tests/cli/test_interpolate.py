@@ -224,3 +224,38 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
         assert interpolate(source, tmp_path / "out.mp4", "--sofp-mode", "linear").exit_code == 0
         assert len(alive) == 0
     assert 0 < peaks[0] == peaks[1] < 60
+
+
+def on_threes(num_pictures: int) -> list[np.ndarray]:
+    return [frame for frame in moving_frames(num_pictures, speed=6) for _ in range(3)]
+
+
+def test_animation_on_threes_moves_between_its_pictures(tmp_path):
+    source = make_video(tmp_path / "in.mp4", on_threes(6), fps=24)
+    result = interpolate(source, tmp_path / "out.mp4")
+    assert result.exit_code == 0, result.stderr
+    assert "in.mp4: 10 of 18 frames repeat pictures, held for 3 frames; --keep-duplicates keeps them" in result.stderr
+    assert read_metadata(tmp_path / "out.mp4")["interpolation"]["repeated_frames"] == 10
+    clip = read_video(tmp_path / "out.mp4")
+    assert len(clip.frames) == 35
+    np.testing.assert_allclose(clip.timestamps, np.arange(35) / 48, atol=1e-4)
+    evenly = moving_frames(36, speed=1)
+    for index, frame in enumerate(clip.frames[:31]):
+        assert gray_difference(frame, evenly[index]) < 6
+
+
+def test_duplicates_are_kept_on_request(tmp_path):
+    source = make_video(tmp_path / "in.mp4", on_threes(4), fps=24)
+    result = interpolate(source, tmp_path / "out.mp4", "--keep-duplicates")
+    assert result.exit_code == 0 and "repeat" not in result.stderr
+    kept = read_video(tmp_path / "out.mp4").frames[::2].astype(float)
+    assert np.abs(kept - read_video(source).frames).mean() < 5
+
+
+def test_a_scene_on_threes_stands_until_the_cut(tmp_path):
+    source = make_video(tmp_path / "in.mp4", on_threes(4) + night(on_threes(4)), fps=24)
+    assert interpolate(source, tmp_path / "out.mp4").exit_code == 0
+    written, originals = read_video(tmp_path / "out.mp4").frames, read_video(source).frames
+    assert len(written) == 47
+    for index, shown in ((20, 11), (22, 11), (23, 11), (24, 12)):
+        assert gray_difference(written[index], originals[shown]) < 3

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from landscape_video.training.preparation.scenes import Stretch, find_scenes, stretches
+from landscape_video.training.preparation.scenes import Stretch, find_scenes, stretches, without_repeats
 from pipeline_landscape_video.video_io import VideoFrame
 from video_files import painted_pan
 
@@ -30,3 +30,14 @@ def test_scenes_begin_at_cuts_and_times_end_with_the_video():
 def test_scenes_are_trimmed_and_cut_into_pieces(trim_frames, max_seconds, expected):
     times = [Fraction(i, 10) for i in range(24)]
     assert stretches([0, 20], times, trim_frames, max_seconds) == [Stretch(*numbers) for numbers in expected]
+
+
+def test_repeated_frames_count_as_one_picture():
+    pixels = np.concatenate([painted_pan(0, 8).repeat(3, axis=0), painted_pan(1, 8).repeat(3, axis=0)])
+    video = [VideoFrame(frame, Fraction(i, 24), Fraction(1, 24)) for i, frame in enumerate(pixels)]
+    starts, times, repeats = find_scenes(video, threshold=3.0)
+    pictures = list(without_repeats(video, repeats))
+    assert starts == [0, 8]
+    assert times[:15] == [Fraction(i, 8) for i in range(15)]
+    assert [frame.timestamp for frame in pictures] == times[:-1] and times[-1] == 2
+    assert sum(frame.duration for frame in pictures) == 2
