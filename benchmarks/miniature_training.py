@@ -20,8 +20,9 @@ from tempfile import TemporaryDirectory
 import torch
 from tqdm.auto import tqdm
 
+from landscape_video.files import read_json_lines
 from miniature_claims import ROWS, Run
-from shanshui.stages.family_run import computes_bfloat16_fast, read_log
+from shanshui.stages.family_run import computes_bfloat16_fast
 from shanshui.stages.stage_scripts import MOTION_FLAGS
 
 
@@ -135,13 +136,13 @@ def train(runs: Sequence[Run], run_dir: Path, output: Path, settings: Settings, 
 
 def last_step(log: Path) -> int:
     """The last step in a log; 0 without a log."""
-    lines = read_log(log)
+    lines = read_json_lines(log)
     return lines[-1]["step"] if lines else 0
 
 
 def training_minutes(folder: Path, batch_size: int) -> float:
     """Duration of the steps of a run, without the time between stop and resume."""
-    lines = read_log(folder / "log.jsonl")
+    lines = read_json_lines(folder / "log.jsonl")
     before = [0, *(line["step"] for line in lines)]
     seconds = (
         (line["step"] - step) * batch_size / line["clips_per_second"]
@@ -157,7 +158,7 @@ def time_steps(run_dir: Path, settings: Settings, workers: int) -> float:
         folders = [Path(name) / str(worker) for worker in range(workers)]
         commands = [training_command(run, run_dir, folder, settings, is_timed=True) for folder in folders]
         run_jobs([Job("timing", *pair) for pair in zip(commands, folders, strict=True)], workers, settings, "timing")
-        logs = [read_log(folder / "log.jsonl")[WARM_UP_STEPS:] for folder in folders]
+        logs = [read_json_lines(folder / "log.jsonl")[WARM_UP_STEPS:] for folder in folders]
     speeds = [statistics.median(line["clips_per_second"] for line in lines) for lines in logs]
     return settings.batch_size / min(speeds)
 

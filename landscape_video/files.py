@@ -1,9 +1,10 @@
-"""Write and hash files: everything above `motion_adapter` imports these functions from here.
+"""Read, write and hash files: everything above `motion_adapter` imports these functions from here.
 
 Files and folders are written whole or not at all, see `pipeline_landscape_video/atomic_writing.py`.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "hash_json",
     "hash_stream",
     "hash_text",
+    "read_json_lines",
     "write_directory",
     "write_file",
     "write_json",
@@ -37,3 +39,15 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` in UTF-8."""
     with write_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the JSON objects of a file's lines; others, such as a line that was cut off, are left out.
+
+    The list is empty if there is no file.
+    """
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]

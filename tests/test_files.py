@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from landscape_video.files import write_json, write_text
+from landscape_video.files import read_json_lines, write_json, write_text
 
 
 def test_json_is_replaced_as_a_whole(tmp_path):
@@ -25,3 +25,10 @@ def test_json_keeps_letters_readable_and_names_that_are_not_utf_8(tmp_path):
 def test_text_is_utf_8(tmp_path):
     write_text(tmp_path / "results.md", "山水\n")
     assert (tmp_path / "results.md").read_bytes() == "山水\n".encode()
+
+
+def test_lines_that_are_not_whole_objects_are_left_out(tmp_path):
+    path = tmp_path / "log.jsonl"
+    assert read_json_lines(path) == []
+    path.write_text('{"step": 1, "prompt": "雾"}\n[2]\n\n{"step": 3}\n{"step": 4', encoding="utf-8")
+    assert read_json_lines(path) == [{"step": 1, "prompt": "雾"}, {"step": 3}]

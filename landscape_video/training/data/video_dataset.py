@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 from tqdm import tqdm
 
-from landscape_video.files import write_text
+from landscape_video.files import read_json_lines, write_text
 from landscape_video.training.data.caption_tables import RejectedClip
 from landscape_video.training.data.clip_list import ListedClip, VideoSource, list_clips
 from landscape_video.training.data.clip_sampling import ClipRequest, why_too_short
@@ -146,16 +146,8 @@ def _signature(source: VideoSource) -> list[int]:
 
 def _read_report(report: Path | None) -> dict[str, dict[str, Any]]:
     """Rows of an earlier report about clips that could be decoded."""
-    rows = {}
-    lines = report.read_text(encoding="utf-8", errors="replace") if report is not None and report.is_file() else ""
-    for line in lines.splitlines():
-        try:
-            row = json.loads(line)
-            if "file" in row:
-                rows[row["clip"]] = row
-        except (ValueError, TypeError, KeyError):
-            continue  # not written by us, or cut short: the clip is decoded again
-    return rows
+    rows = [] if report is None else read_json_lines(report)
+    return {row["clip"]: row for row in rows if {"clip", "file"} <= row.keys()}
 
 
 class VideoDataset(torch.utils.data.Dataset):

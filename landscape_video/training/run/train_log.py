@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
-from landscape_video.files import write_text
+from landscape_video.files import read_json_lines, write_text
 from landscape_video.training.objectives.recipe import log_terms
 from landscape_video.training.objectives.sharded_weights import whole
 from landscape_video.training.run.signals import TrainingFailed
@@ -160,13 +160,6 @@ def check_trackers(names: tuple[str, ...]) -> None:
 
 def drop_lines_after(path: Path, step: int) -> None:
     """Drop the lines of steps that a resumed run repeats, and a line that a crash cut short."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            continue
-    write_text(path, "".join(line + "\n" for line in kept))
+    if path.exists():
+        kept = [row for row in read_json_lines(path) if row.get("step", math.inf) <= step]
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))

@@ -15,7 +15,7 @@ from diffusers import MotionAdapter
 from safetensors import safe_open
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from landscape_video.files import hash_file, write_directory, write_json, write_text
+from landscape_video.files import hash_file, read_json_lines, write_directory, write_json, write_text
 from motion_adapter.export import export_pipeline, save_component
 from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video import ImageRetention
@@ -23,7 +23,7 @@ from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
 from pipeline_landscape_video.pipeline import LandscapeVideoPipeline
 from shanshui.renderer.captions import words_of
 from shanshui.renderer.scene import LANGUAGES, TRAINING_SEED
-from shanshui.stages.family_run import FamilyRun, load_image_model, read_log, resumed_seconds
+from shanshui.stages.family_run import FamilyRun, load_image_model, resumed_seconds
 from shanshui.stages.training_data import training_captions, training_clips
 
 
@@ -134,7 +134,7 @@ def training_table(run_dir: Path, stages: Sequence[str]) -> str:
 
 def _training_row(run_dir: Path, stage: str) -> tuple[str, ...]:
     """Return the table row of a stage from the last line of its log; dashes without a log."""
-    log = read_log(run_dir / stage / "log.jsonl")
+    log = read_json_lines(run_dir / stage / "log.jsonl")
     if not log:
         return stage, "-", "-", "-"
     last = log[-1]

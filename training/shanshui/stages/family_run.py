@@ -3,7 +3,6 @@
 The models have what Stable Diffusion 1.5 has, in miniature.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,17 +22,6 @@ TEXT_WIDTH = 192
 # Recommended sampling, stored with the scheduler. A model this small flickers at a guidance scale of 8. With eta=1,
 # fresh noise in each step corrects drift; in image to video it would slow the camera.
 SAMPLING = {"text": {"guidance_scale": 2.0, "eta": 1.0}, "image": {"guidance_scale": 4.0, "eta": 0.0}}
-
-
-def read_log(path: Path) -> list[dict]:
-    """Return the complete lines of a log; an empty list if there is no log."""
-    log = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            log.append(json.loads(line))
-        except json.JSONDecodeError:  # a line that is still being written, or was cut off
-            continue
-    return log
 
 
 def resumed_seconds(log: list[dict]) -> float:

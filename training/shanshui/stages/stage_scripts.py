@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from landscape_video.files import read_json_lines
 from landscape_video.training.run.signals import STATUS
 from landscape_video.training.settings.run import LOG
 from shanshui.renderer.dataset import scene_of
 from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import HELD_OUT_SEED, SIZE
-from shanshui.stages.family_run import FamilyRun, read_log, resumed_seconds, save_image_model
+from shanshui.stages.family_run import FamilyRun, resumed_seconds, save_image_model
 from shanshui.stages.training_data import draw_caption, encode_retention_clips
 
 
@@ -68,7 +69,7 @@ def run_script(command: list[str], output: Path, minutes: float, device: torch.d
     """
     log, status = output / LOG, output / STATUS
     if log.exists():
-        minutes -= resumed_seconds(read_log(log)) / 60
+        minutes -= resumed_seconds(read_json_lines(log)) / 60
     if minutes <= SET_UP and status.exists() and json.loads(status.read_text())["status"] == "time_over":
         logger.info("%s has had its minutes", output)
         return
