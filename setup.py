@@ -28,7 +28,7 @@ setup(
         "pipeline_landscape_video": ["shanshui_tiny/**"],
         "motion_adapter": ["hub_licenses.json", "model_card.md", "usage.py.jinja"],
         "landscape_video.evaluation": ["pages/*"],
-        "landscape_video.web": ["files/*"],
+        "landscape_video.web": ["files/*", "space/*"],
     },
     python_requires=">=3.11",  # required by diffusers, torch and transformers at these floors
     # Floors are the oldest versions with which the tests pass: tests/oldest.sh runs them there. Each has its reason.

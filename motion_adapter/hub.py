@@ -6,6 +6,7 @@ The token comes from `hf auth login` or the environment (HF_TOKEN), never from a
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
@@ -22,6 +23,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+
+RepoKind = Literal["model", "space"]
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 NOT_THERE = "{repo_id} is not on the Hub, or is private: if so, log in as a user who may read it (`hf auth login`)."
@@ -57,28 +60,32 @@ def check_repo_id(repo_id: str) -> None:
         raise ValueError(f"{repo_id!r} is not a name on the Hub: it must be of the form USER/NAME.")
 
 
-def create_repo(repo_id: str, private: bool = False) -> None:
-    """Create an empty model repository unless it exists. Fails early if the token is missing or may not write.
+def create_repo(repo_id: str, private: bool = False, kind: RepoKind = "model") -> None:
+    """Create an empty repository unless it exists. Fails early if the token is missing or may not write.
 
     Raises:
         ValueError, ConnectionError: See `push_folder`.
     """
     check_repo_id(repo_id)
     with hub_errors(repo_id):
-        HfApi().create_repo(repo_id, private=private, exist_ok=True)
+        sdk = "gradio" if kind == "space" else None
+        HfApi().create_repo(repo_id, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
 
 
-def push_folder(folder: str | Path, repo_id: str, message: str, private: bool = False) -> str:
+def push_folder(
+    folder: str | Path, repo_id: str, message: str, private: bool = False, kind: RepoKind = "model"
+) -> str:
     """Upload the files of `folder` to a repository, in one commit.
 
     Readers see all of the commit or nothing. A broken upload does not change the repository, and the next call sends
     only what is missing. The same commit deletes what an earlier export left behind, see `stale_files`.
 
     Args:
-        folder: Output of `export_pipeline` or `export_adapter`.
+        folder: Output of `export_pipeline`, `export_adapter` or `write_space`.
         repo_id: Name of the repository as `"user/name"`; it is created if needed.
         message: Commit message for the Hub.
         private: Whether a new repository is private. An existing one keeps its visibility.
+        kind: Whether the repository is a model or a Space.
 
     Returns:
         The id of the commit.
@@ -90,13 +97,13 @@ def push_folder(folder: str | Path, repo_id: str, message: str, private: bool = 
     folder = Path(folder)
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     api = HfApi()
-    create_repo(repo_id, private)
+    create_repo(repo_id, private, kind)
     with hub_errors(repo_id):
-        parent = api.model_info(repo_id).sha
-        stale = stale_files(api.list_repo_files(repo_id, revision=parent), files)
+        parent = api.repo_info(repo_id, repo_type=kind).sha
+        stale = stale_files(api.list_repo_files(repo_id, revision=parent, repo_type=kind), files)
         operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in files]
         operations += [CommitOperationDelete(path_in_repo=name) for name in stale]
-        return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).oid
+        return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent, repo_type=kind).oid
 
 
 def stale_files(in_repo: list[str], files: list[str]) -> list[str]:

@@ -177,6 +177,8 @@ TESTS_OF = {
     "landscape_video": "",
     "landscape_video/cli": "cli",
     "landscape_video/generation": "generation",
+    "landscape_video/web/space": "web",
+    "examples/space": "web",
     "comfyui_landscape_video": "comfyui",
     "comfyui_landscape_video/nodes": "comfyui",
     "comfyui_landscape_video/vendored": "comfyui",

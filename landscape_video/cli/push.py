@@ -44,6 +44,12 @@ def push(
     full: Annotated[
         bool, typer.Option("--full", help="Push a complete pipeline: the base model with the adapter.")
     ] = False,
+    space: Annotated[
+        bool,
+        typer.Option(
+            "--space", help="Push a Space that serves the page with an adapter for the bundled model, not the model."
+        ),
+    ] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     dtype: option_of(
         ModelSettings,
@@ -63,6 +69,10 @@ def push(
         $ landscape-video push motion-adapter me/my-mountains --license creativeml-openrail-m
         --base-model stable-diffusion-v1-5/stable-diffusion-v1-5
 
+    A page that anyone can open, with that adapter inside:
+
+        $ landscape-video push motion-adapter me/my-mountains-page --license apache-2.0 --space
+
     Weights, code and a card with training figures are pushed after a fresh process has loaded them and generated
     bit-identical frames. They replace an earlier push: other .py, .json and .safetensors files at the top of the
     repository are deleted. The token comes from `hf auth login` or HF_TOKEN.
@@ -76,6 +86,10 @@ def push(
 
     check_repo_id(repo_id)
     check_license(license, license_name)
+    if space:
+        commit = push_space(folder, repo_id, private)
+        typer.echo(f"{repo_id} is at commit {commit}: https://huggingface.co/spaces/{repo_id}")
+        return
     facts = CardFacts(repo_id, license, base_model, full, license_name=license_name, license_link=license_link)
     with less_chatter():
         release = publish(
@@ -86,3 +100,17 @@ def push(
             report=lambda line: typer.echo(line, err=True),
         )
     typer.echo(f"{repo_id} is at commit {release.commit}. To load exactly this commit:\n\n{release.usage}")
+
+
+def push_space(folder: Path, repo_id: str, private: bool) -> str:
+    """Push a Space that runs the bundled model with the adapter in `folder`, and return the commit."""
+    from tempfile import TemporaryDirectory
+
+    from landscape_video.web.space_folder import write_space
+    from motion_adapter.hub import push_folder
+    from motion_adapter.publish import find_source
+
+    adapter = find_source(folder)
+    with TemporaryDirectory() as temporary:
+        written = write_space(Path(temporary) / "space", adapter)
+        return push_folder(written, repo_id, "Serve the page with this adapter", private, kind="space")

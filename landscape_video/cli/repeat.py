@@ -77,7 +77,7 @@ def repeat(
     if not recipe.from_image:
         models = ModelSettings(**{each.name: getattr(models, each.name) for each in fields(ModelSettings)})
     pipe = load_pipeline(models)
-    announce(pipe, recipe.settings.seed)
+    announce(pipe, recipe.settings)
     pipe.set_progress_bar_config(desc=output.name, file=sys.stderr)
 
     # 3. Generate, write and compare

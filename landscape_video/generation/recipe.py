@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from landscape_video.generation.settings import ImageToVideoSettings, Settings, TextToVideoSettings, choices
+from landscape_video.generation.setting_fields import Settings, choices
+from landscape_video.generation.settings import ImageToVideoSettings, TextToVideoSettings
 from pipeline_landscape_video.video_io import read_metadata, read_video
 
 
@@ -22,14 +23,15 @@ class Recipe:
     """What a clip was made from.
 
     Args:
-        prompts: Prompt of each stage; empty if an image alone guided the clip.
+        prompts: Prompt of each stage, or prompts by the frame at which they begin; empty if an image alone guided the
+            clip.
         settings: Settings with seed.
         models: Names of model, adapters and LoRA.
         environment: Device, threads, dtype and versions.
         picture: Name of the image file that the clip begins with; None for text to video.
     """
 
-    prompts: list[str]
+    prompts: list[str | dict[int, str]]
     settings: TextToVideoSettings
     models: dict[str, Any]
     environment: dict[str, Any]
@@ -60,8 +62,9 @@ def read_recipe(path: str | Path) -> Recipe:
     if "seed" not in metadata or not {"prompt", "prompts"} & set(metadata):
         raise ValueError(f"{name}: holds no recipe; only clips that this program made have one.")
     from_image = "prompts" in metadata
-    prompts = metadata["prompts"] if from_image else [metadata["prompt"]]
-    if not isinstance(prompts, list) or not all(isinstance(prompt, str | NoneType) for prompt in prompts):
+    prompts = metadata["prompts"] if from_image else [_over_time(metadata["prompt"])]
+    texts = [text for prompt in prompts for text in (prompt.values() if isinstance(prompt, dict) else [prompt])]
+    if not isinstance(prompts, list) or not all(isinstance(text, str | NoneType) for text in texts):
         raise ValueError(f"{name}: `prompts` must be a list of texts, got {prompts!r}.")
     try:
         settings = _settings_from(metadata, ImageToVideoSettings if from_image else TextToVideoSettings)
@@ -74,6 +77,13 @@ def read_recipe(path: str | Path) -> Recipe:
         {key: metadata.get(key) for key in ("device", "device_name", "threads", "dtype", "versions")},
         str(metadata["picture"]) if from_image and "picture" in metadata else None,
     )
+
+
+def _over_time(prompt: Any) -> Any:
+    """A prompt with the frames of prompts over time as numbers, which JSON has as texts."""
+    if not isinstance(prompt, dict) or not all(frame.isdecimal() for frame in prompt):
+        return prompt
+    return {int(frame): text for frame, text in prompt.items()}
 
 
 def _settings_from(metadata: Mapping[str, Any], settings_class: type[TextToVideoSettings]) -> TextToVideoSettings:

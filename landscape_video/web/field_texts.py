@@ -27,6 +27,13 @@ _WORDS = {
         "像素在两帧之间的位置：沿运动抛物线（quadratic）、按 NADM 公式 14 的比例（projection）或匀速（linear）。",
     ),
     "flow": ("Optical flow", "光流估计", "RAFT（本机须已有其权重）或 OpenCV 的 DIS（无需权重）。"),
+    "context_length": ("Window", "窗口长度", "一起采样的帧数；更长的视频分为相互重叠的窗口采样。"),
+    "context_overlap": ("Overlap", "窗口重叠", "相邻窗口共有的帧数。"),
+    "context_schedule": ("Windows", "窗口移动", "每一步移动窗口以隐去接缝（moved），或保持不动（static）。"),
+    "context_weights": ("Weights in overlaps", "重叠处权重", "窗口中部的帧权重最大（pyramid），或各帧相等（flat）。"),
+    "closed_loop": ("Closed loop", "首尾相接", "结尾接回开头，循环播放时没有跳变。"),
+    "transition": ("Transition", "过渡帧数", "随时间变化的提示词之间过渡的帧数；0 为立即切换。"),
+    "prompt_per_window": ("One prompt per window", "每窗口一个提示词", "每个窗口用一个提示词，而不是逐帧混合。"),
     "fit": ("Fit of the image", "图片适配", "裁去两侧，或以白色补边；不会变形。"),
     "image_guidance_scale": ("Image guidance scale", "图片引导强度", "遵循图片的程度：越高越像原图，反差也越大。"),
     "guidance_order": (

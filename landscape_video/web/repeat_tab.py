@@ -59,7 +59,8 @@ def check_recipe(path: str | None, shop: Workshop, language: str) -> Recipe:
         words = [", ".join(str(value) for value in models.values()) for models in (theirs, ours)]
         raise PageError(say("error_model", language, theirs=words[0], ours=words[1]))
     for prompt in recipe.prompts:
-        check_prompt(prompt, shop.limits, language)
+        for text in prompt.values() if isinstance(prompt, dict) else [prompt]:
+            check_prompt(text, shop.limits, language)
     if len(recipe.prompts) > shop.limits.stages:
         raise PageError(say("error_stages", language, limit=shop.limits.stages, count=len(recipe.prompts)))
     values = {name: value for name, value in asdict(recipe.settings).items() if name != "flow_weights"}
