@@ -18,6 +18,7 @@ from landscape_video.cli.evaluate import evaluate
 from landscape_video.cli.generate import generate
 from landscape_video.cli.interpolate import interpolate
 from landscape_video.cli.options import Command
+from landscape_video.cli.plan import plan
 from landscape_video.cli.pull import pull
 from landscape_video.cli.push import push
 from landscape_video.cli.repeat import repeat
@@ -77,7 +78,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, animate, interpolate, repeat, convert, evaluate, push, pull, space, report):
+for command in (generate, animate, plan, interpolate, repeat, convert, evaluate, push, pull, space, report):
     app.command(cls=Command, no_args_is_help=True)(command)
 app.command(cls=Command)(web)  # needs no argument
 app.add_typer(study, name="study")
