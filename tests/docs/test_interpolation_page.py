@@ -15,6 +15,12 @@ def test_the_page_shows_the_table():
     assert sofp_table.summary(RESULTS) in page
 
 
+def test_the_page_shows_the_table_of_held_pictures():
+    measured = (ROOT / "benchmarks" / "results" / "held_pictures.md").read_text(encoding="utf-8")
+    table = "\n".join(line for line in measured.splitlines() if line.startswith("|"))
+    assert table in (ROOT / "docs" / "interpolation.md").read_text(encoding="utf-8")
+
+
 def test_the_page_tells_where_averaging_is_better():
     page = " ".join((ROOT / "docs" / "interpolation.md").read_text(encoding="utf-8").split())
     margins = [
