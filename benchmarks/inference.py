@@ -8,6 +8,7 @@ weights that have no values. Start-up is measured in processes of its own.
 """
 
 import argparse
+import collections
 import copy
 import functools
 import os
@@ -170,6 +171,19 @@ def measure_startup(rounds: int, output: Path) -> tuple[float, float]:
     return min(one[0] for one in ends), min(one[1] for one in ends)
 
 
+def list_imports(output: Path, count: int = 10) -> list[tuple[str, float]]:
+    """Return the packages whose own modules take longest to import before the first step, with seconds."""
+    command = [sys.executable, "-X", "importtime", "-c", STARTUP, str(output)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds: dict[str, float] = collections.defaultdict(float)
+    for microseconds, name in re.findall(r"import time: +(\d+) \| +\d+ \| +(\S+)", result.stderr):
+        package = name.split(".")[0]
+        if package == "torch" and name.split(".")[1:2] in (["_dynamo"], ["_inductor"], ["distributed"]):
+            package = ".".join(name.split(".")[:2])
+        seconds[package] += int(microseconds) / 1e6
+    return sorted(seconds.items(), key=lambda pair: -pair[1])[:count]
+
+
 def speed_table(times: Times, psnr: dict[str, str] | None = None) -> str:
     """Tabulate how many times as fast each row is as the first one."""
     baseline = next(iter(times.values()))
@@ -224,13 +238,17 @@ def main() -> None:
         [mode, f"{count_flop(mode, accelerated=False):.2f}", f"{count_flop(mode, accelerated=True):.2f}"]
         for mode in ("previous", "full")
     ]
-    torch_seconds, first_step = measure_startup(3, args.page.with_suffix(".mp4"))
+    output = args.page.with_suffix(".mp4")  # never written: the process ends at its first step
+    torch_seconds, first_step = measure_startup(3, output)
+    imports = list_imports(output)
+    total = sum(seconds for _, seconds in imports)
     blocks = {
         "machine": describe_machine(device, args.rounds),
         "steps": speed_table(measure_steps(pipes, args.rounds, device), measure_psnr(pipes)),
         "decoding": speed_table(measure_decoding(pipes, args.rounds, device)),
         "flop": markdown_table(["mode of sparse-causal attention", "stock, TFLOP", "optimized, TFLOP"], flop),
-        "startup": f"{first_step / torch_seconds:.1f} times the CPU time of `import torch`",
+        "startup": f"{first_step / torch_seconds:.1f} times the CPU time of `import torch`.",
+        "imports": markdown_table(["modules", "share"], [[name, f"{part / total:.0%}"] for name, part in imports]),
     }
     write_text(args.page, replace_blocks(args.page.read_text(encoding="utf-8"), blocks))
     print("\n\n".join(blocks.values()))

@@ -321,8 +321,8 @@ def split_heads(tokens: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def in_fast_format(images: torch.Tensor) -> torch.Tensor:
-    """Return images with channels last: there, tokens are a view, and convolutions are faster on a CPU."""
-    return images.contiguous(memory_format=torch.channels_last)
+    """Return images with channels last on a CPU: there, tokens are a view, and convolutions are faster."""
+    return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
 
 
 def to_tokens(images: torch.Tensor) -> torch.Tensor:
