@@ -78,7 +78,7 @@ def test_resuming_skips_a_damaged_checkpoint_and_says_so(train, caplog):
     _, output = train("run", "--max_train_steps", "3", "--checkpointing_steps", "1")
     expected = digests(output, 3)
     assert [path.name for path in list_checkpoints(output)] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
-    state = output / "checkpoint-3" / "checkpoints.safetensors"
+    state = output / "checkpoint-3" / "training_state.safetensors"
     state.write_bytes(state.read_bytes()[:-1])
     code, _ = train("run", "--max_train_steps", "3", "--resume_from_checkpoint", "latest")
     assert code == 0 and "Skipped checkpoint-3" in caplog.text and "Resumed from" in caplog.text
@@ -96,7 +96,7 @@ def test_resuming_from_an_older_checkpoint_renames_later_ones(train, caplog):
     code, _ = train("run", *flags, *other, "--resume_from_checkpoint", older)
     assert code == 0 and [path.name for path in list_checkpoints(output)] == ["checkpoint-1", "checkpoint-2"]
     assert "checkpoint-3 is now called abandoned-checkpoint-3" in caplog.text
-    assert digest(output / "abandoned-checkpoint-3" / "checkpoints.safetensors") == first
+    assert digest(output / "abandoned-checkpoint-3" / "training_state.safetensors") == first
     train("run", *flags, "--learning_rate", "2e-3", "--resume_from_checkpoint", "latest")
     assert status_of(output)["step"] == 3 and digests(output, 3)[2] != first
     # Again: the names are taken. And what was abandoned can be taken up.
@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spares_the_last_checkpoint(t
     assert status["status"] == "failed" and "lower --learning_rate" in status["reason"]
     newest = list_checkpoints(output)[-1]
     verify_checkpoint(newest)
-    assert all(torch.isfinite(tensor).all() for tensor in load_file(newest / "checkpoints.safetensors").values())
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(newest / "training_state.safetensors").values())
 
 
 def test_a_full_disk_is_explained_and_spares_the_last_checkpoint(train, monkeypatch):
