@@ -74,6 +74,7 @@ STATES = {
     "fused projections": (lambda pipe: pipe.unet.fuse_qkv_projections(), {}),
     "FreeNoise": (enable_free_noise, {"num_frames": 8, "prompt": {0: "mist", 4: "rain"}}),
     "FreeNoise, split": (split_free_noise, {"num_frames": 8}),
+    "windows": (lambda pipe: None, {"num_frames": 40, "prompt": {0: "mist", 30: "rain"}}),
     "FreeInit": (lambda pipe: pipe.enable_free_init(num_iters=2), {}),
     "FreeU": (lambda pipe: pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4), {}),
     "norm of each frame": (lambda pipe: install_motion_norm(pipe.unet, "frame"), {}),
