@@ -33,7 +33,7 @@ def image_tab(shop: Workshop) -> None:
         with gr.Row():
             with gr.Column():
                 with gr.Row():
-                    image = image_input(i18n("image"), "image")
+                    image = image_input(i18n("painting"), "image")
                     fitted = gr.Image(label=i18n("fitted"), interactive=False, height=240, buttons=[])
                 prompts = gr.Textbox(label=i18n("stages_prompt"), lines=2, elem_id="image-prompts")
                 settings = SettingsPanel(ImageToVideoSettings, shop.image_defaults(), shop)

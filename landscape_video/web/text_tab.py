@@ -60,7 +60,7 @@ def style_buttons(prompt: gr.Textbox, shop: Workshop) -> None:
         gr.Markdown(i18n(kind), elem_classes="lv-heading")
         with gr.Row(elem_classes="lv-styles"):
             for value in values:
-                button = gr.Button(i18n(f"{kind}_{value}"), size="sm", min_width=60)
+                button = gr.Button(i18n(f"{kind}_{value}"), size="sm", min_width=60, elem_id=f"{kind}-{value}")
 
                 def write(text: str, request: gr.Request, kind: str = kind, value: str = value) -> str:
                     return write_phrase(text, kind, value, language_of(request))

@@ -72,7 +72,7 @@ TEXTS = {
     "estimate": ("Takes about {seconds} s and {memory} of memory.", "约需 {seconds} 秒，内存约 {memory}。"),
     "unknown_words": ("The model was not trained on: {words}.", "模型未学过这些词：{words}。"),
     "stages_prompt": ("What moves, and how: one line for each stage", "画中如何运动：每行一段"),
-    "image": ("Image", "图片"),
+    "painting": ("Image", "图片"),
     "fitted": ("As the model sees it", "模型所见"),
     "animate": ("Animate", "生成动画"),
     "source_video": ("Video", "视频文件"),

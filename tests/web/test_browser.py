@@ -80,7 +80,7 @@ def ask_for(page, prompt: str, steps: int = 2, frames: int = 4) -> None:
 def test_a_clip_is_generated_and_plays(open_page):
     page = open_page()
     ask_for(page, "a boat on a lake", steps=6)
-    page.get_by_role("button", name="Snow").click()
+    page.click("#palette-snow")
     expect(page.locator("#prompt textarea")).to_have_value("a boat on a lake, under deep snow")
     page.click("#generate")
     page.wait_for_selector(".lv-preview")
@@ -161,7 +161,7 @@ def test_an_image_is_animated(open_page, tmp_path):
     page.set_input_files("#image input[type=file]", tmp_path / "paper.png")
     page.fill("#image-prompts textarea", "mist drifting right")
     for label, value in (("Frames", 4), ("Steps", 2)):
-        page.get_by_role("spinbutton", name=f"number input for {label}").nth(1).fill(str(value))
+        page.get_by_role("spinbutton", name=f"number input for {label}").first.fill(str(value))
     page.wait_for_timeout(2 * SECONDS)  # the upload
     page.click("#animate")
     page.wait_for_selector("video:visible")
