@@ -88,3 +88,9 @@ def test_a_flash_is_not_cut_and_another_scene_is(num_frames):
     insert[8 : 8 + num_frames] = other[8 : 8 + num_frames]
     assert cuts_of(flash) == []
     assert cuts_of(insert) == [8, 8 + num_frames]
+
+
+def test_short_scenes_with_slow_movement_are_not_held_pictures():
+    lengths = (9, 4, 4, 4, 9)
+    scenes = [painted_pan(seed, num_frames, speed=1, blot=8) for seed, num_frames in enumerate(lengths)]
+    assert cuts_of(np.concatenate(scenes)) == np.cumsum(lengths[:-1]).tolist()
