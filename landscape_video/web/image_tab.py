@@ -42,17 +42,20 @@ def image_tab(shop: Workshop) -> None:
         by_name = dict(zip(NAMES, settings.controls, strict=True))
         shown = [image, by_name["height"], by_name["width"], by_name["fit"]]
         for changed in shown:
-            changed.change(show_fitted, shown, fitted, queue=False, show_progress="hidden", api_visibility="private")
+            changed.change(show_fitted, shown, fitted, show_progress="hidden", api_visibility="private")
         inputs = [image, prompts, *settings.controls]
         panel.connect(handler, inputs, [buttons.run.click], buttons.cancel)
         add_endpoint(handler, inputs, "animate")
 
 
 def image_input(label: Any, name: str) -> gr.Image:
-    """An upload that keeps the file as it is: Gradio's arrays would lose 16 bits and transparency."""
-    return gr.Image(
-        label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=240, elem_id=name
-    )
+    """An upload that hands on the file as it is.
+
+    Gradio's own arrays lose 16 bits and transparency, and its errors do not say which file is broken.
+    """
+    image = gr.Image(label=label, type="filepath", sources=["upload", "clipboard"], height=240, elem_id=name)
+    image.preprocess = lambda payload: None if payload is None else payload.path
+    return image
 
 
 def read_upload(path: str | None, language: str) -> Image.Image:

@@ -40,7 +40,7 @@ def repeat_tab(shop: Workshop) -> None:
                 found = gr.JSON(show_label=False, elem_id="found-recipe")
                 buttons = RunButtons(i18n("repeat"), "repeat")
             panel = ClipPanel()
-        clip.change(show, clip, found, queue=False, api_visibility="private")
+        clip.change(show, clip, found, api_visibility="private")
         panel.connect(handler, [clip, image], [buttons.run.click], buttons.cancel)
         add_endpoint(handler, [clip, image], "repeat")
 

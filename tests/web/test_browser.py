@@ -105,12 +105,12 @@ def test_a_clip_is_canceled(open_page):
 
 def test_the_page_speaks_the_language_of_the_browser_and_switches(open_page):
     page = open_page("zh-CN")
-    expect(page.locator("#generate")).to_have_text("生成")
+    expect(page.locator("#generate")).to_have_text("生成", timeout=PATIENCE)
     assert page.evaluate("document.documentElement.lang") == "zh"
     page.click("#language")
-    expect(page.locator("#generate")).to_have_text("Generate")
+    expect(page.locator("#generate")).to_have_text("Generate", timeout=PATIENCE)
     page.click("#generate")
-    expect(page.get_by_text("A prompt is required.")).to_be_visible()
+    expect(page.get_by_text("A prompt is required.")).to_be_visible(timeout=PATIENCE)
 
 
 def test_the_page_fits_a_narrow_screen(open_page):
@@ -134,7 +134,7 @@ def test_a_broken_file_is_a_message(open_page, tmp_path, tab, upload, button, na
     if button is not None:
         page.wait_for_timeout(2 * SECONDS)  # the upload
         page.click(button)
-    expect(page.locator(".toast-body").first).to_contain_text(message)
+    expect(page.locator(".toast-body").first).to_contain_text(message, timeout=PATIENCE)
 
 
 def test_a_clip_is_repeated_by_drag_and_drop(open_page, tmp_path):
