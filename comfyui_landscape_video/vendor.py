@@ -30,11 +30,15 @@ class Source:
     Args:
         path: Path below the root of the repository.
         dropped: Definitions at the top level that are left out, with the comments right above them.
+        kept: The only statements at the top level that are copied beside imports, if given: names of definitions.
+        docstring: Docstring of a copy with `kept`.
         replaced: Exact texts and their replacements; each must occur.
     """
 
     path: str
     dropped: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    docstring: str = ""
     replaced: dict[str, str] = field(default_factory=dict)
 
 
@@ -61,6 +65,11 @@ SOURCES = {
             "logging.get_logger(__name__)": "logging.getLogger(__name__)",
         },
     ),
+    "motion_attention.py": Source(
+        "pipeline_landscape_video/landscape_motion_attention.py",
+        kept=("SPARSE_CAUSAL_MODES", "sparse_causal_mask", "check_sparse_causal_mode"),
+        docstring="Masks that define the modes of sparse-causal temporal attention (NADM Eqs. 6-8).",
+    ),
     "scene_cuts.py": Source(
         "landscape_video/scene_cuts.py",
         replaced={
@@ -85,7 +94,7 @@ def vendored_text(source: Source) -> str:
         if old not in text:
             raise ValueError(f"{source.path} must contain {old!r}; correct `SOURCES` in vendor.py.")
         text = text.replace(old, new)
-    text = drop_definitions(text, source)
+    text = keep_definitions(text, source) if source.kept else drop_definitions(text, source)
     text = drop_unused_imports(text)
     return f"# Copied from {source.path} by vendor.py. Change the source instead.\n{text}"
 
@@ -105,6 +114,18 @@ def drop_definitions(text: str, source: Source) -> str:
     if missing:
         raise ValueError(f"{source.path} must define {', '.join(sorted(missing))}; correct `SOURCES` in vendor.py.")
     return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).rstrip() + "\n"
+
+
+def keep_definitions(text: str, source: Source) -> str:
+    """Keep the imports and the kept definitions of a file."""
+    tree = ast.parse(text)
+    imports = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    kept = {name: ast.get_source_segment(text, node) for node in tree.body if (name := defined_name(node))}
+    missing = sorted(set(source.kept) - kept.keys())
+    if missing:
+        raise ValueError(f"{source.path} must define {', '.join(missing)}; correct `SOURCES` in vendor.py.")
+    definitions = [kept[name] for name in source.kept]
+    return "\n\n\n".join([f'"""{source.docstring}"""\n\n' + "\n".join(imports), *definitions]) + "\n"
 
 
 def defined_name(node: ast.stmt) -> str | None:
