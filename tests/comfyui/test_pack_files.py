@@ -1,0 +1,78 @@
+"""The files of the node pack that ComfyUI and its registry read are complete and agree with each other."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from node_pack import PACK
+
+
+LANGUAGES = ("en", "zh")
+SOURCES = sorted(PACK.rglob("*.py"))
+
+
+def texts(language):
+    return json.loads((PACK / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
+def node_ids():
+    code = "\n".join(file.read_text(encoding="utf-8") for file in (PACK / "nodes").glob("*.py"))
+    return {f"LandscapeVideo{name}" for name in re.findall(r'node_id=f"\{PREFIX\}(\w+)"', code)}
+
+
+def shape_of(definitions):
+    """Return the names in a file of texts, without the texts."""
+    return {
+        node: (sorted(entry), sorted(entry["inputs"]), sorted(entry["outputs"])) for node, entry in definitions.items()
+    }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_node_has_texts_and_a_document(language):
+    definitions = texts(language)
+    assert definitions.keys() == node_ids()
+    for node in definitions:
+        assert (PACK / "web" / "docs" / node / f"{language}.md").read_text(encoding="utf-8").startswith("# ")
+
+
+def test_languages_have_the_same_texts():
+    assert shape_of(texts("en")) == shape_of(texts("zh"))
+    for entry in texts("zh").values():
+        assert re.search(r"[\u4e00-\u9fff]", entry["display_name"] + entry["description"])
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.name)
+def test_code_holds_no_chinese(file):
+    # ComfyUI-Manager rejects it; translations belong into locales/.
+    assert not re.search(r"[\u4e00-\u9fff]", file.read_text(encoding="utf-8"))
+
+
+def test_project_file_says_what_the_registry_needs():
+    project = tomllib.loads((PACK / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "comfyui" not in project["project"]["name"].lower()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["project"]["version"])
+    assert {"PublisherId", "DisplayName", "Icon", "requires-comfyui", "includes"} <= project["tool"]["comfy"].keys()
+    requirements = (PACK / "requirements.txt").read_text(encoding="utf-8").split()
+    assert requirements == project["project"]["dependencies"]
+    assert "torch" not in requirements  # users keep theirs
+
+
+def test_nothing_but_the_nodes_of_the_package_imports_diffusers_or_the_package():
+    for file in SOURCES:
+        if file == PACK / "nodes" / "generation.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names.append(node.module)
+            assert not {name.split(".")[0] for name in names} & {"diffusers", "safetensors", "landscape_video"}, file
+
+
+def test_the_pack_is_imported_without_comfyui_and_without_torch():
+    code = "import sys, comfyui_landscape_video; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=PACK.parent, check=True)
