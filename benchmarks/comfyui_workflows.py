@@ -4,7 +4,7 @@ from comfyui_adapters import GUIDANCE, NEGATIVE, NUM_FRAMES, POSITIVE, SEED, SIZ
 from comfyui_server import Workflow
 
 
-INTERPOLATE = {"times": 2, "fps": 8.0, "sofp_mode": "quadratic", "flow": "dis", "find_cuts": True}
+INTERPOLATE = {"times": 2, "fps": 8.0, "sofp_mode": "quadratic", "flow": "dis", "keep_duplicates": False}
 
 
 def interpolation(image: str, times: int = 2) -> Workflow:

@@ -72,12 +72,18 @@ SOURCES = {
     ),
     "scene_cuts.py": Source(
         "landscape_video/scene_cuts.py",
-        replaced={
-            "from pipeline_landscape_video.video_io import VideoFrame\n": "from .video_frame import VideoFrame\n",
-        },
+        replaced={"from pipeline_landscape_video.repeated_frames import": "from .repeated_frames import"},
+    ),
+    "repeated_frames.py": Source("pipeline_landscape_video/repeated_frames.py"),
+    "timeline.py": Source(
+        "pipeline_landscape_video/interpolation.py",
+        kept=("doubled_times",),
+        docstring="Times of interpolated frames.",
     ),
     "windows.py": Source(
-        "pipeline_landscape_video/landscape_windows.py", dropped=("NoisePredictor", "average_windows")
+        "pipeline_landscape_video/landscape_windows.py",
+        kept=("CONTEXT_SCHEDULES", "CONTEXT_WEIGHTS", "WindowPlan"),
+        docstring="Plan overlapping windows along the frames of a clip (Consistency tuning Eq. 18).",
     ),
 }
 
@@ -94,8 +100,7 @@ def vendored_text(source: Source) -> str:
         if old not in text:
             raise ValueError(f"{source.path} must contain {old!r}; correct `SOURCES` in vendor.py.")
         text = text.replace(old, new)
-    text = keep_definitions(text, source) if source.kept else drop_definitions(text, source)
-    text = drop_unused_imports(text)
+    text = keep_definitions(text, source) if source.kept else drop_unused_imports(drop_definitions(text, source))
     return f"# Copied from {source.path} by vendor.py. Change the source instead.\n{text}"
 
 
@@ -107,7 +112,7 @@ def drop_definitions(text: str, source: Source) -> str:
         if name not in source.dropped:
             continue
         missing.discard(name)
-        start = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))]) - 1
+        start = first_line(node) - 1
         while lines[start - 1].startswith("#"):
             start -= 1
         del lines[start : node.end_lineno]
@@ -119,13 +124,21 @@ def drop_definitions(text: str, source: Source) -> str:
 def keep_definitions(text: str, source: Source) -> str:
     """Keep the imports and the kept definitions of a file."""
     tree = ast.parse(text)
-    imports = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    kept = {name: ast.get_source_segment(text, node) for node in tree.body if (name := defined_name(node))}
+    lines, kept = text.splitlines(), {}
+    for node in tree.body:
+        kept[defined_name(node)] = "\n".join(lines[first_line(node) - 1 : node.end_lineno])
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    import_lines = lines[imports[0].lineno - 1 : imports[-1].end_lineno]
     missing = sorted(set(source.kept) - kept.keys())
     if missing:
         raise ValueError(f"{source.path} must define {', '.join(missing)}; correct `SOURCES` in vendor.py.")
-    definitions = [kept[name] for name in source.kept]
-    return "\n\n\n".join([f'"""{source.docstring}"""\n\n' + "\n".join(imports), *definitions]) + "\n"
+    code = "\n\n\n".join(["\n".join(import_lines), *(kept[name] for name in source.kept)])
+    return f'"""{source.docstring}"""\n\n{drop_unused_imports(code).lstrip()}'
+
+
+def first_line(node: ast.stmt) -> int:
+    """Return the number of the line at which a statement begins, with its decorators."""
+    return min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
 
 
 def defined_name(node: ast.stmt) -> str | None:

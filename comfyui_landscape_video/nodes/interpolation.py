@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..vendored.frame_interpolation import FrameInterpolator
 from ..vendored.optical_flow import FLOW_ESTIMATORS, DISFlowEstimator, RAFTFlowEstimator, estimator_at_hand
-from ..vendored.scene_cuts import mark_cuts
+from ..vendored.scene_cuts import SceneDetector
 from ..vendored.sofp import SOFP_MODES, SparseFlowProjection
-from ..vendored.video_frame import VideoFrame
+from ..vendored.timeline import doubled_times
 from ..vendored.warping import FlowWarper
 from .common import CATEGORY, PREFIX, Recipe, check_clip, report_progress
 
@@ -60,7 +60,9 @@ class InterpolateFrames(io.ComfyNode):
                     "OpenCV's DIS (no weights). auto is RAFT if its weights are on this machine.",
                 ),
                 io.Boolean.Input(
-                    "find_cuts", default=True, tooltip="Repeat frames at a cut instead of blending two scenes."
+                    "keep_duplicates",
+                    default=False,
+                    tooltip="Keep frames that repeat the one before, instead of moving between the distinct pictures.",
                 ),
                 Recipe.Input("recipe", optional=True, tooltip="Recipe of the clip, to which this step is added."),
             ],
@@ -79,38 +81,53 @@ class InterpolateFrames(io.ComfyNode):
         fps: float,
         sofp_mode: str,
         flow: str,
-        find_cuts: bool,
+        keep_duplicates: bool,
         recipe: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         images = check_clip(images)
         name = estimator_at_hand() if flow == AUTO else flow
         device = get_torch_device()
-        interpolator = FrameInterpolator(
-            load_estimator(name, device), SparseFlowProjection(sofp_mode), FlowWarper(), times
-        )
+        timestamps = [index / fps for index in range(len(images))]
+        positions, scenes = find_timeline(images, timestamps, fps, keep_duplicates)
+        output_times = doubled_times(timestamps, times)
+        parts = (load_estimator(name, device), SparseFlowProjection(sofp_mode), FlowWarper(), times)
+        interpolator = FrameInterpolator(*parts, output_times=output_times)
         after_cut = False  # of the frame read last
 
         def frames() -> Iterator[tuple[Tensor, float]]:
             nonlocal after_cut
-            cuts = find_frames_after_cuts(images) if find_cuts else [False] * len(images)
-            for index, image in enumerate(images):
-                after_cut = cuts[index]
-                yield image.to(device, torch.float32).movedim(-1, 0), float(index)
+            for number, time in positions.items():
+                after_cut = number in scenes
+                yield images[number].to(device, torch.float32).movedim(-1, 0), time
 
-        total = (len(images) - 1) * 2**times + 1
-        interpolated = torch.empty(total, *images.shape[1:], device=intermediate_device())
+        interpolated = torch.empty(len(output_times), *images.shape[1:], device=intermediate_device())
         stream = interpolator.interpolate_stream(frames(), is_cut=lambda *_: after_cut)
         for index, (frame, _) in enumerate(stream):
             interpolated[index] = frame.movedim(0, -1)
-            await report_progress(index + 1, total)
-        step = {"times": times, "sofp_mode": sofp_mode, "flow": name, "cuts": find_cuts}
+            await report_progress(index + 1, len(output_times))
+        step = {"times": times, "sofp_mode": sofp_mode, "flow": name, "repeated_frames": len(images) - len(positions)}
         return io.NodeOutput(interpolated, fps * 2**times, {**(recipe or {}), "interpolation": step})
 
 
-def find_frames_after_cuts(images: Tensor) -> list[bool]:
-    """Return for each frame of `(num_frames, height, width, 3)` in [0, 1] whether a cut is right before it."""
-    frames = (VideoFrame((image.clamp(0, 1) * 255).round().byte().cpu().numpy()) for image in images)
-    return [after_cut for _, after_cut in mark_cuts(frames)]
+def find_timeline(
+    images: Tensor, timestamps: list[float], fps: float, keep_duplicates: bool
+) -> tuple[dict[int, float], set[int]]:
+    """
+    Return the times of the frames to interpolate between, by their numbers, and the first frames of the scenes.
+
+    Args:
+        images: Frames, `(num_frames, height, width, 3)` in [0, 1].
+        timestamps: Times of all frames in seconds.
+        fps: Frame rate.
+        keep_duplicates: Interpolate between all frames.
+    """
+    detector = SceneDetector()
+    for image in images:
+        detector.add((image.float().clamp(0, 1) * 255).round().byte().cpu().numpy())
+    scenes = set(detector.find_scenes(fps))
+    if keep_duplicates:
+        return dict(enumerate(timestamps)), scenes
+    return dict(zip(*detector.find_pictures(timestamps, fps), strict=True)), scenes
 
 
 def load_estimator(name: str, device: torch.device) -> DISFlowEstimator | RAFTFlowEstimator:

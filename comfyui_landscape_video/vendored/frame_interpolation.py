@@ -7,7 +7,9 @@ flow `(pairs, 2, height, width)` in pixels, x then y. If it also has the methods
 `match(encoded_a, encoded_b, height, width)`, each frame is encoded once although it is in up to four pairs.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -33,6 +35,7 @@ class FrameInterpolator:
         times: Number of doublings of the frame rate.
         window: Number of frames that determine the positions of pixels between two of them: these two, and equally
             many on each side. Below 4, only the two count.
+        output_times: Increasing times of the frames to return, instead of all frames and those of the doublings.
 
     Raises:
         ValueError: `times` is less than 1, or `window` less than 2.
@@ -45,6 +48,7 @@ class FrameInterpolator:
         warper: Any,
         times: int = 1,
         window: int = 4,
+        output_times: Sequence[float] | None = None,
     ) -> None:
         if times < 1:
             raise ValueError(f"`times` must be at least 1 doubling of the frame rate, got {times}.")
@@ -52,6 +56,7 @@ class FrameInterpolator:
             raise ValueError(f"`window` must hold at least the 2 frames to interpolate between, got {window}.")
         self.flow_estimator, self.projection, self.warper = flow_estimator, projection, warper
         self.factor = 2**times
+        self.output_times = output_times
         self.reach = window // 2 - 1 if projection.uses_other_frames else 0  # frames on each side of a pair
 
     def interpolate_clip(
@@ -59,6 +64,7 @@ class FrameInterpolator:
         frames: Tensor,
         timestamps: Sequence[float] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        closed_loop: bool = False,
     ) -> Tensor:
         """
         Interpolate one clip of one scene.
@@ -67,6 +73,8 @@ class FrameInterpolator:
             frames: Frames, `(num_frames, 3, height, width)` in [0, 1], of any floating dtype.
             timestamps: Strictly increasing times of the frames in any unit; `None` spaces them evenly.
             progress: Function called with (pairs done, all pairs) after each pair of neighbors.
+            closed_loop: Whether the first frame follows the last one, with frames in between. Then there are
+                `num_frames * 2**times` frames, and no `timestamps`.
 
         Returns:
             `((num_frames - 1) * 2**times + 1, 3, height, width)`. Every `2**times`-th frame is an original.
@@ -74,19 +82,16 @@ class FrameInterpolator:
         Raises:
             ValueError: An argument has the wrong shape, dtype or order, or the estimator returns another shape.
         """
-        if frames.ndim != 4 or frames.shape[1] != 3 or not len(frames) or not frames.is_floating_point():
-            raise ValueError(
-                "`frames` must be floating point of the shape (num_frames, 3, height, width), at least one, got"
-                f" {tuple(frames.shape)} of {frames.dtype}."
-            )
         timestamps = range(len(frames)) if timestamps is None else timestamps
-        if len(timestamps) != len(frames):
-            raise ValueError(f"`timestamps` must be {len(frames)}, one per frame, got {len(timestamps)}.")
+        check_clip(frames, timestamps)
+        if closed_loop:
+            return self.interpolate_clip(torch.cat([frames, frames[:1]]), progress=progress)[:-1]
+        num_pairs = len(frames) - 1 if self.output_times is None else (len(self.output_times) - 1) // self.factor
         interpolated = []
         for frame, _ in self.interpolate_stream(zip(frames, timestamps, strict=True)):
             pairs, rest = divmod(len(interpolated), self.factor)
             if progress is not None and pairs and not rest:
-                progress(pairs, len(frames) - 1)
+                progress(pairs, num_pairs)
             interpolated.append(frame)
         return torch.stack(interpolated)
 
@@ -103,7 +108,8 @@ class FrameInterpolator:
                 rate.
 
         Yields:
-            The unchanged originals, and `2**times - 1` frames between each pair of neighbors.
+            The unchanged originals, and `2**times - 1` frames between each pair of neighbors; or, with
+            `output_times`, one frame at each of them from the first to the last original.
 
         Raises:
             ValueError: Two neighbors differ in shape, or times do not increase.
@@ -115,8 +121,8 @@ class FrameInterpolator:
                 _check_next(frame, time, previous, previous_time)
                 if is_cut is not None and is_cut(previous, frame):
                     yield from scene.finish()
-                    for t in self.steps():
-                        yield (previous if t <= 0.5 else frame), previous_time + t * (time - previous_time)
+                    for t, output_time in self.steps(previous_time, time):
+                        yield (previous if t <= 0.5 else frame), output_time
                     scene = _Scene(self)
             scene.frames.append(frame)
             scene.times.append(time)
@@ -124,9 +130,17 @@ class FrameInterpolator:
         if scene.frames:
             yield from scene.finish()
 
-    def steps(self) -> list[float]:
-        """Return the times between two frames at which frames are made, from 0 to 1."""
-        return [step / self.factor for step in range(1, self.factor)]
+    def steps(self, start: float, end: float) -> list[tuple[float, float]]:
+        """Return the frames to make between two frames: position from 0 to 1, and time."""
+        if self.output_times is None:
+            return [(t, start + t * (end - start)) for t in (step / self.factor for step in range(1, self.factor))]
+        wanted = self.output_times[bisect_right(self.output_times, start) : bisect_left(self.output_times, end)]
+        return [((time - start) / (end - start), time) for time in wanted]
+
+    def is_wanted(self, time: float) -> bool:
+        """Return whether the frame at `time` is returned."""
+        times = self.output_times
+        return times is None or bisect_left(times, time) != bisect_right(times, time)
 
 
 class _Scene:
@@ -152,22 +166,33 @@ class _Scene:
         """Yield all remaining pairs and the last frame."""
         while len(self.frames) > self.num_past + 1:
             yield from self.yield_pairs(min(self.batch_size(), len(self.frames) - self.num_past - 1))
-        yield self.frames[-1], self.times[-1]
+        if self.interpolator.is_wanted(self.times[-1]):
+            yield self.frames[-1], self.times[-1]
 
     def batch_size(self) -> int:
         return max(1, min(_MAX_PAIRS, _MAX_PIXELS // self.frames[0][0].numel()))
 
     def yield_pairs(self, pairs: int) -> Iterator[Item]:
         self.estimate_flows(min(self.num_past + pairs + self.reach, len(self.frames) - 1))
-        end, steps = self.num_past + pairs, self.interpolator.steps()
-        between = self.interpolate(range(self.num_past, end), steps)
-        for row, index in enumerate(range(self.num_past, end)):
-            yield self.frames[index], self.times[index]
-            for t, frames in zip(steps, between, strict=True):
-                yield frames[row], self.times[index] + t * (self.times[index + 1] - self.times[index])
+        end = self.num_past + pairs
+        # Pairs with the same steps are interpolated together. Rounding makes them the same at any time of the video.
+        for positions, group in groupby(range(self.num_past, end), self.positions):
+            indices = list(group)
+            between = self.interpolate(indices, positions)
+            for row, index in enumerate(indices):
+                if self.interpolator.is_wanted(self.times[index]):
+                    yield self.frames[index], self.times[index]
+                for frames, (_, time) in zip(between, self.steps(index), strict=True):
+                    yield frames[row], time
         self.num_past = min(end, self.reach)
         for kept in (self.frames, self.times, self.forward, self.backward):
             del kept[: end - self.num_past]
+
+    def steps(self, index: int) -> list[tuple[float, float]]:
+        return self.interpolator.steps(self.times[index], self.times[index + 1])
+
+    def positions(self, index: int) -> tuple[float, ...]:
+        return tuple(round(t, 6) for t, _ in self.steps(index))
 
     def is_moving(self, index: int) -> bool:
         """Return whether the frames of a pair differ. Flow networks report motion even between identical frames."""
@@ -201,12 +226,12 @@ class _Scene:
         self.last_encoded = encoded[-1:]
         return self.flow_estimator.match(encoded[a], encoded[b], *frames.shape[-2:])
 
-    def interpolate(self, pairs: range, steps: list[float]) -> list[Tensor]:
+    def interpolate(self, pairs: list[int], steps: Sequence[float]) -> list[Tensor]:
         """Return the frames between pairs, `(len(pairs), 3, height, width)` for each time in `steps`."""
         frames_a = torch.stack([self.frames[index] for index in pairs])
         between = [frames_a.clone() for _ in steps]
         moving = [index for index in pairs if self.is_moving(index)]
-        if not moving:
+        if not (moving and steps):
             return between
         rows = [index - pairs[0] for index in moving]
         frames_a = frames_a[rows].float()
@@ -243,6 +268,17 @@ class _Scene:
                 chained = self.warper.chain(chained, torch.stack([flows[i] for i in crossed]))
                 chained = torch.cat([chained[:, :2], chained[:, 2:] * exists], dim=1)
                 yield n, is_last, chained
+
+
+def check_clip(frames: Tensor, timestamps: Sequence[float]) -> None:
+    """Raise a `ValueError` for a clip of the wrong shape or dtype, or another number of timestamps."""
+    if frames.ndim != 4 or frames.shape[1] != 3 or not len(frames) or not frames.is_floating_point():
+        raise ValueError(
+            "`frames` must be floating point of the shape (num_frames, 3, height, width), at least one, got"
+            f" {tuple(frames.shape)} of {frames.dtype}."
+        )
+    if len(timestamps) != len(frames):
+        raise ValueError(f"`timestamps` must be {len(frames)}, one per frame, got {len(timestamps)}.")
 
 
 def _check_next(frame: Tensor, time: float, previous: Tensor, previous_time: float) -> None:

@@ -2,19 +2,18 @@
 
 import ast
 import sys
-from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 
 from known_motion import pan
-from landscape_video.scene_cuts import mark_cuts
+from landscape_video.scene_cuts import SceneDetector
 from node_pack import PACK, import_from_pack
 from pipeline_landscape_video import interpolate_stream
+from pipeline_landscape_video.interpolation import doubled_times
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator
-from pipeline_landscape_video.landscape_windows import WindowPlan, window_weights
-from pipeline_landscape_video.video_io import VideoFrame
+from pipeline_landscape_video.landscape_windows import WindowPlan
 
 
 # What every ComfyUI has, OpenCV, and the standard library
@@ -30,8 +29,7 @@ def test_copies_are_those_that_the_script_makes():
 
 def test_nothing_else_is_among_the_copies():
     vendor = import_from_pack("vendor")
-    own = {"__init__.py", "video_frame.py"}
-    assert {file.name for file in (PACK / "vendored").glob("*.py")} == own | vendor.SOURCES.keys()
+    assert {file.name for file in (PACK / "vendored").glob("*.py")} == {"__init__.py"} | vendor.SOURCES.keys()
 
 
 def test_the_script_refuses_a_source_without_what_it_leaves_out():
@@ -72,20 +70,22 @@ def test_copies_interpolate_like_the_package():
         assert torch.equal(frame, other) and time == other_time
 
 
-def test_copies_find_the_same_cuts():
-    frames = torch.cat([pan([0, 1, 2, 3]), 1 - pan([0, 1, 2, 3], seed=4)])
-    pixels = list(np.uint8(frames.movedim(1, -1) * 255))
-    expected = [
-        cut for _, cut in mark_cuts(VideoFrame(each, Fraction(i), Fraction(1)) for i, each in enumerate(pixels))
-    ]
-    frame_class = import_from_pack("vendored.video_frame").VideoFrame
-    found = [cut for _, cut in import_from_pack("vendored.scene_cuts").mark_cuts(map(frame_class, pixels))]
-    assert found == expected == [False] * 4 + [True] + [False] * 3
+def test_copies_find_the_same_scenes_and_repeated_frames():
+    frames = torch.cat([pan([0, 2, 4, 6]), 0.2 * pan([0, 2, 4, 6], seed=4)]).repeat_interleave(2, dim=0)
+    pixels = np.uint8(frames.movedim(1, -1) * 255)
+    detectors = SceneDetector(), import_from_pack("vendored.scene_cuts").SceneDetector()
+    for detector in detectors:
+        for frame in pixels:
+            detector.add(frame)
+    timestamps = [index / 8 for index in range(len(pixels))]
+    expected, found = (each.find_pictures(timestamps, 8) for each in detectors)
+    assert list(found) == list(expected) and len(found.numbers) < len(pixels)
+    assert [each.find_scenes(8) for each in detectors] == [[0, 8], [0, 8]]
+    times = import_from_pack("vendored.timeline").doubled_times(timestamps, 2)
+    assert times == doubled_times(timestamps, 2)
 
 
 def test_copies_plan_the_same_windows():
     copy = import_from_pack("vendored.windows")
     plan, other = WindowPlan(23, window=8, overlap=3), copy.WindowPlan(23, window=8, overlap=3)
     assert [plan.windows(step) for step in range(6)] == [other.windows(step) for step in range(6)]
-    latents = torch.zeros(1, 4, 23, 2, 2)
-    assert torch.equal(window_weights("pyramid", plan, latents), copy.window_weights("pyramid", other, latents))
