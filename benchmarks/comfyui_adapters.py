@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from motion_adapter.convert import METADATA, animatediff_names
-from pipeline_landscape_video.landscape_motion_attention import install_sparse_causal_attention
+from pipeline_landscape_video.landscape_motion_attention import install_motion_norm, install_sparse_causal_attention
 
 
 NUM_FRAMES, SIZE = 8, 8  # latent frames and their sides
@@ -73,6 +73,7 @@ class RandomModel:
 def install(unet: UNetMotionModel, entries: dict[str, str]) -> None:
     """Make a motion UNet run by the entries of an adapter's config."""
     install_sparse_causal_attention(unet, entries["sparse_causal_mode"])
+    install_motion_norm(unet, entries["motion_norm"])
 
 
 def noisy_latents() -> tuple[Tensor, float]:

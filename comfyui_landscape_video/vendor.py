@@ -133,7 +133,8 @@ def keep_definitions(text: str, source: Source) -> str:
     if missing:
         raise ValueError(f"{source.path} must define {', '.join(missing)}; correct `SOURCES` in vendor.py.")
     code = "\n\n\n".join(["\n".join(import_lines), *(kept[name] for name in source.kept)])
-    return f'"""{source.docstring}"""\n\n{drop_unused_imports(code).lstrip()}'
+    code = re.sub(r"\n{4,}", "\n\n\n", drop_unused_imports(code).lstrip())
+    return f'"""{source.docstring}"""\n\n{code}'
 
 
 def first_line(node: ast.stmt) -> int:

@@ -24,6 +24,7 @@ SMALLEST_MOVEMENT = 2.5
 LEFTOVER = 0.3  # of the movements before and after, where other pictures nearby are held, too
 LONE_LEFTOVER = 0.1  # of the same, for a picture that is the only one that is held
 LONGEST_HOLD = 0.25  # seconds; what stands longer is meant to stand
+STEADY = 3  # changes of about the same size that are movement
 NEARBY = 5  # pictures before and after that count as neighbors
 PATTERN = 12  # pictures before and after in which pulldown is sought; 24 of 25 frames repeat too rarely to be evened
 
@@ -69,7 +70,7 @@ def measure_changes(frames: Iterable[np.ndarray]) -> list[float]:
     return changes
 
 
-def find_repeats(changes: Sequence[float], fps: float) -> np.ndarray:
+def find_repeats(changes: Sequence[float], fps: float, jumps: np.ndarray | None = None) -> np.ndarray:
     """Mark the frames that show the picture of the frame before.
 
     Such a frame changes much less than the movements before and after it. A run of them ends within `LONGEST_HOLD`,
@@ -78,6 +79,8 @@ def find_repeats(changes: Sequence[float], fps: float) -> np.ndarray:
     Args:
         changes: Change of each frame from the one before, as `measure_changes` returns them.
         fps: Average frame rate.
+        jumps: Marks frames that may begin a scene. Between two of them, slow movement looks like leftovers, but is
+            steady. None means one scene.
 
     Returns:
         One bool for each frame.
@@ -96,6 +99,15 @@ def find_repeats(changes: Sequence[float], fps: float) -> np.ndarray:
     starts, lengths, share = _runs(changes, repeats)
     for start, length in zip(starts[share > LEFTOVER], lengths[share > LEFTOVER], strict=True):
         repeats[start : start + length] = False
+    starts, lengths, share = _runs(changes, repeats)
+    if jumps is not None:
+        jumps = np.append(jumps, False)
+        jumps[0] = True
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            inner = changes[start + 1 : start + length]
+            is_steady = len(inner) >= STEADY and inner.min() > 0.5 * inner.max()
+            if is_steady and jumps[start] and jumps[start + length]:
+                repeats[start : start + length] = False
     starts, lengths, share = _runs(changes, repeats)
     for index in np.flatnonzero(share > LONE_LEFTOVER):
         if (lengths[max(0, index - NEARBY) : index + NEARBY + 1] > 1).sum() == 1:

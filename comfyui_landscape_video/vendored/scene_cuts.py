@@ -26,7 +26,7 @@ SMALLEST_CHANGE = 5.0  # of 255 levels, mean over pixels and colors
 CUT_THRESHOLD = 3.0  # times the usual change
 SHIFTED_PART = 0.6  # of height and width: the part that is sought in the frame before, up to a fifth of the size away
 SHIFT_RESIDUAL = 0.55  # of the difference
-FLASH_FRAMES = 4  # longest flash; a scene that comes back later was cut
+FLASH_FRAMES = 3  # longest flash; a scene that comes back later was cut
 FLASH_RESIDUAL = 0.5  # of the change, after a change of brightness and contrast
 
 
@@ -44,7 +44,7 @@ class SceneDetector:
         self._changes: list[float] = []  # of the most changed parts, for repeats
         self._differences: list[float] = []  # mean over the image, for cuts
         self._continues: list[bool] = []  # the scene of the frame before
-        self._recent: deque[np.ndarray] = deque(maxlen=FLASH_FRAMES + 1)
+        self._recent: deque[np.ndarray] = deque(maxlen=FLASH_FRAMES + 2)
         self._previous: np.ndarray | None = None
 
     def add(self, pixels: np.ndarray) -> None:
@@ -78,7 +78,7 @@ class SceneDetector:
 
     def find_repeats(self, fps: float) -> np.ndarray:
         """Mark the frames that repeat the picture before; see `repeated_frames.find_repeats`."""
-        return find_repeats(self._changes, fps)
+        return find_repeats(self._changes, fps, ~np.array(self._continues, bool))
 
     def find_scenes(self, fps: float, threshold: float = CUT_THRESHOLD) -> list[int]:
         """Return the number of the first frame of each scene; the first is 0.

@@ -4,8 +4,6 @@
 from collections.abc import Sequence
 
 
-
-
 def doubled_times(timestamps: Sequence[float], times: int) -> list[float]:
     """Return the given times and `2**times - 1` evenly between each two."""
     steps = [step / 2**times for step in range(2**times)]
