@@ -197,7 +197,7 @@ def prepare(base: Path, animatediff_evolved: Path) -> np.ndarray:
     clip = (torch.stack(clips).movedim(1, -1) * 255).round().byte().numpy().repeat(2, axis=0)  # held for two frames
     clip[1::2] += (clip[1::2] < 255) & (clip[1::2] % 2 == 0)  # not quite equal: Pillow would save them as one
     files = {"clip.png": clip, "odd.png": clip[:, 1:, 1:], "single.png": clip[:1]}
-    files["long.png"] = np.repeat(np.tile(clip[::2], (5, 1, 1, 1)), 3, axis=1)
+    files["long.png"] = np.repeat(np.tile(clip[::2], (20, 1, 1, 1)), 3, axis=1)
     for name, frames in files.items():
         first, *others = [Image.fromarray(frame) for frame in frames]
         first.save(base / "input" / name, save_all=len(frames) > 1, append_images=others, duration=125)

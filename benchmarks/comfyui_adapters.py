@@ -102,7 +102,7 @@ def write_config(file: Path, entries: dict[str, Any] | None) -> None:
         header = json.loads(stream.read(length))
         header["__metadata__"] = {} if entries is None else {METADATA: json.dumps(entries)}
         stream.seek(8)
-        stream.write(json.dumps(header).encode().ljust(length))
+        stream.write(json.dumps(header, separators=(",", ":")).encode().ljust(length))
 
 
 def _rounded(model: nn.Module) -> nn.Module:
