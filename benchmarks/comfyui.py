@@ -236,7 +236,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("comfyui", type=Path, help="checkout of ComfyUI; it is not changed")
     parser.add_argument("animatediff_evolved", type=Path, help="checkout of ComfyUI-AnimateDiff-Evolved")
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="Python that runs ComfyUI")
+    parser.add_argument(
+        "--python", type=Path, default=Path(sys.executable), help="Python that runs ComfyUI (default: this one)"
+    )
     parser.add_argument("--output", type=Path, help="Markdown file for the result (default: print only)")
     parser.add_argument("--no-adapters", action="store_true", help="skip the random Stable Diffusion 1.5")
     args = parser.parse_args()

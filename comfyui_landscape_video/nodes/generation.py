@@ -11,6 +11,7 @@ from comfy.model_management import (
     throw_exception_if_processing_interrupted,
 )
 from comfy_api.latest import ComfyAPISync, io
+from PIL import Image
 from torch import Tensor
 
 from landscape_video.generation.generate_clip import Clip, GenerationCancelled, Progress, animate_clip, generate_clip
@@ -105,9 +106,10 @@ class AnimateImage(io.ComfyNode):
             )
         pipe = find_pipeline(ImageModelSettings(model=model, device=str(get_torch_device())))
         settings = ImageToVideoSettings(num_frames=num_frames, steps=steps, seed=seed, interpolate=False)
-        pixels = image[0, ..., :3].float().cpu().numpy()
+        pixels = (image[0, ..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+        painting = Image.fromarray(pixels)
         prompts = [prompt] if prompt.strip() else []
-        return outputs_of(run_outside_inference_mode(animate_clip, pipe, pixels, prompts, settings), model)
+        return outputs_of(run_outside_inference_mode(animate_clip, pipe, painting, prompts, settings), model)
 
 
 def find_pipeline(settings: ModelSettings) -> Any:
