@@ -17,18 +17,24 @@ from typing import BinaryIO, NamedTuple
 import av
 import numpy as np
 from av.format import Flags as FormatFlags
-from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
-from av.video.reformatter import Colorspace
 
-from .video_writing import EXACT_CONVERSION
+from .color_volumes import TRANSFER_NAMES, HdrMetadata
+from .frame_conversion import (
+    UNSPECIFIED,
+    FrameConverter,
+    UnsupportedFrame,
+    bit_depth,
+    filter_graph,
+    has_wide_colors,
+    pulled,
+)
 
 
 # 8192 x 8192. A file of a few kilobytes can declare frames that fill the memory.
 MAX_PIXELS = 2**26
 # Formats in which FFmpeg's duration is the time at which the file ends; in others it is the time that it lasts.
 DURATION_IS_END = ("matroska,webm", "nut", "asf")
-UNSPECIFIED = 2  # color property of ITU-T H.273
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +44,15 @@ class VideoError(ValueError):
 
 
 class VideoFrame(NamedTuple):
-    """One decoded frame: `pixels` (height, width, 3) uint8 RGB, `timestamp` and `duration` in seconds."""
+    """One decoded frame: `pixels` (height, width, 3) uint8 RGB, `timestamp` and `duration` in seconds.
+
+    `deep` is the same as uint16, for files with more than 8 bits.
+    """
 
     pixels: np.ndarray
     timestamp: Fraction
     duration: Fraction
+    deep: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ class VideoInfo:
         duration: Seconds, None if the container does not declare them.
         color_primaries, color_trc: Numbers of ITU-T H.273; those of BT.709 if none are declared.
         tags: Tags of the container (title, artist, ...).
+        bit_depth: Bits of each color component.
+        hdr: Metadata of high dynamic range.
     """
 
     width: int
@@ -68,6 +80,8 @@ class VideoInfo:
     color_primaries: int
     color_trc: int
     tags: Mapping[str, str]
+    bit_depth: int = 8
+    hdr: HdrMetadata = HdrMetadata(None, None)
 
 
 def probe_container(path: str | Path) -> VideoInfo:
@@ -77,7 +91,7 @@ def probe_container(path: str | Path) -> VideoInfo:
         image = next(container.decode(stream), None)
         if image is None:
             raise VideoError(f"{path}: no frame could be decoded.")
-        height, width, _ = to_pixels(image, stream, path).shape
+        height, width, _ = FrameConverter(stream, as_stored=True).convert(image).shape
         end = declared_end(container, stream)
         primaries, transfer = (
             1 if number == UNSPECIFIED else int(number) for number in (image.color_primaries, image.color_trc)
@@ -92,18 +106,28 @@ def probe_container(path: str | Path) -> VideoInfo:
             color_primaries=primaries,
             color_trc=transfer,
             tags=dict(container.metadata),
+            bit_depth=bit_depth(image),
+            hdr=HdrMetadata.of(image),
         )
 
 
-def decode_video(path: str | Path, file: BinaryIO | None = None) -> Iterator[VideoFrame]:
+def decode_video(path: str | Path, file: BinaryIO | None = None, as_stored: bool = False) -> Iterator[VideoFrame]:
     """Decode a video frame by frame, in constant memory; see `iterate_video`."""
     with open_container(path, file) as container, naming(path):
         decoder = _Decoder(container, path)
+        converter = FrameConverter(decoder.stream, as_stored)
         pending = None  # held back by one, because a frame lasts until the next one starts
         for image, timestamp in decoder.deinterlaced():
             if pending is not None:
                 yield pending._replace(duration=timestamp - pending.timestamp)
-            pending = VideoFrame(to_pixels(image, decoder.stream, path), timestamp, decoder.interval)
+            elif not as_stored and has_wide_colors(image):
+                volume = TRANSFER_NAMES.get(image.color_trc, "a wide gamut")
+                logger.warning("%s: its colors (%s) are mapped to BT.709.", path, volume)
+            pixels = converter.convert(image)
+            deep = pixels if pixels.dtype == np.uint16 else None
+            if deep is not None:
+                pixels = np.rint(deep * np.float32(1 / 257)).astype(np.uint8)
+            pending = VideoFrame(pixels, timestamp, decoder.interval, deep)
         if pending is None:
             raise VideoError(f"{path}: no frame could be decoded.")
         decoder.check_complete()
@@ -129,7 +153,7 @@ class _Decoder:
         for number, (image, timestamp) in enumerate(self.timed()):
             if graph is None and image.interlaced_frame:
                 logger.warning("%s: is interlaced from frame %d; it is deinterlaced.", self.path, number)
-                graph = _deinterlacer(image)
+                graph = filter_graph(image, [("bwdif", "mode=send_frame:deint=interlaced")])
             if graph is None:
                 yield image, timestamp
                 continue
@@ -137,10 +161,10 @@ class _Decoder:
             image.pts, image.time_base = number, self.interval
             times.append(timestamp)
             graph.push(image)
-            yield from ((filtered, times.popleft()) for filtered in _pulled(graph))
+            yield from ((filtered, times.popleft()) for filtered in pulled(graph))
         if graph is not None:
             graph.push(None)
-            yield from ((filtered, times.popleft()) for filtered in _pulled(graph))
+            yield from ((filtered, times.popleft()) for filtered in pulled(graph))
 
     def timed(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Yield decoded frames with increasing times, even if those of the file do not increase."""
@@ -223,9 +247,11 @@ def start_offset(container: av.container.InputContainer) -> Fraction:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Add the name of the file to errors of FFmpeg."""
+    """Make errors of FFmpeg `VideoError`s that name the file."""
     try:
         yield
+    except UnsupportedFrame as error:
+        raise VideoError(f"{path}: {error}") from error
     except av.FFmpegError as error:
         raise VideoError(f"{path}: cannot be decoded to its end ({error.strerror}).") from error
 
@@ -279,38 +305,6 @@ def declared_end(container: av.container.InputContainer, stream: av.VideoStream)
     return None
 
 
-def to_pixels(image: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> np.ndarray:
-    """Convert a decoded frame to (height, width, 3) uint8 RGB, upright, with square pixels, transparency on white."""
-    aspect = stream.sample_aspect_ratio or Fraction(1)
-    # What players do if no matrix is declared: BT.709 for high definition, BT.601 (FFmpeg's default) below.
-    unspecified = image.colorspace == UNSPECIFIED
-    has_alpha = image.format.name == "pal8" or any(component.is_alpha for component in image.format.components)
-    pixels = image.to_ndarray(
-        format="rgba" if has_alpha else "rgb24",
-        width=round(image.width * aspect) if aspect > 1 else image.width,
-        height=round(image.height / aspect) if aspect < 1 else image.height,
-        interpolation=EXACT_CONVERSION,
-        src_colorspace=Colorspace.ITU709 if unspecified and image.height >= 720 else None,
-    )
-    if has_alpha:
-        pixels = on_white(pixels)
-    matrix = image.side_data.get(SideDataType.DISPLAYMATRIX)
-    if matrix is None:
-        return pixels
-    a, b, _, c, d = np.sign(np.frombuffer(matrix, dtype=np.int32)[:5])
-    if (a and b) or (c and d):
-        raise VideoError(f"{path}: rotation must be a multiple of 90 degrees, got {image.rotation}.")
-    if b:
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    return np.ascontiguousarray(pixels[:: d or 1, :: a or 1])
-
-
-def on_white(pixels: np.ndarray) -> np.ndarray:
-    """Composite (height, width, 4) uint8 RGBA over white."""
-    colors, alpha = pixels[..., :3].astype(np.float32), pixels[..., 3:].astype(np.float32) / 255
-    return np.rint(255 + (colors - 255) * alpha).astype(np.uint8)
-
-
 def _time_of(
     image: av.VideoFrame, first: av.VideoFrame, container: av.container.InputContainer, stream: av.VideoStream
 ) -> Fraction | None:
@@ -319,22 +313,3 @@ def _time_of(
     if container.format.name == "avi" and None not in (first.pts, first.dts, image.dts):
         ticks = first.pts + image.dts - first.dts  # AVI stores the order of decoding, so B-frames have wrong times
     return None if ticks is None else ticks * (image.time_base or stream.time_base)
-
-
-def _deinterlacer(image: av.VideoFrame) -> av.filter.Graph:
-    """FFmpeg's bwdif for frames like this one; frames that are not interlaced pass unchanged."""
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=image.width, height=image.height, format=image.format, time_base=Fraction(1, 1000))
-    bwdif, sink = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
-    source.link_to(bwdif)
-    bwdif.link_to(sink)
-    graph.configure()
-    return graph
-
-
-def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
-    while True:
-        try:
-            yield graph.pull()
-        except (av.BlockingIOError, av.EOFError):  # it wants more frames, or has returned the last one
-            return

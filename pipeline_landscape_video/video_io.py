@@ -12,13 +12,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from .image_sequences import is_image_sequence, iterate_images, probe_images
+from .mp4_writing import Mp4Writer, as_pixels, open_mp4
 from .video_decoding import VideoError, VideoFrame, VideoInfo, decode_video, probe_container, start_offset
 from .video_writing import (
-    Mp4Writer,
-    as_pixels,
     check_output,
     is_png_folder,
-    open_mp4,
     read_metadata,
     write_video,
 )
@@ -67,9 +65,10 @@ def is_clip(path: str | Path) -> bool:
 
 def read_video(path: str | Path) -> Clip:
     """Read a whole clip into memory. Raises `VideoError` as `iterate_video` does."""
-    frames, timestamps, durations = zip(*iterate_video(path), strict=True)
-    seconds = timestamps[-1] + durations[-1] - timestamps[0]
-    return Clip(np.stack(frames), np.array(timestamps, dtype=np.float64), float(len(frames) / seconds))
+    frames = list(iterate_video(path))
+    seconds = frames[-1].timestamp + frames[-1].duration - frames[0].timestamp
+    timestamps = np.array([frame.timestamp for frame in frames], dtype=np.float64)
+    return Clip(np.stack([frame.pixels for frame in frames]), timestamps, float(len(frames) / seconds))
 
 
 def probe_video(path: str | Path) -> VideoInfo:
@@ -77,7 +76,7 @@ def probe_video(path: str | Path) -> VideoInfo:
     return probe_images(path) if is_image_sequence(path) else probe_container(path)
 
 
-def iterate_video(path: str | Path, file: BinaryIO | None = None) -> Iterator[VideoFrame]:
+def iterate_video(path: str | Path, file: BinaryIO | None = None, as_stored: bool = False) -> Iterator[VideoFrame]:
     """Decode a video frame by frame, in constant memory.
 
     Args:
@@ -85,6 +84,8 @@ def iterate_video(path: str | Path, file: BinaryIO | None = None) -> Iterator[Vi
             writes it. Rotation and pixel aspect are applied: frames are upright, with square pixels, and are stretched
             rather than shrunk for that. Interlaced frames are deinterlaced; what is transparent is on white.
         file: Seekable file to read from instead; `path` is then only its name, for messages.
+        as_stored: Keep the color volume of the file. By default, high dynamic range (PQ, HLG) and wide gamuts are
+            mapped to BT.709, with a warning.
 
     Yields:
         `VideoFrame`s in the order they are shown. Timestamps are those of the file; in formats whose clock can start
@@ -96,4 +97,4 @@ def iterate_video(path: str | Path, file: BinaryIO | None = None) -> Iterator[Vi
         VideoError: Not a video, damaged data, frames that change their size, or an end before the declared number of
             frames or duration; possibly after some frames were yielded.
     """
-    return iterate_images(path, file) if is_image_sequence(path, file) else decode_video(path, file)
+    return iterate_images(path, file) if is_image_sequence(path, file) else decode_video(path, file, as_stored)

@@ -90,13 +90,12 @@ def interpolate(
 
     def frames() -> Iterator[tuple["Tensor", float]]:
         nonlocal after_cut
-        for number, frame in enumerate(iterate_video(source)):
+        for number, frame in enumerate(iterate_video(source, as_stored=True)):
             if number in timeline.times:
                 after_cut = number in timeline.scenes
-                yield to_tensor(frame.pixels, target), timeline.times[number]
+                yield to_tensor(frame.pixels if frame.deep is None else frame.deep, target), timeline.times[number]
 
-    multiple = 2**times
-    output_times = doubled_times(timeline.timestamps, times)
+    multiple, output_times = 2**times, doubled_times(timeline.timestamps, times)
     with (
         open_mp4(
             output,
@@ -108,6 +107,8 @@ def interpolate(
             tags={name: value for name, value in info.tags.items() if name not in CONTAINER_TAGS},
             color_primaries=info.color_primaries,
             color_trc=info.color_trc,
+            bit_depth=8 if info.bit_depth == 8 else 10,
+            hdr=info.hdr,
         ) as writer,
         closing(AudioCopy(source, writer.container)) as audio,
         tqdm(total=len(output_times), unit="frame", desc=output.name, file=sys.stderr) as bar,
@@ -136,7 +137,8 @@ def check_files(source: Path, output: Path) -> "VideoInfo":
 
 
 def to_tensor(pixels: "np.ndarray", device: "torch.device") -> "Tensor":
-    """Convert (height, width, 3) uint8 to (3, height, width) float32 in [0, 1]."""
+    """Convert (height, width, 3) uint8 or uint16 to (3, height, width) float32 in [0, 1]."""
     import torch
 
-    return torch.from_numpy(pixels).to(device).movedim(-1, 0).float() / 255
+    white = 255 if pixels.itemsize == 1 else 65535
+    return torch.from_numpy(pixels).to(device).movedim(-1, 0).float() / white

@@ -38,7 +38,9 @@ def read_timeline(source: Path, num_frames: int | None, keep_duplicates: bool) -
         keep_duplicates: Interpolate between all frames.
     """
     detector, timestamps, duration = SceneDetector(), [], Fraction(0)
-    for frame in tqdm(iterate_video(source), total=num_frames, unit="frame", desc=source.name, file=sys.stderr):
+    for frame in tqdm(
+        iterate_video(source, as_stored=True), total=num_frames, unit="frame", desc=source.name, file=sys.stderr
+    ):
         detector.add(frame.pixels)
         timestamps.append(float(frame.timestamp))
         duration = frame.duration

@@ -66,3 +66,73 @@ def encode(
                 packet.dts = number
             container.mux(packet)
     return path
+
+
+def encode_planes(
+    path: Path,
+    planes: Sequence[np.ndarray],
+    codec: str,
+    pixel_format: str,
+    options: dict[str, str] | None = None,
+    num_frames: int = 2,
+    **colors: int,
+) -> Path:
+    """Write one image, given as the planes of its pixel format, with color properties (ITU-T H.273) as tags."""
+    height, width = planes[0].shape
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=RATE, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.codec_context.time_base = Fraction(1, RATE)
+        for name, number in colors.items():
+            setattr(stream.codec_context, name, number)
+        for number in range(num_frames):
+            image = av.VideoFrame(width, height, pixel_format)
+            for plane, values in zip(image.planes, planes, strict=True):
+                rows = np.zeros((values.shape[0], plane.line_size // values.itemsize), values.dtype)
+                rows[:, : values.shape[1]] = values
+                plane.update(rows.tobytes())
+            image.pts, image.time_base = number, Fraction(1, RATE)
+            container.mux(stream.encode(image))
+        container.mux(stream.encode())
+    return path
+
+
+def planes_of(path: Path) -> list[np.ndarray]:
+    """The planes of the first frame of a file as they are stored, without any conversion."""
+    with av.open(str(path)) as container:
+        image = next(container.decode(video=0))
+    dtype = np.uint8 if image.format.components[0].bits == 8 else np.uint16
+    return [
+        np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width].astype(np.float64)
+        for plane in image.planes
+    ]
+
+
+def to_planes(rgb: np.ndarray, weights: tuple[float, float], bits: int = 8, full: bool = False) -> list[np.ndarray]:
+    """Y, Cb and Cr at full resolution of RGB in [0, 1], by the arithmetic of ITU-R BT.709, not rounded.
+
+    Args:
+        rgb: Values (height, width, 3).
+        weights: Parts of red and blue in the luma.
+        bits: Depth of the planes.
+        full: Whether black is 0.
+    """
+    red, green, blue = np.moveaxis(rgb, -1, 0)
+    luma = weights[0] * red + (1 - sum(weights)) * green + weights[1] * blue
+    unit, white = 2 ** (bits - 8), 2**bits - 1
+    offset, luma_range, chroma_range = (0, white, white) if full else (16 * unit, 219 * unit, 224 * unit)
+    chroma = [(color - luma) / (2 * (1 - weight)) for color, weight in ((blue, weights[1]), (red, weights[0]))]
+    return [offset + luma_range * luma, *(128 * unit + chroma_range * part for part in chroma)]
+
+
+def from_planes(planes: Sequence[np.ndarray], weights: tuple[float, float], bits: int, full: bool) -> np.ndarray:
+    """Inverse of `to_planes`: RGB in [0, 1], clipped."""
+    unit, white = 2 ** (bits - 8), 2**bits - 1
+    offset, luma_range, chroma_range = (0, white, white) if full else (16 * unit, 219 * unit, 224 * unit)
+    luma = (planes[0] - float(offset)) / luma_range
+    blue, red = (
+        luma + (plane - 128.0 * unit) / chroma_range * 2 * (1 - weight)
+        for plane, weight in zip(planes[1:], weights[::-1], strict=True)
+    )
+    green = (luma - weights[0] * red - weights[1] * blue) / (1 - sum(weights))
+    return np.stack([red, green, blue], axis=-1).clip(0, 1)

@@ -9,9 +9,10 @@ import av
 import cv2
 import numpy as np
 
-from pipeline_landscape_video.video_writing import EXACT_CONVERSION, write_video
+from pipeline_landscape_video.video_writing import write_video
 
 
+EXACT_CONVERSION = 0x4 | 0x40000 | 0x2000  # swscale's bicubic, exact rounding and full chroma
 TICKS = 12800  # ticks per second: a multiple of the usual frame rates, which mp4 keeps unchanged
 
 
