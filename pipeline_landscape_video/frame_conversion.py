@@ -4,11 +4,12 @@ What a decoded frame declares is honored: the place of chroma samples, matrix, r
 transparency. Frames are written as BT.709 or BT.2020 in limited range, with chroma on the left.
 """
 
+import io
+import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import av
-import av.logging
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 
@@ -19,6 +20,9 @@ UNSPECIFIED = 2  # color property of ITU-T H.273
 FULL_RANGE, LIMITED_RANGE = 2, 1  # AVColorRange
 # swscale's names of the matrices of ITU-T H.273.
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}
+# Elements ChromaSitingHorz and ChromaSitingVert of Matroska, each of one byte, and their values by FFmpeg's names.
+CHROMA_SITING = re.compile(rb"\x55\xb7\x81(.)\x55\xb8\x81(.)", re.DOTALL)
+CHROMA_LOCATIONS = {(1, 2): "left", (2, 2): "center", (1, 1): "topleft", (2, 1): "top"}
 # Bicubic, exact rounding, and chroma at full resolution on both sides. swscale's faster default darkens by 1 of 255
 # levels or more, and drops every second chroma sample instead of averaging.
 EXACT = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
@@ -105,7 +109,8 @@ class FrameConverter:
         height = round(image.height / aspect) if aspect < 1 else image.height
         scale, white = [f"w={width}:h={height}", EXACT, f"in_range={'full' if full else 'limited'}"], 65535
         if is_yuv(layout):
-            scale += [f"in_color_matrix={input_matrix(image)}", f"in_chroma_loc={chroma_location(image)}"]
+            location = chroma_location(self._stream, image)
+            scale += [f"in_color_matrix={input_matrix(image)}", f"in_chroma_loc={location}"]
             bits = bit_depth(image)
             white = (2**bits - 1) << (16 - bits) if full else SHIFTED_WHITE
         elif layout.name.startswith("gray"):
@@ -180,24 +185,30 @@ def matrix_for(primaries: int) -> tuple[int, str]:
     return (9, "bt2020") if primaries == BT2020 else (1, "bt709")
 
 
-def chroma_location(image: av.VideoFrame) -> str:
-    """Place of the chroma samples of a frame, as the filter `scale` names it.
+def chroma_location(stream: av.VideoStream, image: av.VideoFrame) -> str:
+    """Place of the chroma samples of a stream's frames, as the filter `scale` names it.
 
-    PyAV does not tell what the frame declares, but FFmpeg's filter `showinfo` logs it. Chroma of an undeclared place
-    is taken for centered in full range, as in JPEG, else on the left, as in MPEG-2 and its successors.
+    An undeclared place is taken for centered in full range, as in JPEG, else for left, as in MPEG-2 and its
+    successors. So is what cannot be read here: places at the bottom, and those of AV1.
     """
-    graph, level = filter_graph(image, [("showinfo", "checksum=0")]), av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
+    return declared_chroma_location(stream) or ("center" if is_full_range(image) else "left")
+
+
+def declared_chroma_location(stream: av.VideoStream) -> str | None:
+    """Place of the chroma samples that a stream declares; None if it declares none.
+
+    PyAV does not expose it, but FFmpeg writes it into the header of a Matroska file of the stream. FFmpeg's filter
+    `showinfo` logs it too, but a decoding thread that logs waits for Python's lock, and its own closing may hold that.
+    """
+    header = io.BytesIO()
     try:
-        with av.logging.Capture() as log:
-            graph.push(image)
-            graph.pull()
-    finally:
-        av.logging.set_level(level)
-    (declared,) = {word[3:] for *_, line in log for word in line.split() if word.startswith("cl:")} or {"unspecified"}
-    if declared != "unspecified":
-        return declared
-    return "center" if is_full_range(image) else "left"
+        with av.open(header, "w", format="matroska") as container:
+            container.add_stream_from_template(stream)
+            container.start_encoding()
+    except (ValueError, av.FFmpegError):  # a codec that Matroska does not hold, or that PyAV only decodes
+        return None
+    found = CHROMA_SITING.search(header.getvalue())
+    return found and CHROMA_LOCATIONS.get((found[1][0], found[2][0]))
 
 
 def on_white(pixels: np.ndarray) -> np.ndarray:

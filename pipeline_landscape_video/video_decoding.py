@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import av
+import av.logging
 import numpy as np
 from av.format import Flags as FormatFlags
 from av.stream import Disposition
@@ -260,6 +261,9 @@ def open_container(path: str | Path, file: BinaryIO | None = None) -> av.contain
     """Open a file of any format that FFmpeg reads."""
     if file is None and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file.")
+    # A decoding thread that logs waits for Python's lock, which closing the container may hold: a deadlock.
+    # torchvision turns PyAV's logging on when it is imported, up to 0.24 at least.
+    av.logging.set_level(None)
     try:
         return av.open(str(path) if file is None else file)
     except av.FFmpegError as error:

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.logging
 import numpy as np
 import pytest
 from PIL import Image
@@ -302,3 +303,11 @@ def test_no_file_ends_the_preparation_of_the_others(tmp_path):
         ("text.mp4", "not a video that can be read"),
     ):
         assert any(f'"{name}"' in line and reason in line for line in rejected.splitlines())
+
+
+def test_decoding_threads_never_log_into_python(tmp_path):
+    """They would deadlock; older versions of torchvision turn PyAV's log on when they are imported."""
+    write_video(tmp_path / "clip.mp4", np.zeros((2, 16, 16, 3), np.uint8), 8)
+    av.logging.set_level(av.logging.ERROR)
+    read_video(tmp_path / "clip.mp4")
+    assert av.logging.get_level() is None
