@@ -20,7 +20,7 @@ MOST_CHANGED = 0.02  # share of blocks that count
 # Changes are in levels of 255. Encoders leave up to 3 between frames that show one picture (x264 at crf 30, MPEG-4),
 # deinterlacing up to 6; mostly that is less than a tenth of the movement around them.
 LARGEST_LEFTOVER = 6.0
-SMALLEST_MOVEMENT = 2.5
+SMALLEST_MOVEMENT = 3.5
 LEFTOVER = 0.3  # of the movements before and after, where other pictures nearby are held, too
 LONE_LEFTOVER = 0.1  # of the same, for a picture that is the only one that is held
 LONGEST_HOLD = 0.25  # seconds; what stands longer is meant to stand
