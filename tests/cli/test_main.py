@@ -55,12 +55,13 @@ def test_animate_has_the_options_of_generate_and_its_own():
     generate, animate = (get_command(app).commands[name] for name in ("generate", "animate"))
     shared = {option for parameter in generate.params for option in parameter.opts if option.startswith("--")}
     found = {option for parameter in animate.params for option in parameter.opts}
+    shared.remove("--prompts-over-time")  # an animated clip has a prompt for each stage
     assert shared <= found
     own = "--fit --stages --image-guidance-scale --guidance-order --retention-scale --image-retention"
     assert {*own.split(), "--drop-duplicate-frame", "--match-stage-colors"} <= found - shared
 
 
-COMMANDS = "generate animate interpolate repeat web convert evaluate push pull space report study".split()
+COMMANDS = "generate animate plan interpolate repeat web convert evaluate push pull space report study".split()
 WITH_EXAMPLES = (*COMMANDS, "study build", "study count")
 
 
@@ -83,7 +84,7 @@ def test_version_and_unknown_commands():
     from importlib.metadata import version
 
     assert CliRunner().invoke(app, ["--version"]).stdout == f"landscape-video {version('landscape-video')}\n"
-    result = CliRunner().invoke(app, ["paint", "mist"])
-    assert result.exit_code == 2 and result.stderr == "landscape-video: No such command 'paint'.\n"
+    result = CliRunner().invoke(app, ["sculpt", "mist"])
+    assert result.exit_code == 2 and result.stderr == "landscape-video: No such command 'sculpt'.\n"
     result = CliRunner().invoke(app, [])
     assert all(name in result.output for name in COMMANDS)

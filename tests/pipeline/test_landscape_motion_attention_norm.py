@@ -215,7 +215,7 @@ SURVIVED = {
 
 @pytest.mark.parametrize("state", SURVIVED)
 def test_survives(state):
-    assert_survives("previous", SURVIVED[state], num_frames=9, motion_norm="frame")
+    assert_survives("previous", SURVIVED[state], num_frames=8, motion_norm="frame")
 
 
 def test_survives_free_noise_split_or_switched_off():
