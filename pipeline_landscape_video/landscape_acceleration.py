@@ -59,7 +59,8 @@ class LandscapeAccelerationMixin:
         try:
             with ExitStack() as stack:
                 if self._optimized:
-                    models = (self.unet, getattr(self, "image_retention", None), getattr(self.vae, "decoder", None))
+                    decoder = self.frame_decoder or getattr(self.vae, "decoder", None)
+                    models = (self.unet, getattr(self, "image_retention", None), decoder)
                     for model in models:
                         if model is not None:
                             stack.enter_context(Acceleration(model, make_layers()))

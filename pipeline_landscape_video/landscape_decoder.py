@@ -33,8 +33,14 @@ class DoubleSizeDecoder(ModelMixin, ConfigMixin):
 
     Example:
         >>> decoder = DoubleSizeDecoder.from_vae(pipe.vae)
-        >>> images = decoder(latents)  # what pipe.vae.decode takes, at twice the size
+        >>> images = decoder(latents)
+        >>> pipe.frame_decoder = decoder  # frames of later calls have twice the size
+
+    Attributes:
+        enlargement: Factor on height and width of the VAE's images.
     """
+
+    enlargement = 2
 
     @register_to_config
     def __init__(

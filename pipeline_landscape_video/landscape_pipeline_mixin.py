@@ -30,7 +30,13 @@ class LandscapePipelineMixin:
 
     It precedes `AnimateDiffPipeline` among the bases. The `__init__` of the subclass sets `_flow_estimators` to a
     `FlowEstimatorCache`.
+
+    Attributes:
+        frame_decoder: Model that decodes latents instead of the VAE, such as a `DoubleSizeDecoder`, whose frames are
+            larger; `None` for the VAE. Not a component: it is neither saved nor exported with the pipeline.
     """
+
+    frame_decoder: torch.nn.Module | None = None
 
     @classmethod
     def _dict_from_json_file(cls, json_file: str | os.PathLike, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -210,9 +216,15 @@ class LandscapePipelineMixin:
         """
         Decode latents to frames, `(batch, 3, num_frames, height, width)`.
 
-        Values are clamped to [0, 1]: the VAE exceeds this range, and flow estimators expect it.
+        Values are clamped to [0, 1]: the VAE exceeds this range, and flow estimators expect it. Frames of a
+        `frame_decoder` have its size.
         """
-        return self.video_processor.denormalize(self.decode_latents(latents, decode_chunk_size))
+        if self.frame_decoder is None:
+            return self.video_processor.denormalize(self.decode_latents(latents, decode_chunk_size))
+        decoder = self.frame_decoder.to(latents)
+        frames = latents.transpose(1, 2).flatten(0, 1)
+        images = torch.cat([decoder(chunk) for chunk in frames.split(decode_chunk_size)]).float()
+        return self.video_processor.denormalize(images.unflatten(0, (len(latents), -1)).transpose(1, 2))
 
     def postprocess_frames(self, video: torch.Tensor, output_type: str) -> Any:
         """Convert decoded frames in [0, 1], `(batch, 3, num_frames, height, width)`, to `output_type`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import (
     AnimateDiffPipeline,
     AutoencoderKL,
@@ -304,7 +305,7 @@ class LandscapeImageToVideoPipeline(
                 self.maybe_free_model_hooks()
                 if is_last:
                     break
-                images = end[:, :, 0] * 2 - 1
+                images = F.interpolate(end[:, :, 0], (height, width), mode="area") * 2 - 1  # a decoder may enlarge
             video = torch.cat(clips, dim=2)
 
             # 7. Interpolate

@@ -132,9 +132,8 @@ def write_clip(path: Path, clip: "Clip | ClipStream", models: ModelSettings) -> 
 
     metadata = models.as_metadata() | clip.metadata  # the device and dtype in use, not "auto"
     write_video(path, clip.frames, clip.fps, metadata)
-    size, seed = f"{metadata['width']} x {metadata['height']}", metadata["seed"]
-    num_frames = getattr(clip, "num_frames", None) or len(clip.frames)
-    typer.echo(f"{path}: {num_frames} frames of {size}, {clip.fps:g} fps, seed {seed}")
+    height, width = clip.size
+    typer.echo(f"{path}: {clip.num_frames} frames of {width} x {height}, {clip.fps:g} fps, seed {metadata['seed']}")
 
 
 def read_prompts(prompts: list[str] | None, prompts_file: Path | None) -> list[str]:

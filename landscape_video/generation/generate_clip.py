@@ -56,6 +56,16 @@ class Clip:
     fps: float
     metadata: dict[str, Any]
 
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        return self.frames.shape[1:3]
+
 
 @dataclass(frozen=True)
 class ClipStream:
@@ -64,12 +74,14 @@ class ClipStream:
     Args:
         frames: Frames `(3, height, width)` in [0, 1], once.
         num_frames: Number of frames.
+        size: Height and width of the frames.
         fps: Frames per second.
         metadata: See `Clip`.
     """
 
     frames: Iterator[torch.Tensor]
     num_frames: int
+    size: tuple[int, int]
     fps: float
     metadata: dict[str, Any]
 
@@ -145,10 +157,12 @@ def stream_clip(
     settings.check_memory(is_streamed=True)
     content = {"prompt": prompt}
     latents = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, "latent", **content)
-    height, width = (side * pipe.vae_scale_factor for side in latents.shape[-2:])
+    height, width = sampled_size(pipe, settings)
+    enlargement = getattr(pipe.frame_decoder, "enlargement", 1)
+    size = (enlargement * height, enlargement * width)
     frames = _stream_frames(pipe, settings, latents)
-    metadata = _metadata(pipe, settings, content, height, width)
-    return ClipStream(frames, settings.num_output_frames, settings.frame_rate, metadata)
+    metadata = _metadata(pipe, settings, content)
+    return ClipStream(frames, settings.num_output_frames, size, settings.frame_rate, metadata)
 
 
 def animate_clip(
@@ -249,7 +263,13 @@ def _make_clip(
     settings.check_memory(stages=len(content.get("prompts") or [None]))
     frames = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, **content)[0]
     _check_finite(pipe, np.isfinite(frames).all())
-    return Clip(frames, settings.frame_rate, _metadata(pipe, settings, described, *frames.shape[1:3]))
+    return Clip(frames, settings.frame_rate, _metadata(pipe, settings, described))
+
+
+def sampled_size(pipe: Pipeline, settings: TextToVideoSettings) -> tuple[int, int]:
+    """Return height and width that a clip is sampled at; a decoder of another size than the VAE's enlarges it."""
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    return settings.height or side, settings.width or side
 
 
 def _check_finite(pipe: Pipeline, is_finite: bool) -> None:
@@ -261,9 +281,8 @@ def _dtype_of(pipe: Pipeline) -> str:
     return str(pipe.unet.dtype).removeprefix("torch.")
 
 
-def _metadata(
-    pipe: Pipeline, settings: TextToVideoSettings, described: dict[str, Any], height: int, width: int
-) -> dict[str, Any]:
+def _metadata(pipe: Pipeline, settings: TextToVideoSettings, described: dict[str, Any]) -> dict[str, Any]:
+    height, width = sampled_size(pipe, settings)
     metadata = described | settings.as_metadata() | describe_environment(pipe._execution_device)
     metadata |= {"height": height, "width": width, "dtype": _dtype_of(pipe), "optimize": pipe.is_optimized}
     if not settings.interpolate:

@@ -96,9 +96,10 @@ def set_alphas(unet: "UNetMotionModel", alphas: dict[str, float], name: str) -> 
 # Heavy libraries are imported where they are used, so a wrong path is found before torch is loaded.
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline, ModelMixin, MotionAdapter
+    from diffusers import AutoencoderKL, DiffusionPipeline, ModelMixin, MotionAdapter
 
     from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+    from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
 
 
 def find_weights(source: str | Path) -> Path:
@@ -143,6 +144,7 @@ def find_pipeline(source: str, pipeline_class: Callable[[], "type[DiffusionPipel
 def check_models(models: ModelSettings) -> None:
     """Raise `ValueError` for a path that does not exist. Names on the Hub are checked when they are loaded."""
     sources = {name: [getattr(models, name, None)] for name in ("model", "motion_adapter", "image_retention")}
+    sources["decoder"] = [] if models.decoder in ("auto", "native") else [models.decoder]
     for name, given in {**sources, "lora": models.lora or []}.items():
         for source in given:
             if source is not None and (path := local_path(source)) is not None and not path.exists():
@@ -187,6 +189,9 @@ def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeI
         if models.lora:
             pipe.set_adapters([f"lora_{index}" for index in range(len(models.lora))])
 
+    pipe.frame_decoder = load_frame_decoder(models.decoder, folder, pipe.vae, dtype)
+    if pipe.frame_decoder is not None:
+        pipe.frame_decoder.to(device)
     pipe.optimize(models.optimize)
     if models.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
@@ -195,6 +200,33 @@ def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeI
     else:
         pipe.to(device)
     return pipe
+
+
+def load_frame_decoder(
+    source: str, folder: Path, vae: "AutoencoderKL", dtype: "torch.dtype"
+) -> "DoubleSizeDecoder | None":
+    """Load a decoder that replaces that of the VAE, from its folder or the Hub.
+
+    Args:
+        source: The setting `decoder`: `"native"` for none; `"auto"` for that in `folder`, if it has one; or its name.
+        folder: Folder of the pipeline.
+        vae: The VAE whose latents it decodes.
+        dtype: Dtype of its weights.
+
+    Raises:
+        ValueError, ConnectionError: It does not load, or belongs to another VAE; the message begins with `decoder`.
+    """
+    if source == "native" or (source == "auto" and not (folder / "decoder").is_dir()):
+        return None
+    from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
+
+    source = str(folder / "decoder") if source == "auto" else source
+    with naming(f"`decoder` {source}", source, "does not load: "):
+        decoder = load_model(DoubleSizeDecoder, source, dtype)
+        for name in ("latent_channels", "scaling_factor"):
+            if decoder.config[name] != vae.config[name]:
+                raise ValueError(f"its {name} is {decoder.config[name]}, that of the model's VAE {vae.config[name]}.")
+    return decoder
 
 
 def load_motion_adapter(source: str | Path, dtype: "torch.dtype") -> "MotionAdapter":

@@ -15,7 +15,7 @@ from pipeline_landscape_video.video_io import read_metadata, read_video
 
 # Settings that the file cannot restore: a path of the machine that made the clip.
 NOT_IN_A_RECIPE = ("flow_weights",)
-MODEL_NAMES = ("model", "motion_adapter", "lora", "image_retention")
+MODEL_NAMES = ("model", "motion_adapter", "decoder", "lora", "image_retention")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def read_recipe(path: str | Path) -> Recipe:
     return Recipe(
         [prompt for prompt in prompts if prompt is not None],
         settings,
-        {key: metadata.get(key) for key in MODEL_NAMES},
+        # Clips from before there was a choice of decoders have native ones.
+        {key: metadata.get(key, "native" if key == "decoder" else None) for key in MODEL_NAMES},
         {key: metadata.get(key) for key in ("device", "device_name", "threads", "dtype", "versions")},
         str(metadata["picture"]) if from_image and "picture" in metadata else None,
     )

@@ -281,6 +281,13 @@ class ModelSettings(Settings):
         unit="FOLDER|FILE|NAME",
         default_text="the model's own",
     )
+    decoder: str = setting(
+        "auto",
+        "What turns latents into frames: native is the VAE; auto is the model's decoder of twice the size, if it has "
+        "one (the bundled model has); or another such decoder.",
+        MODELS,
+        unit="auto|native|FOLDER|NAME",
+    )
     lora: list[str] | None = setting(
         None,
         "LoRA weights, applied at the strength they were trained with; may be repeated.",

@@ -189,6 +189,14 @@ def test_the_default_model_is_the_embedded_one(generate, models, monkeypatch):
     np.testing.assert_array_equal(pictures("a"), pictures("b"))
 
 
+def test_the_embedded_model_writes_frames_of_twice_the_size_unless_told(generate):
+    for decoder, side in (("auto", 256), ("native", 128)):
+        result = generate("mist", "--output", decoder, "--decoder", decoder, "--seed", 2, model=None)
+        assert result.exit_code == 0 and f"7 frames of {side} x {side}" in result.stdout, result.stderr
+        assert pictures(decoder).shape == (7, side, side, 3)
+        assert read_metadata(decoder)["decoder"] == decoder and read_metadata(decoder)["height"] == 128
+
+
 def test_words_that_the_embedded_model_has_never_met_are_named(generate, models, monkeypatch, tmp_path_factory):
     embedded = tmp_path_factory.mktemp("embedded") / "model"
     shutil.copytree(models / "video", embedded)

@@ -1,5 +1,7 @@
 """Loading: folders, files and names on the Hub, one rule for all parts, and errors that name the setting."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import MotionAdapter
@@ -10,7 +12,8 @@ from landscape_video.generation.models import check_models, find_weights, load_m
 from landscape_video.generation.settings import ImageModelSettings, ModelSettings, TextToVideoSettings
 from motion_adapter.convert import save_animatediff
 from motion_adapter.export import export_pipeline
-from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+from pipeline_landscape_video import SHANSHUI_TINY, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
 
 
 def test_the_class_follows_the_settings(models):
@@ -18,6 +21,25 @@ def test_the_class_follows_the_settings(models):
     assert type(pipe) is LandscapeVideoPipeline and pipe.is_optimized
     assert not load_pipeline(ModelSettings(device="cpu", optimize=False)).is_optimized
     assert type(load_pipeline(ImageModelSettings(device="cpu"))) is LandscapeImageToVideoPipeline
+
+
+def test_decoders_are_those_of_the_model_or_named_or_native(models, tmp_path):
+    bundled = load_pipeline(ModelSettings(device="cpu"))
+    assert type(bundled.frame_decoder) is DoubleSizeDecoder
+    assert load_pipeline(ModelSettings(device="cpu", decoder="native")).frame_decoder is None
+    tiny = ModelSettings(model=str(models / "video"), device="cpu")
+    assert load_pipeline(tiny).frame_decoder is None
+    DoubleSizeDecoder.from_vae(load_pipeline(tiny).vae).save_pretrained(tmp_path / "decoder")
+    named = load_pipeline(replace(tiny, decoder=str(tmp_path / "decoder")))
+    clip = generate_clip(named, "mist", TextToVideoSettings(num_frames=2, steps=1, seed=1, interpolate=False))
+    assert clip.frames.shape == (2, 128, 128, 3) and clip.size == (128, 128)
+    assert clip.metadata["height"] == 64  # the setting that makes it again
+    with pytest.raises(ValueError, match="^`decoder` .*: does not load: its latent_channels is 8, that of"):
+        load_pipeline(replace(tiny, decoder=str(SHANSHUI_TINY / "decoder")))
+    with pytest.raises(ValueError, match="^`decoder` nowhere/x/: no such file or folder"):
+        check_models(replace(tiny, decoder="nowhere/x/"))
+    with pytest.raises(ValueError, match="^`decoder` .*: does not load: it is of the class AutoencoderKL"):
+        load_pipeline(replace(tiny, decoder=str(SHANSHUI_TINY / "vae")))
 
 
 def test_an_adapter_file_gives_the_same_clip_as_its_folder(models, tmp_path):

@@ -22,6 +22,7 @@ def test_a_recipe_is_read_from_every_format(tmp_path, suffix):
     clip = clip_with(tmp_path / f"clip{suffix}", prompt="山水", model="shanshui-tiny", **settings.as_metadata())
     recipe = read_recipe(clip)
     assert recipe.prompts == ["山水"] and not recipe.from_image
+    assert recipe.models["decoder"] == "native"  # the file is from before there was a choice
     assert recipe.settings.seed == 7 and recipe.settings.eta == 0.5 and not recipe.settings.interpolate
 
 

@@ -43,20 +43,31 @@ works without network access. It has the same parts as the full-size system:
 
 - a CLIP model, used for offline metrics; its text tower, trained further, is the text encoder;
 - a VAE and an image UNet;
+- a decoder that turns the VAE's latents into frames of twice the size;
 - a motion adapter with Versatile and Sparse-Causal attention, trained with the contrastive loss (NADM).
 
-Clips are 128 x 128 pixels and 8 to 16 frames long. All training data was rendered by `training/shanshui/render.py`, so
-the model generates landscapes in that style only: mountains in two to five layers, lake, river, waterfall, boat, mist,
-birds, pines, pavilion, sun and moon. There are five palettes (ink, blue-green, autumn, snow, dawn), and the camera
-stays still, pans left or right, or moves closer or away. Prompts can be English or Chinese; `words.json` lists the
-known words. The renderer also draws rain, snowfall, falling petals and bamboo. These are too fine for the latents of
-this model, and its training data does not contain them.
+Clips are sampled at 128 x 128 pixels, 8 to 16 frames long, and `landscape-video` decodes them to 256 x 256. All
+training data was rendered by `training/shanshui/render.py`, so the model generates landscapes in that style only:
+mountains in two to five layers, lake, river, waterfall, boat, mist, birds, pines, pavilion, sun and moon. There are
+five palettes (ink, blue-green, autumn, snow, dawn), and the camera stays still, pans left or right, or moves closer or
+away. Prompts can be English or Chinese; `words.json` lists the known words. The renderer also draws rain, snowfall,
+falling petals and bamboo. These are too fine for the latents of this model, and its training data does not contain
+them.
 
 ```python
 from pipeline_landscape_video import SHANSHUI_TINY, LandscapeVideoPipeline
 
 pipe = LandscapeVideoPipeline.from_pretrained(SHANSHUI_TINY)
 prompt = "mist drifting right over three ranges of blue-green mountains, a boat on a calm lake"
+frames = pipe(prompt).frames[0]
+```
+
+These frames are 128 x 128. For 256 x 256, as `landscape-video` writes them:
+
+```python
+from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
+
+pipe.frame_decoder = DoubleSizeDecoder.from_pretrained(SHANSHUI_TINY / "decoder")
 frames = pipe(prompt).frames[0]
 ```
 
