@@ -53,7 +53,7 @@ def repeat(
     recipe = read_recipe(clip)
     ours = named_models(models)
     if recipe.models["model"] is None:
-        recipe.models["model"] = EMBEDDED_MODEL
+        recipe.models |= {"model": EMBEDDED_MODEL, "decoder": "native"}
     for name, theirs in recipe.models.items():
         if (theirs or None) != (ours[name] or None):
             flag = "--" + name.replace("_", "-")

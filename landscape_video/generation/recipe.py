@@ -74,7 +74,10 @@ def read_recipe(path: str | Path) -> Recipe:
         [prompt for prompt in prompts if prompt is not None],
         settings,
         # Clips from before there was a choice of decoders have native ones.
-        {key: metadata.get(key, "native" if key == "decoder" else None) for key in MODEL_NAMES},
+        {
+            key: metadata.get(key, "native" if key == "decoder" and "model" in metadata else None)
+            for key in MODEL_NAMES
+        },
         {key: metadata.get(key) for key in ("device", "device_name", "threads", "dtype", "versions")},
         str(metadata["picture"]) if from_image and "picture" in metadata else None,
     )

@@ -27,6 +27,7 @@ from landscape_video.generation.setting_fields import (
     argument_name,
     setting,
 )
+from motion_adapter.sources import local_path
 from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 
@@ -305,8 +306,13 @@ class ModelSettings(Settings):
     )
 
     def as_metadata(self) -> dict[str, Any]:
-        """Return all settings as JSON-compatible values; `lora` is an empty list if none is set."""
-        return super().as_metadata() | {"lora": self.lora or []}
+        """Return all settings as JSON-compatible values.
+
+        `lora` is an empty list if none is set, and `decoder` is native if the model in a folder has no other.
+        """
+        folder = local_path(self.model)
+        has_none = self.decoder == "auto" and folder is not None and not (folder / "decoder").is_dir()
+        return super().as_metadata() | {"lora": self.lora or [], "decoder": "native" if has_none else self.decoder}
 
 
 @dataclass(frozen=True, kw_only=True)
