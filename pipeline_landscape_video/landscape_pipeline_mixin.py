@@ -58,6 +58,11 @@ class LandscapePipelineMixin:
         """Largest number of frames in one clip: the positions of the motion modules."""
         return self.unet.config.motion_max_seq_length
 
+    def clip_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+        """Return height and width in pixels that clips are sampled at; `None` is the size the UNet was trained at."""
+        side = self.unet.config.sample_size * self.vae_scale_factor
+        return height or side, width or side
+
     def latent_shape(self, batch_size: int, num_frames: int, height: int, width: int) -> tuple[int, ...]:
         """Return the shape of the latents of clips, `(batch, channels, num_frames, height / 8, width / 8)`."""
         sides = (height // self.vae_scale_factor, width // self.vae_scale_factor)
@@ -144,24 +149,21 @@ class LandscapePipelineMixin:
                     " `pipe.unload_lora_weights()` before fusing."
                 )
 
-    def check_latents(
-        self, latents: torch.Tensor | None, batch_size: int, num_frames: int, height: int | None, width: int | None
-    ) -> None:
+    def check_latents(self, latents: torch.Tensor | None, shape: tuple[int, ...]) -> None:
         """
-        Check the shape of initial latents. With FreeNoise, any number of frames is valid, because it repeats them.
+        Check that initial latents have this shape. With FreeNoise, which repeats them, any number of frames is valid.
 
         Raises:
-            ValueError: The shape differs from that of the clips.
+            ValueError: The shape differs.
         """
         if latents is None:
             return
-        given, sample_size = tuple(latents.shape), self.unet.config.sample_size
-        sides = [sample_size if side is None else side // self.vae_scale_factor for side in (height, width)]
-        frames = given[2] if self.free_noise_enabled and len(given) == 5 else num_frames
-        expected = (batch_size, self.unet.config.in_channels, frames, *sides)
-        if given != expected:
+        given = tuple(latents.shape)
+        if self.free_noise_enabled and len(given) == 5:
+            shape = (*shape[:2], given[2], *shape[3:])
+        if given != shape:
             raise ValueError(
-                f"`latents` must have the shape {expected}, (batch, channels, num_frames, height /"
+                f"`latents` must have the shape {shape}, (batch, channels, num_frames, height /"
                 f" {self.vae_scale_factor}, width / {self.vae_scale_factor}), got {given}."
             )
 

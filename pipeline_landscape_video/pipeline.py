@@ -215,7 +215,7 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
         guidance_scale = sampling["guidance_scale"]
         check_finite(guidance_scale=guidance_scale)
         self.check_inputs(prompt, num_frames, height, width, num_inference_steps, eta, decode_chunk_size)
-        height, width = (side or self.unet.config.sample_size * self.vae_scale_factor for side in (height, width))
+        height, width = self.clip_size(height, width)
         tensor_inputs = self.check_tensor_inputs(callback_on_step_end_tensor_inputs)
         AnimateDiffPipeline.check_inputs(
             self,
@@ -231,8 +231,8 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
             tensor_inputs,
         )
         batch_size = len(prompt) if isinstance(prompt, list) else 1 if prompt_embeds is None else len(prompt_embeds)
-        self.check_latents(latents, batch_size, num_frames, height, width)
         shape = self.latent_shape(batch_size, num_frames, height, width)
+        self.check_latents(latents, shape)
         plan = plan_windows(
             self, shape, context_length, context_overlap, context_schedule, context_weights, closed_loop
         )

@@ -222,11 +222,11 @@ class LandscapeImageToVideoPipeline(
         check_stages(
             texts, image, retention_scale, latents, match_stage_colors and output_type == "latent", closed_loop
         )
-        height, width = (side or self.unet.config.sample_size * self.vae_scale_factor for side in (height, width))
+        height, width = self.clip_size(height, width)
         images = None if image is None else images_to_tensor(image, height, width, fit)
         batch_size = common_length(texts, images, negative_prompt)
-        self.check_latents(latents, batch_size, num_frames, height, width)
         shape = self.latent_shape(batch_size, num_frames, height, width)
+        self.check_latents(latents, shape)
         plan = plan_windows(
             self, shape, context_length, context_overlap, context_schedule, context_weights, closed_loop
         )

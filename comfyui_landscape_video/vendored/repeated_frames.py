@@ -23,7 +23,7 @@ LARGEST_LEFTOVER = 6.0
 SMALLEST_MOVEMENT = 3.5
 LEFTOVER = 0.3  # of the movements before and after, where other pictures nearby are held, too
 LONE_LEFTOVER = 0.1  # of the same, for a picture that is the only one that is held
-LONGEST_HOLD = 0.25  # seconds; what stands longer is meant to stand
+LONGEST_HOLD = 0.25  # seconds; a picture held longer is meant to be still
 STEADY = 3  # changes of about the same size that are movement
 NEARBY = 5  # pictures before and after that count as neighbors
 PATTERN = 12  # pictures before and after in which pulldown is sought; 24 of 25 frames repeat too rarely to be evened
@@ -130,9 +130,9 @@ def place_pictures(
 ) -> Pictures:
     """Choose the frames to interpolate between, and their times.
 
-    A picture that is held as long as those around it moves on toward the next one from its first frame. One that
-    stands longer keeps its frames until the usual time before the next one. So do the last picture of a scene and all
-    still parts. Pictures that pulldown shows at uneven times return to even ones.
+    A picture held for as many frames as its neighbors starts to move toward the next one at its first frame. A picture
+    held longer stays still first, and starts to move that many frames before the next one. The last picture of a scene
+    and still parts do not move. Pictures that pulldown shows at uneven times return to even ones.
 
     Args:
         timestamps: Increasing times of all frames in seconds.

@@ -157,7 +157,7 @@ def stream_clip(
     settings.check_memory(is_streamed=True)
     content = {"prompt": prompt}
     latents = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, "latent", **content)
-    height, width = sampled_size(pipe, settings)
+    height, width = pipe.clip_size(settings.height, settings.width)
     enlargement = getattr(pipe.frame_decoder, "enlargement", 1)
     size = (enlargement * height, enlargement * width)
     frames = _stream_frames(pipe, settings, latents)
@@ -266,12 +266,6 @@ def _make_clip(
     return Clip(frames, settings.frame_rate, _metadata(pipe, settings, described))
 
 
-def sampled_size(pipe: Pipeline, settings: TextToVideoSettings) -> tuple[int, int]:
-    """Return height and width that a clip is sampled at; a decoder of another size than the VAE's enlarges it."""
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    return settings.height or side, settings.width or side
-
-
 def _check_finite(pipe: Pipeline, is_finite: bool) -> None:
     if not is_finite:
         raise FloatingPointError(f"the model computed NaN in {_dtype_of(pipe)}; set `dtype` to float32.")
@@ -282,7 +276,7 @@ def _dtype_of(pipe: Pipeline) -> str:
 
 
 def _metadata(pipe: Pipeline, settings: TextToVideoSettings, described: dict[str, Any]) -> dict[str, Any]:
-    height, width = sampled_size(pipe, settings)
+    height, width = pipe.clip_size(settings.height, settings.width)
     metadata = described | settings.as_metadata() | describe_environment(pipe._execution_device)
     metadata |= {"height": height, "width": width, "dtype": _dtype_of(pipe), "optimize": pipe.is_optimized}
     if not settings.interpolate:

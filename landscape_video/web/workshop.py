@@ -94,8 +94,8 @@ class Workshop:
     @staticmethod
     def sizes(pipe: Pipeline) -> dict[str, int]:
         """The size of the frames that the model was trained on."""
-        side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-        return {"height": side, "width": side}
+        height, width = pipe.clip_size()
+        return {"height": height, "width": width}
 
     def can_animate(self) -> bool:
         """Whether the model has an image retention branch, or the one who started the page gave one."""

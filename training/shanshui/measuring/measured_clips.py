@@ -136,7 +136,7 @@ class ClipMaker:
     @property
     def size(self) -> int:
         """Height and width of the model's clips, pixels."""
-        return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
+        return self.pipe.clip_size()[0]
 
     def clips(self, requests: Sequence[Request], variant: Variant) -> list[np.ndarray]:
         """The clips of the requests: stored ones are read, the others are made."""
