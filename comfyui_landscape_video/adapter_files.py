@@ -55,43 +55,39 @@ class AdapterSettings:
             raise ValueError(f"`motion_norm` must be one of {', '.join(MOTION_NORMS)}, got {self.motion_norm!r}.")
 
 
-def read_adapter_settings(
-    path: Path, sparse_causal_mode: str | None = None, motion_norm: str | None = None
-) -> AdapterSettings:
+def read_adapter_settings(path: Path, **chosen: str) -> AdapterSettings:
     """
     Check a file of motion modules, and return how they must run.
 
     Args:
         path: A `.safetensors` file in the layout of AnimateDiff or diffusers. Files of another kind have neither
             header nor config: they are AnimateDiff's, with full attention and the norm of a frame.
-        sparse_causal_mode, motion_norm: Replace what the file says.
+        chosen: `sparse_causal_mode` or `motion_norm`, which replace what the file says.
 
     Raises:
         ValueError: The file is damaged, has other sizes than those that AnimateDiff-Evolved builds, or does not say
             how it must run.
     """
-    given = {"sparse_causal_mode": sparse_causal_mode, "motion_norm": motion_norm}
-    given = {name: value for name, value in given.items() if value is not None}
     if path.suffix != ".safetensors":
-        return AdapterSettings(**given)
+        return AdapterSettings(**chosen)
     header = read_header(path)
     metadata = header.pop("__metadata__", {})
     check_sizes(path.name, {name: entry["shape"] for name, entry in header.items()})
     config = json.loads(metadata[METADATA]) if METADATA in metadata else read_config_beside(path)
     if config is None:
-        if len(given) < 2 and not any("attention_blocks." in name for name in header):
+        if len(chosen) < 2 and not any("attention_blocks." in name for name in header):
             raise ValueError(
                 f"{path.name}: has the weights of a diffusers adapter, but not its config, which says how the"
                 f" attention works. Put its {CONFIG_FILE} beside it, or choose `sparse_causal_mode` and `motion_norm`."
             )
-        return AdapterSettings(**given)
+        return AdapterSettings(**chosen)
     for name, required in FIXED_CONFIG.items():
         if config.get(name, required) != required:
             raise ValueError(f"{path.name}: `{name}` must be {required} for AnimateDiff-Evolved, got {config[name]}.")
     # Without these entries, diffusers runs full attention and the norm of a clip.
     plain = {"sparse_causal_mode": "full", "motion_norm": "clip"}
     entries = {name: config.get(name, value) for name, value in plain.items()}
-    return AdapterSettings(**(entries | given))
+    return AdapterSettings(**(entries | chosen))
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -105,10 +101,9 @@ def read_header(path: Path) -> dict[str, Any]:
         length = int.from_bytes(stream.read(8), "little")
         raw = stream.read(min(length, MAX_HEADER_BYTES))
     try:
-        header = json.loads(raw)
+        return json.loads(raw)
     except ValueError as error:
         raise ValueError(f"{path.name}: not a complete safetensors file.") from error
-    return header
 
 
 def read_config_beside(path: Path) -> dict[str, Any] | None:

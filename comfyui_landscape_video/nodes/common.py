@@ -1,10 +1,13 @@
-"""Parts that several nodes share: the menu, the recipe of a clip, progress and messages."""
+"""Parts that several nodes share: the menu, the recipe of a clip, pixels, progress and messages."""
 
 from typing import Any
 
+import nodes
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import ComfyAPI, io
 from torch import Tensor
+
+from ..animatediff_evolved import KNOWN_VERSION
 
 
 CATEGORY = "landscape video"
@@ -32,7 +35,27 @@ def check_clip(images: Tensor, least: int = 2) -> Tensor:
     return images[..., :3]
 
 
-async def report_progress(done: int, total: int, preview: Any = None) -> None:
+def to_bytes(images: Tensor) -> Tensor:
+    """Round images in [0, 1] to 8 bits."""
+    return (images.float().clamp(0, 1) * 255).round().byte()
+
+
+def evolved_node(name: str) -> type[Any]:
+    """
+    Return a node class of AnimateDiff-Evolved.
+
+    Raises:
+        RuntimeError: That node pack is not installed; the node shows the message.
+    """
+    if name not in nodes.NODE_CLASS_MAPPINGS:
+        raise RuntimeError(
+            f"This node needs the node pack ComfyUI-AnimateDiff-Evolved, {KNOWN_VERSION} or newer; install it and"
+            " restart ComfyUI."
+        )
+    return nodes.NODE_CLASS_MAPPINGS[name]
+
+
+async def report_progress(done: int, total: int) -> None:
     """
     Show how much of a node is done, and stop the node if the user has asked for it.
 
@@ -40,4 +63,4 @@ async def report_progress(done: int, total: int, preview: Any = None) -> None:
         InterruptProcessingException: The user pressed Cancel.
     """
     throw_exception_if_processing_interrupted()
-    await ComfyAPI().execution.set_progress(done, total, preview_image=preview)
+    await ComfyAPI().execution.set_progress(done, total)

@@ -23,7 +23,7 @@ from landscape_video.generation.settings import (
     TextToVideoSettings,
 )
 
-from .common import CATEGORY, PREFIX, Recipe
+from .common import CATEGORY, PREFIX, Recipe, to_bytes
 
 
 MODEL = io.String.Input(
@@ -65,7 +65,12 @@ class GenerateClip(io.ComfyNode):
             description="Generate a landscape-painting clip from a prompt. The frames are sampled ones; connect "
             "Interpolate Frames for more.",
             inputs=[
-                io.String.Input("prompt", multiline=True, default="mist drifting over layered mountains"),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    default="mist drifting over layered mountains",
+                    tooltip="What to generate.",
+                ),
                 MODEL,
                 *SAMPLING,
             ],
@@ -106,8 +111,7 @@ class AnimateImage(io.ComfyNode):
             )
         pipe = find_pipeline(ImageModelSettings(model=model, device=str(get_torch_device())))
         settings = ImageToVideoSettings(num_frames=num_frames, steps=steps, seed=seed, interpolate=False)
-        pixels = (image[0, ..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-        painting = Image.fromarray(pixels)
+        painting = Image.fromarray(to_bytes(image[0, ..., :3]).cpu().numpy())
         prompts = [prompt] if prompt.strip() else []
         return outputs_of(run_outside_inference_mode(animate_clip, pipe, painting, prompts, settings), model)
 

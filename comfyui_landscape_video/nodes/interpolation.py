@@ -1,6 +1,7 @@
 """Interpolate the frames of a clip with sparse optical flow projection."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,13 +15,10 @@ from ..vendored.scene_cuts import SceneDetector
 from ..vendored.sofp import SOFP_MODES, SparseFlowProjection
 from ..vendored.timeline import doubled_times
 from ..vendored.warping import FlowWarper
-from .common import CATEGORY, PREFIX, Recipe, check_clip, report_progress
+from .common import CATEGORY, PREFIX, Recipe, check_clip, report_progress, to_bytes
 
 
 AUTO = "auto"
-
-# The estimator used last, by name and device. A node class cannot hold it: ComfyUI locks classes while nodes run.
-_estimators: dict[tuple[str, str], DISFlowEstimator | RAFTFlowEstimator] = {}
 
 
 class InterpolateFrames(io.ComfyNode):
@@ -123,13 +121,15 @@ def find_timeline(
     """
     detector = SceneDetector()
     for image in images:
-        detector.add((image.float().clamp(0, 1) * 255).round().byte().cpu().numpy())
+        detector.add(to_bytes(image).cpu().numpy())
     scenes = set(detector.find_scenes(fps))
     if keep_duplicates:
         return dict(enumerate(timestamps)), scenes
     return dict(zip(*detector.find_pictures(timestamps, fps), strict=True)), scenes
 
 
+# A node class cannot hold the estimator: ComfyUI locks classes while nodes run.
+@lru_cache(maxsize=1)
 def load_estimator(name: str, device: torch.device) -> DISFlowEstimator | RAFTFlowEstimator:
     """
     Return a flow estimator, the one used last if it has this name and device.
@@ -137,12 +137,7 @@ def load_estimator(name: str, device: torch.device) -> DISFlowEstimator | RAFTFl
     Raises:
         OSError: The weights of RAFT cannot be downloaded.
     """
-    key = (name, str(device))
-    if key not in _estimators:
-        estimator = DISFlowEstimator() if name == "dis" else RAFTFlowEstimator(load_raft(name).to(device))
-        _estimators.clear()
-        _estimators[key] = estimator
-    return _estimators[key]
+    return DISFlowEstimator() if name == "dis" else RAFTFlowEstimator(load_raft(name).to(device))
 
 
 def load_raft(name: str) -> torch.nn.Module:

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-import nodes
 from comfy_api.latest import io
 
 from ..adapter_files import MOTION_NORMS, read_adapter_settings
-from ..animatediff_evolved import KNOWN_VERSION, apply_settings
+from ..animatediff_evolved import apply_settings
 from ..vendored.motion_attention import SPARSE_CAUSAL_MODES
-from .common import CATEGORY, PREFIX
+from .common import CATEGORY, PREFIX, evolved_node
 
 
 FROM_FILE = "from file"
@@ -69,14 +68,10 @@ class LoadMotionAdapter(io.ComfyNode):
     def execute(
         cls, adapter: str, sparse_causal_mode: str, motion_norm: str, ad_settings: Any = None
     ) -> io.NodeOutput:
-        if LOADER not in nodes.NODE_CLASS_MAPPINGS:
-            raise RuntimeError(
-                f"This node needs the node pack ComfyUI-AnimateDiff-Evolved, {KNOWN_VERSION} or newer; install it and"
-                " restart ComfyUI."
-            )
+        loader = evolved_node(LOADER)()
         chosen = {"sparse_causal_mode": sparse_causal_mode, "motion_norm": motion_norm}
         chosen = {name: value for name, value in chosen.items() if value != FROM_FILE}
         settings = read_adapter_settings(Path(folder_paths.get_full_path_or_raise(FOLDER, adapter)), **chosen)
-        (motion_model,) = nodes.NODE_CLASS_MAPPINGS[LOADER]().load_motion_model(adapter, ad_settings)
+        (motion_model,) = loader.load_motion_model(adapter, ad_settings)
         apply_settings(motion_model.model, settings)
         return io.NodeOutput(motion_model)

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-import torch
 import torch.nn.functional as F
 from comfy.cli_args import args
 from comfy_api.latest import Input, InputImpl, Types, io, ui
 from comfyui_version import __version__ as comfyui_version
 from torch import Tensor
 
-from .common import CATEGORY, PREFIX, RECIPE_TAG, Recipe, check_clip
+from .common import CATEGORY, PREFIX, RECIPE_TAG, Recipe, check_clip, to_bytes
 
 
 CRF = 16  # of x264; ink washes show blocks at its default, 23
@@ -81,6 +80,6 @@ def to_even_sizes(images: Tensor) -> Tensor:
 
     Color at half resolution needs even sizes. ComfyUI's writer rounds down, which would darken the frames.
     """
-    images = (images.to(torch.float32).clamp(0, 1) * 255).round() / 255
+    images = to_bytes(images).float() / 255
     odd = (0, images.shape[2] % 2, 0, images.shape[1] % 2)
     return F.pad(images.movedim(-1, 1), odd, mode="replicate").movedim(1, -1)

@@ -3,12 +3,10 @@
 import sys
 from typing import Any
 
-import nodes
 from comfy_api.latest import io
 
-from ..animatediff_evolved import KNOWN_VERSION
 from ..vendored.windows import CONTEXT_SCHEDULES, CONTEXT_WEIGHTS, WindowPlan
-from .common import CATEGORY, PREFIX
+from .common import CATEGORY, PREFIX, evolved_node
 
 
 SCHEDULE = "landscape_video_windows"  # key of our planner in AnimateDiff-Evolved's table of schedules
@@ -53,13 +51,8 @@ class MovingWindows(io.ComfyNode):
     def execute(
         cls, context_length: int, context_overlap: int, context_schedule: str, context_weights: str, closed_loop: bool
     ) -> io.NodeOutput:
-        if CONTEXT_NODE not in nodes.NODE_CLASS_MAPPINGS:
-            raise RuntimeError(
-                f"This node needs the node pack ComfyUI-AnimateDiff-Evolved, {KNOWN_VERSION} or newer; install it and"
-                " restart ComfyUI."
-            )
+        package = evolved_node(CONTEXT_NODE).__module__.rpartition(".")[0]
         WindowPlan(context_length, context_length, context_overlap, context_schedule)  # checks the numbers
-        package = nodes.NODE_CLASS_MAPPINGS[CONTEXT_NODE].__module__.rpartition(".")[0]
         context = sys.modules[f"{package}.context"]
         context.CONTEXT_MAPPING[SCHEDULE] = plan_windows
         options = context.ContextOptions(

@@ -59,7 +59,7 @@ def test_a_file_of_animatediff_runs_as_there(files, tmp_path):
 
 def test_a_choice_replaces_what_the_file_says(files, tmp_path):
     path = save(tmp_path / "a.safetensors", config={"sparse_causal_mode": "previous"})
-    assert files.read_adapter_settings(path, "full") == files.AdapterSettings("full", "clip")
+    assert files.read_adapter_settings(path, sparse_causal_mode="full") == files.AdapterSettings("full", "clip")
 
 
 @pytest.mark.parametrize(
