@@ -27,7 +27,9 @@ from torch import Tensor
 from comfyui_adapters import RandomModel, predicted_noise, write_config
 from comfyui_server import ComfyUI, NodeError, Workflow
 from comfyui_workflows import INTERPOLATE, animation, generation, interpolation, sampling
+from landscape_video.files import write_text
 from landscape_video.scene_cuts import SceneDetector
+from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video import interpolate_stream, load_flow_estimator
 from pipeline_landscape_video.interpolation import doubled_times
 from pipeline_landscape_video.landscape_motion_attention import SPARSE_CAUSAL_MODES
@@ -59,8 +61,8 @@ def check_interpolation(server: ComfyUI, clip: np.ndarray) -> Rows:
     options = {"times": 2, "is_cut": lambda *_: next(cuts), "output_times": output_times}
     expected = torch.stack([frame for frame, _ in interpolate_stream(frames, load_flow_estimator("dis"), **options)])
     difference = 255 * (expected - found).abs().max().item()
-    kept = f"{len(clip)} frames, of which {len(numbers)} differ, in {len(scenes)} scenes"
-    text = f"{kept}, became {len(found)}; at most {difference:.4f}/255 apart"
+    used = f"{len(numbers)} of {len(clip)} frames are used, in {len(scenes)} scenes"
+    text = f"{used}; they become {len(found)}, at most {difference:.4f}/255 apart"
     return [("Interpolation equals the command's to 1/255", text, difference <= 1 and len(scenes) == 2)]
 
 
@@ -270,10 +272,10 @@ def main() -> None:
                     print("ok  " if row[2] else "FAIL", row[0], "-", row[1], flush=True)
             versions = describe(args.python, server, args.animatediff_evolved)
     lines = ["# The node pack in ComfyUI", "", "Made by `benchmarks/comfyui.py` on the CPU.", "", *versions, ""]
-    lines += ["| check | found | right |", "|---|---|---|"]
-    lines += [f"| {name} | {text.replace('|', '/')} | {'yes' if right else '**no**'} |" for name, text, right in rows]
+    table = [(name, text, "yes" if right else "**no**") for name, text, right in rows]
+    lines.append(markdown_table(["check", "found", "right"], table))
     if args.output:
-        args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(args.output, "\n".join(lines) + "\n")
     sys.exit(not all(right for _, _, right in rows))
 
 

@@ -11,7 +11,7 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from motion_adapter.convert import METADATA, animatediff_names
+from motion_adapter.convert import METADATA
 from pipeline_landscape_video.landscape_motion_attention import install_motion_norm, install_sparse_causal_attention
 
 
@@ -45,15 +45,6 @@ class RandomModel:
             file.parent.mkdir(parents=True, exist_ok=True)
             weights = {name: weight.half().contiguous() for name, weight in model.state_dict().items()}
             save_file(weights, file, metadata={METADATA: " " * 2000})  # room for any config
-
-    def save_animatediff(self, file: Path) -> None:
-        """Save the adapter in AnimateDiff's layout, without a config."""
-        weights = {
-            theirs: weight.half().clone()
-            for name, weight in self.adapter.state_dict().items()
-            for theirs in animatediff_names(name)
-        }
-        save_file(weights, file)
 
     def references(self, settings: list[dict[str, str]]) -> Iterator[tuple[dict[str, str], Tensor]]:
         """Yield the noise that `UNetMotionModel` predicts with each of the configs, guided as in ComfyUI."""
