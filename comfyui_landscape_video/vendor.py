@@ -12,7 +12,7 @@ imports that nothing uses any more, are left out.
 
 import argparse
 import ast
-import re
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +29,8 @@ class Source:
 
     Args:
         path: Path below the root of the repository.
-        dropped: Definitions at the top level that are left out, with the comments right above them.
-        kept: The only statements at the top level that are copied beside imports, if given: names of definitions.
+        dropped: Definitions at the top level that are left out, with the comments above them.
+        kept: If given, the only definitions at the top level that are copied, beside imports.
         docstring: Docstring of a copy with `kept`.
         replaced: Exact texts and their replacements; each must occur.
     """
@@ -100,41 +100,35 @@ def vendored_text(source: Source) -> str:
         if old not in text:
             raise ValueError(f"{source.path} must contain {old!r}; correct `SOURCES` in vendor.py.")
         text = text.replace(old, new)
-    text = keep_definitions(text, source) if source.kept else drop_unused_imports(drop_definitions(text, source))
-    return f"# Copied from {source.path} by vendor.py. Change the source instead.\n{text}"
+    missing = {*source.dropped, *source.kept} - {defined_name(node) for node in ast.parse(text).body}
+    if missing:
+        raise ValueError(f"{source.path} must define {', '.join(sorted(missing))}; correct `SOURCES` in vendor.py.")
+    code = drop_definitions(text, source)
+    if source.docstring:
+        code = f'"""{source.docstring}"""\n{code}'
+    code = run_ruff(code, "check", "--select=F401,I001", "--fix-only")  # unused and unsorted imports
+    code = run_ruff(code, "format")
+    return f"# Copied from {source.path} by vendor.py. Change the source instead.\n{code}"
 
 
 def drop_definitions(text: str, source: Source) -> str:
-    """Remove the dropped definitions of a file, with the comments right above them."""
-    lines, missing = text.splitlines(), set(source.dropped)
+    """Remove what is not copied from a file, with the comments above."""
+    lines = text.splitlines()
     for node in reversed(ast.parse(text).body):
         name = defined_name(node)
-        if name not in source.dropped:
-            continue
-        missing.discard(name)
-        start = first_line(node) - 1
-        while lines[start - 1].startswith("#"):
-            start -= 1
-        del lines[start : node.end_lineno]
-    if missing:
-        raise ValueError(f"{source.path} must define {', '.join(sorted(missing))}; correct `SOURCES` in vendor.py.")
-    return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).rstrip() + "\n"
+        is_other = source.kept and name not in source.kept and not isinstance(node, ast.Import | ast.ImportFrom)
+        if name in source.dropped or is_other:
+            start = first_line(node) - 1
+            while start and lines[start - 1][:1] in ("", "#"):
+                start -= 1
+            del lines[start : node.end_lineno]
+    return "\n".join(lines)
 
 
-def keep_definitions(text: str, source: Source) -> str:
-    """Keep the imports and the kept definitions of a file."""
-    tree = ast.parse(text)
-    lines, kept = text.splitlines(), {}
-    for node in tree.body:
-        kept[defined_name(node)] = "\n".join(lines[first_line(node) - 1 : node.end_lineno])
-    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    import_lines = lines[imports[0].lineno - 1 : imports[-1].end_lineno]
-    missing = sorted(set(source.kept) - kept.keys())
-    if missing:
-        raise ValueError(f"{source.path} must define {', '.join(missing)}; correct `SOURCES` in vendor.py.")
-    code = "\n\n\n".join(["\n".join(import_lines), *(kept[name] for name in source.kept)])
-    code = re.sub(r"\n{4,}", "\n\n\n", drop_unused_imports(code).lstrip())
-    return f'"""{source.docstring}"""\n\n{code}'
+def run_ruff(code: str, *arguments: str) -> str:
+    """Return code as a command of ruff leaves it."""
+    command = [sys.executable, "-m", "ruff", *arguments, "--quiet", "--config", ROOT / "pyproject.toml", "-"]
+    return subprocess.run(command, input=code, capture_output=True, encoding="utf-8", check=True).stdout
 
 
 def first_line(node: ast.stmt) -> int:
@@ -149,33 +143,10 @@ def defined_name(node: ast.stmt) -> str | None:
     return node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else None
 
 
-def drop_unused_imports(text: str) -> str:
-    """Remove the imported names that a file does not use, from imports of one line at the top level."""
-    tree, lines = ast.parse(text), text.splitlines()
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    for node in reversed(tree.body):
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            continue
-        kept = [alias for alias in node.names if (alias.asname or alias.name.split(".")[0]) in used]
-        if not kept:
-            del lines[node.lineno - 1 : node.end_lineno]
-        elif len(kept) < len(node.names):
-            node.names = kept
-            lines[node.lineno - 1 : node.end_lineno] = [ast.unparse(node)]
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="only report stale copies, with exit status 1")
-    args = parser.parse_args()
-    texts = {TARGET / name: vendored_text(source) for name, source in SOURCES.items()}
-    stale = [file for file, text in texts.items() if not file.is_file() or file.read_text(encoding="utf-8") != text]
-    for file in stale:
-        print(f"{file.relative_to(ROOT)} {'is stale' if args.check else 'written'}")
-        if not args.check:
-            file.write_text(texts[file], encoding="utf-8")
-    sys.exit(args.check and bool(stale))
+    argparse.ArgumentParser(description=__doc__.strip().splitlines()[0]).parse_args()
+    for name, source in SOURCES.items():
+        (TARGET / name).write_text(vendored_text(source), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ import torch
 
 
 CONTEXT_SCHEDULES = ("moved", "static")
-
-
 CONTEXT_WEIGHTS = ("pyramid", "flat")
 
 

@@ -33,11 +33,29 @@ def shape_of(definitions):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_node_has_texts_and_a_document(language):
-    definitions = texts(language)
-    assert definitions.keys() == node_ids()
-    for node in definitions:
-        assert (PACK / "web" / "docs" / node / f"{language}.md").read_text(encoding="utf-8").startswith("# ")
+def test_every_node_has_texts(language):
+    assert texts(language).keys() == node_ids()
+
+
+def strings_of_nodes():
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in (PACK / "nodes").glob("*.py")]
+    constants = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {node.value for node in constants if isinstance(node.value, str)}
+
+
+def test_english_texts_are_those_of_the_nodes():
+    for entry in texts("en").values():
+        tooltips = {text["tooltip"] for text in entry["inputs"].values()}
+        assert {entry["display_name"], entry["description"], *tooltips} <= strings_of_nodes()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_documents_repeat_the_texts(language):
+    for node, entry in texts(language).items():
+        document = (PACK / "web" / "docs" / node / f"{language}.md").read_text(encoding="utf-8")
+        head, table = f"# {entry['display_name']}\n\n{entry['description']}\n\n", document.split("|---|---|\n")[1]
+        assert document.startswith(head)
+        assert table.splitlines() == [f"| `{name}` | {text['tooltip']} |" for name, text in entry["inputs"].items()]
 
 
 def test_languages_have_the_same_texts():
