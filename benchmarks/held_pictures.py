@@ -5,27 +5,25 @@ the frame rate is doubled. All frames between the pictures are held out: their t
 `results/held_pictures.md`. Run `python benchmarks/assets.py` first: it fetches RIFE's weights.
 """
 
-import argparse
 import platform
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from interpolators import rife
+from interpolators import repeat, rife
 from landscape_video.files import write_text
 from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video import interpolate_frames
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator
+from result_pages import parse_output
 from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import CAMERAS, PALETTES, Scene
 from sofp import MOTIFS, STILL_MOTIFS, score
 
 
-ROOT = Path(__file__).resolve().parents[1]
 SEED = 3_000
 SIZE = 128
 FPS = 24
@@ -56,7 +54,7 @@ def measure(hold: int) -> dict[str, float]:
     """Mean PSNR of each method over one clip per motif, in dB."""
     flow, learned = DISFlowEstimator(), rife()
     methods = {
-        "repeat": lambda frames: with_middles(frames, frames[:-1]),
+        "repeat": lambda frames: with_middles(frames, repeat(frames)),
         "RIFE": lambda frames: with_middles(frames, learned(frames)),
         "SOFP, duplicates kept": lambda frames: interpolate_frames(frames, flow),
         "SOFP": lambda frames: interpolate_frames(frames, flow, keep_duplicates=False, fps=FPS),
@@ -81,18 +79,11 @@ def table(measured: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=ROOT / "benchmarks" / "results" / "held_pictures.md",
-        help="Markdown file to write (default: benchmarks/results/held_pictures.md)",
-    )
-    args = parser.parse_args()
+    output = parse_output(__doc__, "held_pictures.md")
     measured = {"on twos": measure(2), "on threes": measure(3)}
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy"))
     setup = f"PSNR of held-out frames in dB. Seed {SEED}, {SIZE} x {SIZE} pixels, {platform.machine()}, {versions}."
-    write_text(args.output, f"# Animation on twos and threes\n\n{setup}\n\n{table(measured)}\n")
+    write_text(output, f"# Animation on twos and threes\n\n{setup}\n\n{table(measured)}\n")
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def compare(
     return Comparison(
         float(found.mean()),
         _prompt_margin(lambda clips: differences(clips).mean(), len(full[seeds[0]]), seed),
-        _seed_margin(found, np.array([statistic(values) for values in full.values()])),
+        seed_margin(found, np.array([statistic(values) for values in full.values()])),
     )
 
 
@@ -211,7 +211,8 @@ def _prompt_margin(value: Callable[[np.ndarray], float], count: int, seed: int) 
     return SPREAD * float(np.std([value(clips) for clips in draws], ddof=1)) if count > 1 else None
 
 
-def _seed_margin(differences: np.ndarray, full: np.ndarray) -> float | None:
+def seed_margin(differences: np.ndarray, full: Sequence[float] = ()) -> float | None:
+    """95 % margin over training seeds, see `RULE`; None if one seed is all that either was trained with."""
     if len(differences) > 1:
         return STUDENT[len(differences) - 1] * float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
     if len(full) > 1:

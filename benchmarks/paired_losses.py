@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from landscape_video.files import read_json_lines
-from miniature_claims import FULL, MOST_SEEDS, ROWS, STUDENT, Run
+from miniature_claims import FULL, MOST_SEEDS, ROWS, Run, seed_margin
 from miniature_training import trained_folder
 
 
@@ -30,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{args.study} must have trained {args.row} and {FULL} from two seeds or more, got {len(seeds)}.")
     print("| steps | diffusion loss, full model | difference | margin over seeds |\n|---|---|---|---|")
     for first, last, full, difference in paired_losses(args.study, args.row, seeds, args.intervals):
-        margin = STUDENT[len(seeds) - 1] * difference.std(ddof=1) / len(seeds) ** 0.5
-        print(f"| {first} to {last} | {full.mean():.4f} | {difference.mean():+.5f} | ±{margin:.5f} |")
+        print(f"| {first} to {last} | {full.mean():.4f} | {difference.mean():+.5f} | ±{seed_margin(difference):.5f} |")
     print(f"\n{len(seeds)} seeds; 95 % margin of the paired differences (Student).")
     return 0
 

@@ -6,7 +6,6 @@ change alone, without repeats, shifts and flashes, and with PySceneDetect's adap
 (`pip install scenedetect`). The detector was tuned on other seeds.
 """
 
-import argparse
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +18,11 @@ from landscape_video.files import write_text
 from landscape_video.scene_cuts import SceneDetector
 from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video.repeated_frames import shrink
+from result_pages import parse_output
 from shanshui.renderer.rendering import render_clip
 from shanshui.renderer.scene import sample_scene
 
 
-ROOT = Path(__file__).resolve().parents[1]
 SEED = 2_000
 FPS = 24
 SIZE = (96, 160)
@@ -115,14 +114,7 @@ def detectors() -> dict[str, Callable[[np.ndarray], set[int]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=ROOT / "benchmarks" / "results" / "scene_cuts.md",
-        help="Markdown file to write (default: benchmarks/results/scene_cuts.md)",
-    )
-    args = parser.parse_args()
+    output = parse_output(__doc__, "scene_cuts.md")
     rng = np.random.default_rng(SEED)
     films = {look: film(look, rng) for look in tqdm(LOOKS, desc="Films")}
     others = {
@@ -145,7 +137,7 @@ def main() -> None:
     heads += ["on threes: missed", "on threes: false", f"false in {CLIPS} shaking clips", f"false in {CLIPS} flashes"]
     setup = f"Seed {SEED}, {SIZE[1]} x {SIZE[0]} pixels, {platform.machine()} CPU, OpenCV {cv2.__version__}, NumPy"
     text = f"# Scene cuts\n\n{setup} {np.__version__}, `{Path(__file__).name}`.\n\n{markdown_table(heads, rows)}\n"
-    write_text(args.output, text)
+    write_text(output, text)
 
 
 if __name__ == "__main__":

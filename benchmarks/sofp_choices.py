@@ -4,7 +4,6 @@ Quadratic SOFP runs with one default changed at a time: the window, or the resol
 `sofp.py`, but with another seed and 256 x 256 pixels: defaults are chosen here and judged there.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,8 @@ from interpolators import CachedFlow, sofp
 from landscape_video.files import write_text
 from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video.landscape_optical_flow import DISFlowEstimator
+from result_pages import parse_output
 from sofp import load_clip, rendered_clips, score
-
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 SEED = 5_000
@@ -26,14 +23,7 @@ EVERY = 3  # clips of the first round: each motif at one speed
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=ROOT / "benchmarks" / "results" / "sofp_choices.md",
-        help="Markdown file to write (default: benchmarks/results/sofp_choices.md)",
-    )
-    args = parser.parse_args()
+    output = parse_output(__doc__, "sofp_choices.md")
     dis, coarse, sparse = CachedFlow(DISFlowEstimator()), DISFlowEstimator(1, 3), DISFlowEstimator(0, 3)
     choices = {
         "defaults": sofp(dis, "quadratic"),
@@ -55,8 +45,7 @@ def main() -> None:
     means = {f"{speed} ({len(rows)})": np.mean(rows, axis=0) for speed, rows in figures.items()}
     rows = [[speed, *(f"{figure:.2f}" for figure in row)] for speed, row in means.items()]
     title = f"# SOFP's defaults, one changed at a time\n\nPSNR in dB, seed {SEED}, `{Path(__file__).name}`.\n\n"
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.output, title + markdown_table(heads, rows) + "\n")
+    write_text(output, title + markdown_table(heads, rows) + "\n")
 
 
 if __name__ == "__main__":
