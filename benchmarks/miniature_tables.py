@@ -175,10 +175,10 @@ def protocol(study: Study) -> dict[str, str]:
         f"train_tiny.py without slow motion; {settings.mixed_precision} precision"
         f"{', compiled' if settings.compile else ''}",
         "training seeds": "; ".join(f"{row.name} {len(runs)}" for row, runs in study.runs.items()),
-        "clips": f"{len(study.prompts)} held-out prompts in English (scenes of seed {PROMPTS_SEED}), the same noise "
-        f"for every row, {study.sampling_steps} steps, guidance {GUIDANCE_SCALE:g}, no interpolation",
-        LOSS: f"on {study.held_out_clips} held-out clips at {NOISES} steps of the schedule each, the same noise for "
-        "every row",
+        "clips": f"{len(study.prompts)} held-out prompts in English (scenes of seed {PROMPTS_SEED}), every row with "
+        f"the same noise, {study.sampling_steps} steps, guidance {GUIDANCE_SCALE:g}, no interpolation",
+        LOSS: f"on {study.held_out_clips} held-out clips at {NOISES} steps of the schedule each, every row with the "
+        "same noise",
         "reference": f"the {len(study.prompts)} rendered clips of the same scenes; KVD leaves out the pairs of one "
         "scene, which are not independent",
         "camera accuracy": "a still image is right where the camera should not move",

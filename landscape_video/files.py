@@ -44,7 +44,7 @@ def write_text(path: str | Path, text: str) -> None:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read the JSON objects of a file's lines; others, such as a line that was cut off, are left out.
 
-    The list is empty if there is no file.
+    A missing file gives an empty list.
     """
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from landscape_video.cli.options import with_settings
-from landscape_video.generation.settings import CONTENT, EMBEDDED_MODEL, ImageModelSettings
+from landscape_video.generation.settings import CONTENT, ImageModelSettings
 
 
 @with_settings
@@ -47,17 +47,14 @@ def repeat(
     Models other than the bundled one are loaded only if you name them, because a file can name any.
     """
     # 1. Check everything that can be wrong without loading a model
-    from landscape_video.generation.recipe import differences, named_models, read_recipe, same_frames
+    from landscape_video.generation.recipe import differences, models_to_repeat, read_recipe, same_frames
     from pipeline_landscape_video.video_writing import check_output
 
     recipe = read_recipe(clip)
-    ours = named_models(models)
-    if recipe.models["model"] is None:
-        recipe.models |= {"model": EMBEDDED_MODEL, "decoder": "native"}
-    for name, theirs in recipe.models.items():
-        if (theirs or None) != (ours[name] or None):
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{clip}: was made with {flag} {theirs or 'unset'}, got {ours[name] or 'unset'}.")
+    try:
+        models = models_to_repeat(recipe, models)
+    except ValueError as error:
+        raise ValueError(f"{clip}: {error}") from error
     output = output or clip.with_name(f"{clip.stem}-again{clip.suffix}")
     if output.suffix.lower() != clip.suffix.lower():
         raise ValueError(f"`output` must have the format of {clip}, got {output}.")

@@ -1,15 +1,20 @@
 """Read the recipe of a clip from its file, generate it again, and compare the two."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
 
 import numpy as np
 
-from landscape_video.generation.setting_fields import Settings, choices
-from landscape_video.generation.settings import ImageToVideoSettings, TextToVideoSettings
+from landscape_video.generation.setting_fields import choices
+from landscape_video.generation.settings import (
+    EMBEDDED_MODEL,
+    ImageModelSettings,
+    ImageToVideoSettings,
+    TextToVideoSettings,
+)
 from pipeline_landscape_video.video_io import read_metadata, read_video
 
 
@@ -73,11 +78,9 @@ def read_recipe(path: str | Path) -> Recipe:
     return Recipe(
         [prompt for prompt in prompts if prompt is not None],
         settings,
-        # Clips from before there was a choice of decoders have native ones.
-        {
-            key: metadata.get(key, "native" if key == "decoder" and "model" in metadata else None)
-            for key in MODEL_NAMES
-        },
+        # Older clips name no decoder and have native ones; those that name no model have the bundled one.
+        {"model": EMBEDDED_MODEL, "decoder": "native"}
+        | {key: metadata.get(key) for key in MODEL_NAMES if key in metadata},
         {key: metadata.get(key) for key in ("device", "device_name", "threads", "dtype", "versions")},
         str(metadata["picture"]) if from_image and "picture" in metadata else None,
     )
@@ -132,7 +135,19 @@ def same_frames(first: str | Path, second: str | Path) -> bool:
     return one.shape == other.shape and bool(np.array_equal(one, other))
 
 
-def named_models(models: Settings) -> dict[str, Any]:
-    """The names of the models of a run, in the form of `Recipe.models`."""
+def models_to_repeat(recipe: Recipe, models: ImageModelSettings) -> ImageModelSettings:
+    """The models of a run, with the native decoder if the recipe has that one and the run leaves the choice open.
+
+    A file can name any model, so only those that the run names itself are loaded.
+
+    Raises:
+        ValueError: The recipe was made with other models.
+    """
+    if models.decoder == "auto" and recipe.models["decoder"] == "native":
+        models = replace(models, decoder="native")
     described = models.as_metadata()
-    return {key: described.get(key) for key in MODEL_NAMES}
+    for name in MODEL_NAMES:
+        theirs, ours = recipe.models.get(name) or None, described.get(name) or None
+        if theirs != ours:
+            raise ValueError(f"was made with `{name}` {theirs or 'unset'}, got {ours or 'unset'}.")
+    return models

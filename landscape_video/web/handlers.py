@@ -4,6 +4,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import Field, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,18 +83,15 @@ def clip_updates(
                 yield gr.skip(), gr.skip(), gr.skip()
 
 
-class closing_errors:
+@contextmanager
+def closing_errors(language: str) -> Iterator[None]:
     """Turn the errors of a `with` block into messages on the page, in the visitor's language."""
-
-    def __init__(self, language: str) -> None:
-        self.language = language
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, gr.Error):
-            raise gr.Error(message_of(error, self.language), print_exception=False) from error
+    try:
+        yield
+    except gr.Error:
+        raise
+    except Exception as error:
+        raise gr.Error(message_of(error, language), print_exception=False) from error
 
 
 def message_of(error: Exception, language: str) -> str:

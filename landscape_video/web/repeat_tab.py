@@ -2,14 +2,15 @@
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from landscape_video.generation.generate_clip import animate_clip, generate_clip
-from landscape_video.generation.recipe import Recipe, differences, named_models, read_recipe, same_frames
+from landscape_video.generation.generate_clip import Pipeline, animate_clip, generate_clip
+from landscape_video.generation.recipe import Recipe, differences, models_to_repeat, read_recipe, same_frames
 from landscape_video.web.clip_panel import ClipPanel, RunButtons, add_endpoint
 from landscape_video.web.controls import PageError, check_prompt, settings_from, with_labels
 from landscape_video.web.handlers import clip_updates, closing_errors, with_parameters
@@ -53,11 +54,10 @@ def check_recipe(path: str | None, shop: Workshop, language: str) -> Recipe:
         recipe = read_recipe(path)
     except ValueError as error:
         raise PageError(with_labels(str(error), language)) from error
-    theirs = {name: value for name, value in recipe.models.items() if value}
-    ours = {name: value for name, value in named_models(shop.models).items() if value}
-    if theirs and theirs != ours:
-        words = [", ".join(str(value) for value in models.values()) for models in (theirs, ours)]
-        raise PageError(say("error_model", language, theirs=words[0], ours=words[1]))
+    try:
+        models_to_repeat(recipe, shop.models)
+    except ValueError as error:
+        raise PageError(say("error_model", language, reason=error)) from error
     for prompt in recipe.prompts:
         for text in prompt.values() if isinstance(prompt, dict) else [prompt]:
             check_prompt(text, shop.limits, language)
@@ -83,13 +83,14 @@ def repeat_handler(shop: Workshop):
             painting = read_upload(image, language) if recipe.from_image else None
 
         def make_clip(on_step, is_cancelled):
-            if painting is None:
-                prompt = recipe.prompts[0]
-                return generate_clip(shop.text_pipeline(), prompt, recipe.settings, on_step, is_cancelled)
-            made = animate_clip(
-                shop.image_pipeline(), painting, recipe.prompts, recipe.settings, on_step, is_cancelled
-            )
-            made.metadata["picture"] = Path(image).name
+            pipe = shop.image_pipeline() if recipe.from_image else shop.text_pipeline()
+            with frame_decoder_of(recipe, pipe):
+                if painting is None:
+                    made = generate_clip(pipe, recipe.prompts[0], recipe.settings, on_step, is_cancelled)
+                else:
+                    made = animate_clip(pipe, painting, recipe.prompts, recipe.settings, on_step, is_cancelled)
+                    made.metadata["picture"] = Path(image).name
+            made.metadata["decoder"] = recipe.models["decoder"]
             return made
 
         for video, progress, metadata in clip_updates(shop, make_clip, language, max(1, len(recipe.prompts))):
@@ -107,6 +108,18 @@ def repeat_handler(shop: Workshop):
         "Generate a clip again from the prompt, seed and settings in its file.",
         {"clip": "File of a clip that this program made.", "image": "The image that an animated clip began with."},
     )
+
+
+@contextmanager
+def frame_decoder_of(recipe: Recipe, pipe: Pipeline) -> Iterator[None]:
+    """Decode with the VAE in a `with` block if the recipe's clip was; one job at a time uses the pipeline."""
+    decoder = pipe.frame_decoder
+    if recipe.models["decoder"] == "native":
+        pipe.frame_decoder = None
+    try:
+        yield
+    finally:
+        pipe.frame_decoder = decoder
 
 
 def verdict(clip: Path, again: Path, recipe: Recipe, metadata: dict[str, Any], language: str) -> str:

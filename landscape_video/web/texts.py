@@ -116,10 +116,7 @@ TEXTS = {
         "The video must have at most {frames} frames of {side} x {side} pixels, got {count} of {width} x {height}.",
         "视频最多 {frames} 帧、{side} x {side} 像素，现在是 {count} 帧、{width} x {height}。",
     ),
-    "error_model": (
-        "The clip was made with {theirs}; this page runs {ours}.",
-        "该视频由 {theirs} 生成，本页运行的是 {ours}。",
-    ),
+    "error_model": ("This page runs other models: the clip {reason}", "本页运行的是其他模型：该视频 {reason}"),
     "error_prompt": ("A prompt is required.", "请输入提示词。"),
     "error_prompt_length": (
         "The prompt must have at most {limit} characters, got {length}.",

@@ -30,7 +30,7 @@ from pipeline_landscape_video.video_writing import write_video
 
 @dataclass
 class Workshop:
-    """The state of a running page. Its models are chosen by the one who starts the page, and by nobody else.
+    """The state of a running page. Only the person who starts the page chooses its models.
 
     Args:
         models: Models to load.

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from landscape_video.generation.recipe import differences, read_recipe, same_frames
-from landscape_video.generation.settings import ImageToVideoSettings, TextToVideoSettings
+from landscape_video.generation.recipe import differences, models_to_repeat, read_recipe, same_frames
+from landscape_video.generation.settings import ImageModelSettings, ImageToVideoSettings, TextToVideoSettings
 from pipeline_landscape_video.video_io import write_video
 
 
@@ -24,6 +24,18 @@ def test_a_recipe_is_read_from_every_format(tmp_path, suffix):
     assert recipe.prompts == ["山水"] and not recipe.from_image
     assert recipe.models["decoder"] == "native"  # the file is from before there was a choice
     assert recipe.settings.seed == 7 and recipe.settings.eta == 0.5 and not recipe.settings.interpolate
+
+
+def test_the_decoder_of_a_recipe_is_used_unless_a_run_names_another(tmp_path):
+    settings = TextToVideoSettings(seed=7).as_metadata()
+    native = read_recipe(clip_with(tmp_path / "old.mp4", prompt="mist", **settings))
+    double = read_recipe(clip_with(tmp_path / "new.mp4", prompt="mist", decoder="auto", **settings))
+    assert models_to_repeat(native, ImageModelSettings()).decoder == "native"
+    assert models_to_repeat(double, ImageModelSettings()).decoder == "auto"
+    with pytest.raises(ValueError, match="made with `decoder` auto, got native"):
+        models_to_repeat(double, ImageModelSettings(decoder="native"))
+    with pytest.raises(ValueError, match="made with `model` shanshui-tiny, got other"):
+        models_to_repeat(native, ImageModelSettings(model="other"))
 
 
 def test_an_animated_clip_keeps_its_stages_and_the_name_of_its_image(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
@@ -107,6 +108,14 @@ def test_a_clip_is_repeated_from_its_file(client):
     clip, _ = client.predict("a boat", num_frames=4, steps=2, seed="3", interpolate=False, api_name="/generate")
     again, recipe = client.predict(handle_file(file_of(clip)), None, api_name="/repeat")
     assert recipe["prompt"] == "a boat" and recipe["seed"] == 3
+    assert file_of(again).read_bytes() == file_of(clip).read_bytes()
+
+
+def test_a_clip_of_the_native_decoder_is_repeated_with_it(client, page, monkeypatch):
+    clip, _ = client.predict("a boat", num_frames=4, steps=2, seed="3", interpolate=False, api_name="/generate")
+    monkeypatch.setattr(page.shop.text_pipeline(), "frame_decoder", torch.nn.Identity())
+    again, recipe = client.predict(handle_file(file_of(clip)), None, api_name="/repeat")
+    assert recipe["decoder"] == "native"
     assert file_of(again).read_bytes() == file_of(clip).read_bytes()
 
 

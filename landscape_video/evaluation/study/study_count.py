@@ -48,7 +48,7 @@ def preference(votes: Iterable[Sequence[int]]) -> Share:
     """
     votes = [(chosen, asked) for chosen, asked in votes if asked]
     if not votes:
-        raise ValueError("there are no answers.")
+        raise ValueError("the study has no answers yet.")
     raters, answers = len(votes), sum(asked for _, asked in votes)
     share = sum(chosen for chosen, _ in votes) / answers
     effective = float(raters)

@@ -70,7 +70,9 @@ class TrainingState:
             tensor = whole(tensor)
             if name.startswith("weights/") and not torch.isfinite(tensor).all():
                 name = name.removeprefix("weights/")
-                raise ValueError(f"{name} is no longer finite, so this state is not saved: lower --learning_rate.")
+                raise ValueError(
+                    f"{name} has values that are not finite, so this state was not saved: lower --learning_rate."
+                )
             if directory is not None:
                 tensors[name] = tensor.contiguous().cpu()
         if directory is None:
