@@ -23,6 +23,7 @@ from landscape_video.training.run.signals import EXIT_STOPPED
 from shanshui.stages.export_family import export_family
 from shanshui.stages.family_run import FamilyRun, computes_bfloat16_fast
 from shanshui.stages.stage_scripts import train_motion_adapter, train_on_clips, train_on_frames
+from shanshui.stages.train_depth import train_depth_member, train_depth_model
 from shanshui.stages.train_image_unet import train_image_unet
 from shanshui.stages.train_text import train_clip, train_text
 from shanshui.stages.train_vae import train_decoder, train_vae
@@ -61,6 +62,8 @@ STAGES = {
         train_on_frames, "pictures/image_retention", ("clip", "text", "vae", "unet", "motion"), minutes=15
     ),
     "retention": Stage(train_on_clips, needs=("vae", "motion", "pictures"), minutes=220),
+    "depth_model": Stage(train_depth_model, "depth_model/model", minutes=10),
+    "depth_member": Stage(train_depth_member, "depth_member/model", ("clip", "text", "vae", "unet"), minutes=30),
     "export": Stage(export_family, needs=("clip", "text", "vae", "unet", "motion")),
 }
 MINUTES = {name: float(stage.minutes) for name, stage in STAGES.items() if stage.minutes is not None}

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from landscape_video.files import write_text
 from pipeline_landscape_video.video_io import write_video
 from shanshui.renderer.captions import caption
-from shanshui.renderer.rendering import render_clip, render_ground_truth
+from shanshui.renderer.rendering import render_clip, render_ground_truth, render_with_depth
 from shanshui.renderer.scene import FPS, LANGUAGES, SIZE, WAYS, Scene, sample_beginning, sample_scene
 
 
@@ -254,5 +254,55 @@ def _render_pair_into(directory: Path, job: tuple[int, Scene, float, float]) -> 
     truth = render_ground_truth(scene, times, *arrays[0].shape[2:4], consistent=True)
     parts = truth.frames, truth.forward_flow[0], truth.forward_valid[0]
     for array, part in zip(arrays, parts, strict=True):
+        array[index] = part
+        array.flush()
+
+
+class DepthFrames(NamedTuple):
+    """Some frames of each clip of `render_dataset`, with their depth.
+
+    Attributes:
+        frames: (count, frames per clip, size, size, 3) uint8 RGB.
+        depth: (count, frames per clip, size, size) float16, see `GroundTruth`.
+    """
+
+    frames: np.memmap
+    depth: np.memmap
+
+
+def render_depth(
+    directory: str | Path,
+    count: int,
+    seed: int = 0,
+    every: int = 5,
+    frames: int = 16,
+    fps: float = FPS,
+    size: int = SIZE,
+    fine_motifs: bool = False,
+    workers: int | None = None,
+) -> DepthFrames:
+    """Render every `every`-th frame of each clip with its depth into arrays in a folder.
+
+    Other arguments, resumption and errors as in `render_dataset`; `frames` is the length of the clips.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    times = [step / fps for step in range(0, frames, every)]
+    scenes = [scene_of(index, seed, fine_motifs) for index in range(count)]
+    settings = {"seed": seed, "times": times, "size": size, "count": count}
+    missing = missing_lines(directory / "depth.jsonl", [{"scene": asdict(scene), **settings} for scene in scenes])
+    shape = (count, len(times), size, size)
+    if len(missing) == count:
+        for name, dtype, ends in (("frames", np.uint8, (3,)), ("depth", np.float16, ())):
+            np.lib.format.open_memmap(directory / f"{name}.npy", "w+", dtype, shape + ends).flush()
+    job = partial(_render_depth_into, directory, times)
+    run_jobs(job, list(enumerate(scenes)), directory / "depth.jsonl", missing, workers)
+    return DepthFrames(*(np.load(directory / f"{name}.npy", mmap_mode="r") for name in DepthFrames._fields))
+
+
+def _render_depth_into(directory: Path, times: Sequence[float], clip: tuple[int, Scene]) -> None:
+    index, scene = clip
+    arrays = [np.lib.format.open_memmap(directory / f"{name}.npy", "r+") for name in DepthFrames._fields]
+    for array, part in zip(arrays, render_with_depth(scene, times, *arrays[1].shape[2:]), strict=True):
         array[index] = part
         array.flush()

@@ -228,6 +228,11 @@ class SceneRenderer:
         rise = (bank(offset / view.unit, -1 if layout.mirrored else 1) + 0.012) * view.unit
         return x + offset * size, y + rise * size, size, sway
 
+    def all_elements(self) -> list[Element]:
+        """Return everything that the frames show, from back to front, sky and seal included."""
+        sky = Element("sky", lambda image, time: None, resting, 0.0)
+        return [sky, *self.elements, self.seal]
+
     def frame(self, time: float) -> np.ndarray:
         """Return the frame at `time` seconds, (height, width, 3) uint8 RGB."""
         image = self.sky.copy()
@@ -304,8 +309,7 @@ def render_ground_truth(
 ) -> GroundTruth:
     """Render a scene with exact flow, masks and depth. Arguments and errors as in `render_clip`."""
     renderer = SceneRenderer(scene, height, width, begins_like, consistent)
-    sky = Element("sky", lambda image, time: None, resting, 0.0)
-    elements = [sky, *renderer.elements, renderer.seal]
+    elements = renderer.all_elements()
     opacities = [np.stack([opacity(element, time, height, width) for element in elements]) for time in times]
     shares = [visible_shares(alphas) for alphas in opacities]
     steps = [(k, k + 1) for k in range(len(times) - 1)]
@@ -326,6 +330,20 @@ def render_ground_truth(
         {name: np.round(255 * mask).astype(np.uint8) for name, mask in masks.items()},
         np.stack([depth_of(elements, alphas, time) for alphas, time in zip(opacities, times, strict=True)]),
     )
+
+
+def render_with_depth(
+    scene: Scene, times: Sequence[float], height: int = SIZE, width: int = SIZE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Render a scene with its depth only, in a third of the time of `render_ground_truth`; arguments as there.
+
+    Returns:
+        `frames` and `depth` of `GroundTruth`.
+    """
+    renderer = SceneRenderer(scene, height, width)
+    elements = renderer.all_elements()
+    depths = [depth_of(elements, [opacity(one, time, height, width) for one in elements], time) for time in times]
+    return np.stack([renderer.frame(time) for time in times]), np.stack(depths)
 
 
 def opacity(element: Element, time: float, height: int, width: int) -> np.ndarray:
@@ -369,9 +387,9 @@ def flow_between(
     return flow, valid
 
 
-def depth_of(elements: Sequence[Element], opacities: np.ndarray, time: float) -> np.ndarray:
+def depth_of(elements: Sequence[Element], opacities: Sequence[np.ndarray], time: float) -> np.ndarray:
     """Return the depth of the nearest element that is at least half opaque, (h, w)."""
-    depth = np.zeros(opacities.shape[1:], np.float32)
+    depth = np.zeros(opacities[0].shape, np.float32)
     for element, alpha in zip(elements, opacities, strict=True):
         if element.depth is not None:
             own = element.depth(time) if callable(element.depth) else element.depth

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
 from pipeline_landscape_video.landscape_sampling import SAMPLING_ENTRY
@@ -107,6 +107,24 @@ def build_unet() -> UNet2DConditionModel:
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,  # in this class, the number of heads
         norm_num_groups=16,
+    )
+
+
+def build_depth_model() -> UNet2DModel:
+    """Return a small network that predicts depth from a frame; attention at its coarsest level sees the whole frame.
+
+    Its input for a timestep is always 0.
+    """
+    return UNet2DModel(
+        sample_size=SIZE,
+        in_channels=3,
+        out_channels=1,
+        down_block_types=("DownBlock2D",) * 4,
+        up_block_types=("UpBlock2D",) * 4,
+        block_out_channels=(8, 16, 24, 32),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=8,
     )
 
 

@@ -1,6 +1,6 @@
 """Train the image model of shanshui-tiny: a small text-conditioned UNet on the latents of single frames."""
 
-import json
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from landscape_video.files import read_json_lines
 from shanshui.renderer.scene import CHOICES, MOVING
 from shanshui.stages.family_run import FamilyRun, build_scheduler, build_unet
 from shanshui.stages.timed_training import train_for
@@ -54,7 +55,8 @@ class UNetWithMotionHeads(nn.Module):
 def train_image_unet(run: FamilyRun) -> None:
     """Train the UNet to predict v from noisy latents and captions, and save it."""
     latents = load_file(run.run_dir / "latents" / "latents-00000.safetensors")["latents"]
-    prompt_embeds, empty_prompt = encode_captions(run)
+    rows = read_json_lines(run.run_dir / "latents" / "captions.jsonl")
+    prompt_embeds, empty_prompt = encode_captions(run, [[row["text"], *row["texts"]] for row in rows])
     labels = attribute_labels(training_clips(run)[1], run.device)
     batch_size, device = run.batch_scale * 32, run.device
     torch.manual_seed(0)
@@ -90,17 +92,14 @@ def train_image_unet(run: FamilyRun) -> None:
 
 
 @torch.no_grad()
-def encode_captions(run: FamilyRun) -> tuple[torch.Tensor, torch.Tensor]:
+def encode_captions(run: FamilyRun, captions: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the prompt embeddings of the captions of all clips, float16 (clips, captions, tokens, dim), on the CPU,
     and those of the empty prompt, (1, tokens, dim)."""
     tokenizer = CLIPTokenizer.from_pretrained(run.model("clip"))
     text_encoder = CLIPTextModel.from_pretrained(run.model("text")).to(run.device).eval()
 
-    def encode(texts: list[str]) -> torch.Tensor:
-        tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    def encode(texts: Sequence[str]) -> torch.Tensor:
+        tokens = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
         return text_encoder(tokens.to(run.device))[0]
 
-    lines = (run.run_dir / "latents" / "captions.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    prompt_embeds = torch.stack([encode([row["text"], *row["texts"]]).half().cpu() for row in rows])
-    return prompt_embeds, encode([""])
+    return torch.stack([encode(texts).half().cpu() for texts in captions]), encode([""])

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from landscape_video.files import hash_file, write_directory
 from landscape_video.training.data.latent_store import encode_frames, write_first_frames, write_shard
 from shanshui.renderer.captions import caption, shown
-from shanshui.renderer.dataset import FramePairs, render_dataset, render_pairs
+from shanshui.renderer.dataset import DepthFrames, FramePairs, render_dataset, render_depth, render_pairs
 from shanshui.renderer.scene import ATTRIBUTES, CHOICES, LANGUAGES, PICTURES_SEED, SIZE, TRAINING_SEED, Scene
 from shanshui.stages.family_run import FamilyRun
 
@@ -44,8 +44,13 @@ def training_pairs(run: FamilyRun) -> FramePairs:
     return _render(run, render_pairs, "pairs", TRAINING_SEED, size=2 * SIZE)
 
 
+def training_depth(run: FamilyRun) -> DepthFrames:
+    """Return some frames of each training clip with their depth."""
+    return _render(run, render_depth, "depth_clips", TRAINING_SEED)
+
+
 def _render(run: FamilyRun, render: Callable, name: str, seed: int, **settings) -> Any:
-    """Call a function of the renderer, `render_dataset` or `render_pairs`, for a file or folder of the run."""
+    """Call a function of the renderer, such as `render_dataset`, for a file or folder of the run."""
     try:
         return render(run.run_dir / name, run.clips, seed, fine_motifs=False, workers=run.workers, **settings)
     except ValueError as error:  # the file holds another number of clips
