@@ -14,7 +14,9 @@ from torch import nn
 
 WEIGHTS = "depth_member.safetensors"
 # Layers with LoRA: the projections of the spatial transformers and the convolutions of the residual blocks.
-LORA_LAYERS = r".*(attentions|resnets)\.\d+\.(.*\.)?(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|conv1|conv2|net\.0\.proj|net\.2)"
+LORA_LAYERS = (
+    r".*(attentions|resnets)\.\d+\.(.*\.)?(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|conv1|conv2|net\.0\.proj|net\.2)"
+)
 
 
 def widen_for_depth(unet: UNet2DConditionModel | UNetMotionModel) -> None:
@@ -41,7 +43,9 @@ def save_depth_member(unet: UNet2DConditionModel, folder: Path, dtype: torch.dty
     weights = {f"conv_in.{name}": tensor for name, tensor in unet.conv_in.state_dict().items()}
     weights |= {name: tensor for name, tensor in unet.state_dict().items() if ".lora_" in name}
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name.replace(".default.", "."): tensor.to("cpu", dtype).contiguous() for name, tensor in weights.items()}
+    tensors = {
+        name.replace(".default.", "."): tensor.to("cpu", dtype).contiguous() for name, tensor in weights.items()
+    }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
