@@ -11,7 +11,7 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from motion_adapter.convert import METADATA
+from motion_adapter.weights_files import METADATA
 from pipeline_landscape_video.landscape_motion_attention import install_motion_norm, install_sparse_causal_attention
 
 

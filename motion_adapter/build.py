@@ -24,6 +24,8 @@ from pipeline_landscape_video.landscape_motion_attention import (
 )
 from pipeline_landscape_video.landscape_unet_compatibility import check_adapter_fits
 
+from .weights_files import save_adapter
+
 
 # The attentions of a motion block: the names of its attention layer and of the norm before it
 ATTENTIONS = {"versatile": ("attn1", "norm1"), "sparse_causal": ("attn2", "norm2")}
@@ -269,7 +271,7 @@ def save_motion_modules(unet: UNetMotionModel, directory: str | Path) -> None:
     """
     if Path(directory).is_file():  # diffusers would log it and write nothing
         raise NotADirectoryError(f"`directory` must be a folder, got the file {directory}.")
-    extract_motion_adapter(unet).save_pretrained(directory)
+    save_adapter(extract_motion_adapter(unet), directory)
 
 
 def _motion_modules(model: nn.Module) -> Iterator[AnimateDiffTransformer3D]:

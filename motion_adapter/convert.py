@@ -21,11 +21,18 @@ from pipeline_landscape_video.atomic_writing import write_file
 from pipeline_landscape_video.landscape_motion_attention import check_motion_norm, check_sparse_causal_mode
 
 from .build import copy_our_config
-from .weights_files import check_finite, check_names_and_shapes, listed, read_metadata, read_tensors
+from .weights_files import (
+    METADATA,
+    check_finite,
+    check_names_and_shapes,
+    header_metadata,
+    listed,
+    read_metadata,
+    read_tensors,
+)
 
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-METADATA = "motion_adapter_config"  # in the header of our files: heads, mode, and what weights do not show
 NOT_WEIGHTS = {"animatediff_config", "epoch", "global_step"}  # beside the weights in files of AnimateDiff's training
 NORM_GROUPS = 32  # of AnimateDiff's group norms, and the default of `MotionAdapter`
 
@@ -131,9 +138,8 @@ def save_animatediff(adapter: MotionAdapter, file: str | Path) -> None:
         for name, weight in adapter.state_dict().items()
         for their_name in names[name]
     }
-    entries = {name: value for name, value in adapter.config.items() if not name.startswith("_")}
     with write_file(file) as unfinished:
-        save_file(weights, unfinished, metadata={"format": "pt", METADATA: json.dumps(entries)})
+        save_file(weights, unfinished, metadata=header_metadata(adapter))
 
 
 def read_weights(file: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:

@@ -23,7 +23,7 @@ from pipeline_landscape_video.landscape_motion_attention import PLAIN_CONFIG
 from .build import extract_motion_adapter
 from .code_files import BRANCH, BRANCH_CODE, IMAGE_PIPELINE, PIPELINE, branch_code, code_files, copy_code
 from .other_programs import trained_as
-from .weights_files import check_finite
+from .weights_files import check_finite, save_adapter
 
 
 PIPELINE_CLASSES = {PIPELINE: "LandscapeVideoPipeline", IMAGE_PIPELINE: "LandscapeImageToVideoPipeline"}
@@ -178,7 +178,10 @@ def save_component(component: Any, folder: Path, dtype: torch.dtype | None) -> N
         if dtype is not None:
             component = nn.Module.to(deepcopy(component), dtype)  # diffusers' own `to` would log warnings
         check_finite(folder.name, component.state_dict().items())
-    component.save_pretrained(folder)
+    if isinstance(component, MotionAdapter):
+        save_adapter(component, folder)
+    else:
+        component.save_pretrained(folder)
     for file in (*folder.glob("config.json"), *folder.glob("*_config.json")):
         entries = {name: value for name, value in json.loads(file.read_text()).items() if name not in PATH_ENTRIES}
         if library_of(component) == "transformers" and "dtype" in entries:

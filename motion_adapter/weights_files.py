@@ -8,13 +8,16 @@ from typing import Any
 
 import torch
 from diffusers import MotionAdapter
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 MAX_LISTED_NAMES = 8
+METADATA = "motion_adapter_config"  # in the header of our adapters: heads, mode, norm, and what weights do not show
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors itself
 
 
@@ -32,6 +35,23 @@ def load_adapter(folder: str | Path) -> MotionAdapter:
         raise ValueError(f"{folder}: not a motion adapter: {problem}.")
     check_weights(folder, MotionAdapter)
     return MotionAdapter.from_pretrained(folder, dtype=stored_dtype(folder)).eval()
+
+
+def save_adapter(adapter: MotionAdapter, folder: str | Path) -> None:
+    """Save a motion adapter as `save_pretrained` does, with its config in the header of the weights as well.
+
+    People copy only the weights into ComfyUI, whose node for our adapters reads mode and norm from the header.
+    """
+    folder = Path(folder)
+    adapter.save_config(folder)
+    weights = {name: weight.contiguous() for name, weight in adapter.state_dict().items()}
+    save_file(weights, folder / SAFETENSORS_WEIGHTS_NAME, metadata=header_metadata(adapter))
+
+
+def header_metadata(adapter: MotionAdapter) -> dict[str, str]:
+    """Return the metadata for the header of a file with the weights of `adapter`."""
+    entries = {name: value for name, value in adapter.config.items() if not name.startswith("_")}
+    return {"format": "pt", METADATA: json.dumps(entries)}  # diffusers refuses files without a format
 
 
 def check_weights(folder: str | Path, model_class: type[nn.Module], dtype: torch.dtype | None = None) -> None:

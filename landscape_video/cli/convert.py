@@ -89,7 +89,7 @@ def convert(
 
     from motion_adapter.convert import load_animatediff, save_animatediff
     from motion_adapter.other_programs import trained_as
-    from motion_adapter.weights_files import load_adapter
+    from motion_adapter.weights_files import load_adapter, save_adapter
     from pipeline_landscape_video.quiet_loading import less_chatter
 
     with less_chatter():
@@ -105,7 +105,7 @@ def convert(
                 motion_norm=motion_norm,
             )
             with write_directory(target, overwrite=False) as folder:
-                adapter.save_pretrained(folder)
+                save_adapter(adapter, folder)
     config = adapter.config
     typer.echo(f"warning: {trained_as(config)}", err=True)
     typer.echo(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from animatediff_files import animatediff_weights, equal
 from landscape_video.cli.convert import MotionNorm, SparseCausalMode
 from landscape_video.cli.main import app
-from motion_adapter.convert import METADATA
+from motion_adapter.weights_files import METADATA
 from pipeline_landscape_video.landscape_motion_attention import MOTION_NORMS, SPARSE_CAUSAL_MODES
 from processes import largest_files
 from tiny_models import build_motion_adapter

@@ -4,10 +4,13 @@ import json
 
 import pytest
 import torch
+from diffusers import MotionAdapter
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 
-from motion_adapter.convert import METADATA
+from motion_adapter.weights_files import METADATA, save_adapter
 from node_pack import import_from_pack
+from pipeline_landscape_video.landscape_motion_attention import MOTION_NORMS, SPARSE_CAUSAL_MODES
 
 
 CHANNELS = (320, 640, 1280, 1280)
@@ -37,6 +40,18 @@ def test_the_header_decides(files, tmp_path):
     assert files.read_adapter_settings(save(tmp_path / "a.safetensors", config=config)) == files.AdapterSettings(
         "previous", "frame"
     )
+
+
+@pytest.mark.parametrize("mode", SPARSE_CAUSAL_MODES)
+@pytest.mark.parametrize("norm", MOTION_NORMS)
+def test_weights_that_we_saved_say_how_they_run(files, tmp_path, monkeypatch, mode, norm):
+    monkeypatch.setitem(files.CHANNELS, 2, (32, 64))
+    adapter = MotionAdapter((32, 64))
+    adapter.register_to_config(sparse_causal_mode=mode, motion_norm=norm)
+    save_adapter(adapter, tmp_path)
+    (tmp_path / "config.json").unlink()
+    settings = files.read_adapter_settings(tmp_path / SAFETENSORS_WEIGHTS_NAME)
+    assert settings == files.AdapterSettings(mode, norm)
 
 
 def test_a_config_without_our_entries_is_that_of_diffusers(files, tmp_path):

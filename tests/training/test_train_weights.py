@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from cache_latents import run as encode
 from motion_adapter.convert import save_animatediff
 from motion_adapter.noise_adapter import NoiseAdapter
+from motion_adapter.weights_files import METADATA, read_metadata
 from pipeline_landscape_video.video_io import write_video
 from training_runs import WEIGHTS, digest, log_of, status_of
 
@@ -19,7 +20,10 @@ def test_the_export_is_a_plain_motion_adapter(train):
     adapter = MotionAdapter.from_pretrained(output / "motion_adapter")
     assert type(adapter) is MotionAdapter and adapter.config.sparse_causal_mode == "previous"
     assert adapter.config.motion_norm == "clip"
-    weights = load_file(output / "motion_adapter" / WEIGHTS)
+    file = output / "motion_adapter" / WEIGHTS
+    header = json.loads(read_metadata(file)[METADATA])  # for ComfyUI, which gets this file alone
+    assert header["sparse_causal_mode"] == "previous" and header["motion_norm"] == "clip"
+    weights = load_file(file)
     assert weights.keys() == adapter.state_dict().keys() and any(key.endswith("pos_embed.pe") for key in weights)
     assert all(torch.isfinite(weight).all() and weight.dtype == torch.float32 for weight in weights.values())
     noise_adapter = NoiseAdapter.from_pretrained(output / "noise_adapter")

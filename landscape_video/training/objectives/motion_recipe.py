@@ -16,6 +16,7 @@ from landscape_video.training.settings.inputs import MOTION_ADAPTER
 from landscape_video.training.settings.run import ObjectiveSettings
 from motion_adapter.build import extract_motion_adapter
 from motion_adapter.noise_adapter import NoiseAdapter
+from motion_adapter.weights_files import save_adapter
 
 
 NOISE_ADAPTER = "noise_adapter"  # folder in OUTPUT_DIR, and prefix of its parameters in checkpoints
@@ -87,7 +88,7 @@ class MotionRecipe(Recipe):
         if directory is None:
             return
         with write_directory(directory / MOTION_ADAPTER) as folder:
-            adapter.save_pretrained(folder)
+            save_adapter(adapter, folder)
             self.record.write(folder)
         if noise_adapter is not None:
             with write_directory(directory / NOISE_ADAPTER) as folder:
