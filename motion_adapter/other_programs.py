@@ -12,6 +12,8 @@ PROGRAMS = {
     "AnimateDiff and AnimateDiff-Evolved (ComfyUI)": {"sparse_causal_mode": "full", "motion_norm": "frame"},
 }
 RUN_AS = {"full": "full attention", "clip": "the norm of the clip", "frame": "the norm of each frame"}
+# In mode `previous` a frame sees one other frame, so queries and keys have no effect and do not train.
+UNTRAINED = "in both, the queries and keys of the second attention are untrained"
 
 
 def other_programs(config: Mapping[str, Any]) -> str:
@@ -28,6 +30,8 @@ def other_programs(config: Mapping[str, Any]) -> str:
         differences = [RUN_AS[runs[name]] for name in trained if runs[name] != trained[name]]
         if differences:
             parts.append(f"{program} run it with {' and '.join(differences)}")
+    if trained["sparse_causal_mode"] == "previous":
+        parts.append(UNTRAINED)
     return "; ".join(parts)
 
 

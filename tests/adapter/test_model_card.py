@@ -62,23 +62,31 @@ def test_sampling_settings_of_a_pipeline_are_in_its_card():
     assert "sampling settings" not in card_for(base_model="a/stills")
 
 
+DIFFUSERS = "diffusers' own pipelines run it with"
+EVOLVED = "AnimateDiff and AnimateDiff-Evolved (ComfyUI) run it with"
+UNTRAINED = "in both, the queries and keys of the second attention are untrained"
+WITH_CLIP_NORM = f"{DIFFUSERS} full attention; {EVOLVED} full attention and the norm of each frame"
+WITH_FRAME_NORM = f"{DIFFUSERS} full attention and the norm of the clip; {EVOLVED} full attention"
+
+
 @pytest.mark.parametrize(
     ("mode", "norm", "line"),
     [
-        (
-            "previous",
-            "frame",
-            "diffusers' own pipelines run it with full attention and the norm of the clip; AnimateDiff and "
-            "AnimateDiff-Evolved (ComfyUI) run it with full attention.",
-        ),
-        ("full", "clip", "AnimateDiff and AnimateDiff-Evolved (ComfyUI) run it with the norm of each frame."),
-        ("full", "frame", "diffusers' own pipelines run it with the norm of the clip."),
+        ("previous", "clip", f"{WITH_CLIP_NORM}; {UNTRAINED}."),
+        ("previous", "frame", f"{WITH_FRAME_NORM}; {UNTRAINED}."),
+        ("current_previous", "clip", f"{WITH_CLIP_NORM}."),
+        ("current_previous", "frame", f"{WITH_FRAME_NORM}."),
+        ("first_previous", "clip", f"{WITH_CLIP_NORM}."),
+        ("first_previous", "frame", f"{WITH_FRAME_NORM}."),
+        ("full", "clip", f"{EVOLVED} the norm of each frame."),
+        ("full", "frame", f"{DIFFUSERS} the norm of the clip."),
     ],
 )
 def test_the_card_says_what_other_programs_make_of_the_adapter(mode, norm, line):
     card = model_card(CardFacts("me/mountains", "mit", "a/stills"), build_motion_adapter(mode, norm))
     assert f"generate different frames: {line}\n" in card
     assert f"trained with `sparse_causal_mode` `{mode}` and `motion_norm` `{norm}`" in card
+    assert "the node Load Motion Adapter of `comfyui_landscape_video` runs it as trained" in card
 
 
 def test_pinned_lines_name_the_commit_wherever_something_is_loaded_from_the_repository():
