@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from typer.core import TyperGroup
 
 from landscape_video.cli.animate import animate
+from landscape_video.cli.consistent import consistent
 from landscape_video.cli.convert import convert
 from landscape_video.cli.evaluate import evaluate
 from landscape_video.cli.generate import generate
@@ -78,7 +79,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, animate, plan, interpolate, repeat, convert, evaluate, push, pull, space, report):
+MAKING = (generate, animate, consistent, plan, interpolate, repeat)
+for command in (*MAKING, convert, evaluate, push, pull, space, report):
     app.command(cls=Command, no_args_is_help=True)(command)
 app.command(cls=Command)(web)  # needs no argument
 app.add_typer(study, name="study")

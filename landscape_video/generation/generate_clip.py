@@ -160,8 +160,8 @@ def stream_clip(
     height, width = pipe.clip_size(settings.height, settings.width)
     enlargement = getattr(pipe.frame_decoder, "enlargement", 1)
     size = (enlargement * height, enlargement * width)
-    frames = _stream_frames(pipe, settings, latents)
-    metadata = _metadata(pipe, settings, content)
+    frames = stream_frames(pipe, settings, latents)
+    metadata = describe_clip(pipe, settings, content)
     return ClipStream(frames, settings.num_output_frames, size, settings.frame_rate, metadata)
 
 
@@ -263,7 +263,7 @@ def _make_clip(
     settings.check_memory(stages=len(content.get("prompts") or [None]))
     frames = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, **content)[0]
     _check_finite(pipe, np.isfinite(frames).all())
-    return Clip(frames, settings.frame_rate, _metadata(pipe, settings, described))
+    return Clip(frames, settings.frame_rate, describe_clip(pipe, settings, described))
 
 
 def _check_finite(pipe: Pipeline, is_finite: bool) -> None:
@@ -275,7 +275,8 @@ def _dtype_of(pipe: Pipeline) -> str:
     return str(pipe.unet.dtype).removeprefix("torch.")
 
 
-def _metadata(pipe: Pipeline, settings: TextToVideoSettings, described: dict[str, Any]) -> dict[str, Any]:
+def describe_clip(pipe: Pipeline, settings: TextToVideoSettings, described: dict[str, Any]) -> dict[str, Any]:
+    """Return what reproduces a clip: what it was made from, settings, device and versions."""
     height, width = pipe.clip_size(settings.height, settings.width)
     metadata = described | settings.as_metadata() | describe_environment(pipe._execution_device)
     metadata |= {"height": height, "width": width, "dtype": _dtype_of(pipe), "optimize": pipe.is_optimized}
@@ -286,7 +287,7 @@ def _metadata(pipe: Pipeline, settings: TextToVideoSettings, described: dict[str
 
 
 @torch.no_grad()
-def _stream_frames(pipe: Pipeline, settings: TextToVideoSettings, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+def stream_frames(pipe: Pipeline, settings: TextToVideoSettings, latents: torch.Tensor) -> Iterator[torch.Tensor]:
     """Decode and interpolate the latents of a clip, chunk by chunk; the frames are those of the pipeline's call."""
     frames = _decode(pipe, latents, pipeline_arguments(settings).get("decode_chunk_size", DECODE_CHUNK))
     if not settings.interpolate:

@@ -1,0 +1,121 @@
+"""`landscape-video consistent`: generate a clip that follows another one and keeps its background consistent."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from landscape_video.cli.generate import announce, read_prompts_over_time, warn_about_unknown_words, write_clip
+from landscape_video.cli.options import with_settings
+from landscape_video.generation.consistent_settings import FUSION, ConsistentClipSettings
+from landscape_video.generation.models import load_pipeline
+from landscape_video.generation.settings import CONTENT, ModelSettings
+
+
+@with_settings
+def consistent(
+    clip: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CLIP|FOLDER",
+            show_default=False,
+            help="Clip to follow: a video, or a folder of frame_0000.png, ...",
+        ),
+    ],
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="What to show.", rich_help_panel=CONTENT)] = None,
+    prompts_over_time: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts-over-time",
+            metavar="FILE",
+            help="Prompts from a UTF-8 text file, one per line after the frame at which it begins and a colon: "
+            '"0: snow on the hills".',
+            rich_help_panel=CONTENT,
+        ),
+    ] = None,
+    masks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Masks of an object, at the size of the clip: .npy or .npz arrays, a video, or a folder of "
+            "frame_0000.png, ...; may be repeated, once for each object. Everything else is the background.",
+            rich_help_panel=FUSION,
+        ),
+    ] = None,
+    objects: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Array of an .npz file of masks; may be repeated.",
+            show_default="all",
+            rich_help_panel=FUSION,
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="The new clip: .mp4, .gif, .webp, or a name without a suffix for a folder of PNG files.",
+            rich_help_panel=CONTENT,
+        ),
+    ] = Path("consistent.mp4"),
+    *,
+    settings: ConsistentClipSettings,
+    models: ModelSettings,
+) -> None:
+    """Generate a clip that follows another one and keeps its background and objects consistent.
+
+        $ landscape-video consistent boat.mp4 --masks boat_masks --prompt "a boat on a lake, snow" --output snow.mp4
+
+    The four modules of Consistency tuning run in the paper's order, and each can be switched off.
+    """
+    # 1. Check everything that can be wrong without loading a model
+    from pipeline_landscape_video.video_io import read_video
+    from pipeline_landscape_video.video_writing import check_output
+
+    if (prompt is None) == (prompts_over_time is None):
+        raise ValueError("give either `prompt` or `prompts_over_time`.")
+    given = read_video(clip)
+    frames = given.frames[: settings.num_frames]
+    if settings.num_frames is not None and len(frames) < settings.num_frames:
+        raise ValueError(
+            f"`num_frames` must be at most {len(frames)}, the frames of {clip}, got {settings.num_frames}."
+        )
+    settings = replace(settings, fps=settings.fps or given.fps * (2 if settings.interpolate else 1))
+    check_output(output, settings.frame_rate)
+    text = prompt if prompts_over_time is None else read_prompts_over_time(prompts_over_time, len(frames))
+    shares = None
+    if masks:
+        from landscape_video.generation.masks import check_masks, read_masks
+
+        shares = read_masks(masks, objects or ())
+        check_masks(shares[:, : len(frames)], *frames.shape[:3])
+    elif settings.fuse:
+        raise ValueError("`masks` must be given to fuse backgrounds; or switch the fusion off with --no-fuse.")
+    warn_about_unknown_words([text], models.model)
+
+    # 2. Load
+    pipe = load_pipeline(models)
+    settings = replace(settings.with_seed(), num_frames=len(frames))
+    announce(pipe, settings)
+
+    # 3. Generate and write
+    # Imported here: neither --help nor a wrong path may wait for torch.
+    import torch
+
+    from landscape_video.generation.consistent_clip import Modules, SourceClip, consistent_clip, fit_frames
+
+    size = pipe.clip_size(settings.height, settings.width)
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
+    source = SourceClip(
+        fit_frames(pixels, *size),
+        None if shares is None else fit_frames(torch.from_numpy(shares).transpose(0, 1), *size).transpose(0, 1),
+    )
+    modules = Modules(on_module=lambda name: pipe.set_progress_bar_config(desc=name, file=sys.stderr))
+    result = consistent_clip(pipe, source, text, settings, modules)
+    result.metadata["source"] = clip.name
+    write_clip(output, result, models)
