@@ -67,6 +67,7 @@ setup(
         "train": ["ImageHash>=4.3.2", "scikit-image>=0.25", "tokenizers>=0.22"],
         "distributed": ["ray[data]>=2.60"],
         "eval": ["scikit-image>=0.25"],
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],
         # Written with its floor: beside a newer Pillow, an unpinned gradio resolves to version 3.
         "web": ["gradio[mcp]>=6.31"],
         "test-web": ["gradio[mcp]>=6.31", "playwright>=1.55"],
