@@ -36,6 +36,12 @@ from .frame_conversion import (
 MAX_PIXELS = 2**26
 # Formats in which FFmpeg's duration is the time at which the file ends; in others it is the time that it lasts.
 DURATION_IS_END = ("matroska,webm", "nut", "asf")
+MAX_RATE = 10_000  # frames per second
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+# Decoders that mark interlaced frames. Others leave that to the container.
+MARKING_DECODERS = frozenset("dnxhd dvvideo ffv1 h264 hevc mpeg2video mpeg4 prores vc1 wmv3".split())
+# AVFieldOrder: which field is shown first.
+FIELD_ORDERS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +95,9 @@ def probe_container(path: str | Path) -> VideoInfo:
     """Read what a file declares; see `probe_video`."""
     with open_container(path) as container, naming(path):
         stream = video_stream(container, path)
-        image = next(container.decode(stream), None)
+        decoder = decoder_of(stream)
+        images = (image for packet in container.demux(stream) for image in decoder.decode(packet))
+        image = next(images, None)
         if image is None:
             raise VideoError(f"{path}: no frame could be decoded.")
         height, width, _ = FrameConverter(stream, as_stored=True).convert(image).shape
@@ -141,7 +149,8 @@ class _Decoder:
     def __init__(self, container: av.container.InputContainer, path: str | Path) -> None:
         self.container, self.path = container, path
         self.stream = video_stream(container, path)
-        self.stream.thread_type = "AUTO"
+        self.codec = decoder_of(self.stream)
+        self.codec.thread_type = "AUTO"
         self.interval = 1 / frame_rate(self.stream)
         self.num_frames = 0
         self.num_repaired = 0
@@ -151,10 +160,11 @@ class _Decoder:
     def deinterlaced(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Yield frames and their times; the fields of interlaced frames are merged (FFmpeg's bwdif)."""
         graph, times = None, deque()
+        options = self.declared_fields()
         for number, (image, timestamp) in enumerate(self.timed()):
-            if graph is None and image.interlaced_frame:
+            if graph is None and (options or image.interlaced_frame):
                 logger.warning("%s: is interlaced from frame %d; it is deinterlaced.", self.path, number)
-                graph = filter_graph(image, [("bwdif", "mode=send_frame:deint=interlaced")])
+                graph = filter_graph(image, [("bwdif", f"mode=send_frame:{options or 'deint=interlaced'}")])
             if graph is None:
                 yield image, timestamp
                 continue
@@ -166,6 +176,13 @@ class _Decoder:
         if graph is not None:
             graph.push(None)
             yield from ((filtered, times.popleft()) for filtered in pulled(graph))
+
+    def declared_fields(self) -> str | None:
+        """Options of bwdif for a stream whose container alone declares fields, else None."""
+        codec = self.stream.codec_context
+        if codec.name in MARKING_DECODERS or codec.field_order not in FIELD_ORDERS:
+            return None
+        return f"deint=all:parity={FIELD_ORDERS[codec.field_order]}"
 
     def timed(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Yield decoded frames with increasing times, even if those of the file do not increase."""
@@ -200,7 +217,7 @@ class _Decoder:
                 self.reached[packet.stream.index] = max(end, self.reached.get(packet.stream.index, end))
             if packet.stream.index != self.stream.index:
                 continue
-            for image in packet.decode():
+            for image in self.codec.decode(packet):
                 if image.is_corrupt:
                     raise VideoError(f"{self.path}: frame {self.num_frames} is damaged.")
                 first = first or image
@@ -211,7 +228,8 @@ class _Decoder:
                     )
                 self.num_frames += 1
                 raw = _time_of(image, first, self.container, self.stream)
-                self.video_end = (self.video_end if raw is None else raw) + self.interval
+                # Where files were joined, the clock may have jumped back.
+                self.video_end = max(self.video_end, (self.video_end if raw is None else raw) + self.interval)
                 yield image, None if raw is None else raw - offset
 
     def check_complete(self) -> None:
@@ -259,6 +277,8 @@ def naming(path: str | Path) -> Iterator[None]:
 
 def open_container(path: str | Path, file: BinaryIO | None = None) -> av.container.InputContainer:
     """Open a file of any format that FFmpeg reads."""
+    if file is None and Path(path).is_dir():
+        raise VideoError(f"{path}: is a folder, but not one of numbered images of one kind.")
     if file is None and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file.")
     # A decoding thread that logs waits for Python's lock, which closing the container may hold: a deadlock.
@@ -267,17 +287,39 @@ def open_container(path: str | Path, file: BinaryIO | None = None) -> av.contain
     try:
         return av.open(str(path) if file is None else file)
     except av.FFmpegError as error:
-        raise VideoError(f"{path}: not a video that can be read ({error.strerror}).") from error
+        reason = _why_unreadable(path, file) or error.strerror
+        raise VideoError(f"{path}: not a video that can be read ({reason}).") from error
+
+
+def _why_unreadable(path: str | Path, file: BinaryIO | None) -> str | None:
+    """What the first bytes of a file that FFmpeg does not open tell; None if they tell nothing."""
+    if file is None:
+        with open(path, "rb") as stream:
+            start = stream.read(4096)
+    else:
+        file.seek(0)
+        start = file.read(4096)
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; run `git lfs pull`"
+    if start[4:8] == b"ftyp":
+        return "its index is missing, as after a recording or download that was interrupted"
+    return "it is text" if start.isascii() and b"\0" not in start else None
 
 
 def video_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
     """The video of a file. Raises a `VideoError` if it has none, or its frames are too large."""
     videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not container.streams:
+        raise VideoError(f"{path}: has no video; its index is missing, as after a download that was interrupted.")
     if not videos:
         only = "only a cover image" if container.streams.video else "only other streams"
         raise VideoError(f"{path}: has no video, {only}.")
     best = container.streams.best("video")
     stream = best if best in videos else videos[0]
+    if stream.codec_context is None:
+        raise VideoError(f"{path}: its video uses a codec that FFmpeg cannot decode.")
     if stream.width * stream.height > MAX_PIXELS:
         raise VideoError(
             f"{path}: frames must have at most {MAX_PIXELS} pixels, got {stream.width} x {stream.height}."
@@ -285,9 +327,22 @@ def video_stream(container: av.container.InputContainer, path: str | Path) -> av
     return stream
 
 
+def decoder_of(stream: av.VideoStream) -> av.VideoCodecContext:
+    """The decoder of a stream. FFmpeg's own ones of VP8 and VP9 would drop transparency."""
+    codec = stream.codec_context
+    if stream.metadata.get("alpha_mode") != "1" or codec.name not in ALPHA_DECODERS:
+        return codec
+    with_alpha = av.CodecContext.create(ALPHA_DECODERS[codec.name], "r")
+    with_alpha.extradata = codec.extradata
+    return with_alpha
+
+
 def frame_rate(stream: av.VideoStream) -> Fraction:
     """Average rate of a stream in frames per second."""
-    return stream.average_rate or stream.guessed_rate or Fraction(25)  # FFmpeg's default for streams without a rate
+    rate = stream.average_rate
+    if rate is None or rate > MAX_RATE:  # in DV, the unit of time
+        rate = stream.guessed_rate
+    return rate or Fraction(25)  # FFmpeg's default for streams without a rate
 
 
 def stream_start(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:

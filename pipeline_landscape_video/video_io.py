@@ -5,12 +5,14 @@ Reading is strict: a file with fewer frames than it declares, or that cannot be 
 `video_decoding.py`, clips are written in `video_writing.py`; what others need of both can be imported from here.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from .image_files import COMPANIONS, is_image_folder
 from .image_sequences import is_image_sequence, iterate_images, probe_images
 from .mp4_writing import Mp4Writer, as_pixels, open_mp4
 from .video_decoding import VideoError, VideoFrame, VideoInfo, decode_video, probe_container, start_offset
@@ -31,6 +33,7 @@ __all__ = [
     "VideoInfo",
     "as_pixels",
     "check_output",
+    "describe_others",
     "is_clip",
     "is_png_folder",
     "iterate_video",
@@ -44,8 +47,8 @@ __all__ = [
 
 # Names that a folder is searched for; any other file that FFmpeg reads can be named by itself.
 VIDEO_EXTENSIONS = frozenset(
-    "3g2 3gp asf avi avif divx dv f4v flv gif m2t m2ts m2v m4v mjpeg mjpg mkv mov mp4 mpe mpeg mpg mpv mts mxf nut"
-    " ogm ogv qt rm rmvb ts vob webm webp wmv y4m".split()
+    "3g2 3gp apng asf avi avif divx dv f4v flv gif m2t m2ts m2v m4v mjpeg mjpg mkv mov mp4 mpe mpeg mpg mpv mts mxf"
+    " nut ogm ogv qt rm rmvb ts vob webm webp wmv y4m".split()
 )
 
 
@@ -58,9 +61,29 @@ class Clip(NamedTuple):
 
 
 def is_clip(path: str | Path) -> bool:
-    """Whether a path in a folder is taken for a clip: a file by its extension, or a folder of `frame_0000.png`, ..."""
-    path = Path(path)
-    return is_png_folder(path) or (path.is_file() and path.suffix.lower().removeprefix(".") in VIDEO_EXTENSIONS)
+    """Whether a path in a folder is taken for a clip: a file by its extension, or a folder of numbered images."""
+    path, extension = Path(path), Path(path).suffix.lower().removeprefix(".")
+    if not path.is_file():
+        return is_image_folder(path)
+    return extension in VIDEO_EXTENSIONS or (extension == "png" and _is_animated_png(path))
+
+
+def _is_animated_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b"acTL" in file.read(4096).partition(b"IDAT")[0]
+
+
+def describe_others(paths: Iterable[Path]) -> str | None:
+    """Count by suffix the files that are left out, since they are not clips; None if all are texts or hidden."""
+    others = Counter(
+        path.suffix.lower() or "no suffix"
+        for path in paths
+        if not path.name.startswith(".") and path.suffix.lower() not in COMPANIONS and not path.is_dir()
+    )
+    if not others:
+        return None
+    found = ", ".join(f"{count} of {suffix}" for suffix, count in sorted(others.items()))
+    return f"{others.total()} files have no name of a video and are left out: {found}."
 
 
 def read_video(path: str | Path) -> Clip:
@@ -80,9 +103,9 @@ def iterate_video(path: str | Path, file: BinaryIO | None = None, as_stored: boo
     """Decode a video frame by frame, in constant memory.
 
     Args:
-        path: Any file that FFmpeg reads, an animated WebP, or a folder of `frame_0000.png`, ... as `write_video`
-            writes it. Rotation and pixel aspect are applied: frames are upright, with square pixels, and are stretched
-            rather than shrunk for that. Interlaced frames are deinterlaced; what is transparent is on white.
+        path: Any file that FFmpeg reads, an animated WebP, or a folder of numbered images, as `write_video` writes it.
+            Rotation and pixel aspect are applied: frames are upright, with square pixels, and are stretched rather
+            than shrunk for that. Interlaced frames are deinterlaced; what is transparent is on white.
         file: Seekable file to read from instead; `path` is then only its name, for messages.
         as_stored: Keep the color volume of the file. By default, high dynamic range (PQ, HLG) and wide gamuts are
             mapped to BT.709, with a warning.

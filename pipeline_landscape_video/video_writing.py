@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .atomic_writing import write_directory, write_file
+from .image_files import image_files
 from .mp4_writing import METADATA_KEY, as_pixels, open_mp4
 
 
@@ -27,6 +29,8 @@ SAMPLED_FPS = 8.0  # frame rate of sampled clips; interpolation doubles it
 MAX_GIF_FPS = 50  # browsers slow faster GIFs down to 10 frames per second
 _PNG_NAME = re.compile(r"frame_\d+\.png")
 _EXIF_IMAGE_DESCRIPTION = 0x010E
+# Flags of WebP's container
+_WEBP_EXIF, _WEBP_ANIMATION, _WEBP_NO_BLENDING = 0x08, 0x02, 0x02
 
 
 def write_video(
@@ -100,16 +104,13 @@ def is_png_folder(path: str | Path) -> bool:
     return Path(path).is_dir() and all(_PNG_NAME.fullmatch(entry.name) for entry in Path(path).iterdir())
 
 
-def png_files(folder: str | Path) -> list[Path]:
-    """List the frames of a folder of PNG files, in order."""
-    return sorted(entry for entry in Path(folder).iterdir() if _PNG_NAME.fullmatch(entry.name))
-
-
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read the metadata that `write_video` stored in a file or folder; an empty dictionary if it has none."""
     path = Path(path)
     if path.is_dir():
-        path = next(iter(png_files(path)), path / "frame_0000.png")
+        path = next(iter(image_files(path)), path / "frame_0000.png")
+        if path.suffix.lower() != ".png":
+            return {}
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file.")
     suffix = path.suffix.lower()
@@ -164,16 +165,23 @@ def _write_gif(path: Path, frames: list[np.ndarray], fps: float | Fraction, meta
 def _write_webp(path: Path, frames: list[np.ndarray], fps: float | Fraction, metadata: Mapping[str, Any]) -> None:
     exif = Image.Exif()
     exif[_EXIF_IMAGE_DESCRIPTION] = json.dumps(metadata)
-    images = [Image.fromarray(frame) for frame in frames]
-    images[0].save(
-        path,
-        save_all=True,
-        append_images=images[1:],
-        duration=_durations(len(frames), fps, 1000),
-        loop=0,
-        quality=90,
-        exif=exif,
-    )
+    # libwebp's encoder of animations merges frames that differ by up to 3 levels, such as those of a slow fade. So
+    # each frame is encoded by itself, and the container is written here.
+    height, width, _ = frames[0].shape
+    size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    chunks = [_chunk(b"VP8X", bytes([_WEBP_EXIF | _WEBP_ANIMATION, 0, 0, 0]) + size), _chunk(b"ANIM", bytes(6))]
+    for frame, duration in zip(frames, _durations(len(frames), fps, 1000), strict=True):
+        still = BytesIO()
+        Image.fromarray(frame).save(still, "WEBP", quality=90)
+        place = bytes(6) + size + duration.to_bytes(3, "little") + bytes([_WEBP_NO_BLENDING])
+        chunks.append(_chunk(b"ANMF", place + still.getvalue()[12:]))
+    chunks.append(_chunk(b"EXIF", exif.tobytes()))
+    path.write_bytes(_chunk(b"RIFF", b"WEBP" + b"".join(chunks)))
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    """A chunk of a RIFF file, padded to an even length."""
+    return name + len(content).to_bytes(4, "little") + content + bytes(len(content) % 2)
 
 
 def _write_pngs(path: Path, frames: Iterable[np.ndarray], metadata: Mapping[str, Any]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import av
 
+from pipeline_landscape_video.image_files import image_files
 from pipeline_landscape_video.video_io import start_offset
-from pipeline_landscape_video.video_writing import png_files
 
 
 class AudioCopy:
@@ -22,8 +22,8 @@ class AudioCopy:
     """
 
     def __init__(self, path: str | Path, target: av.container.OutputContainer):
-        # A folder of PNG files has no sound, and neither has its first file.
-        self._source = av.open(str(path if Path(path).is_file() else png_files(path)[0]))
+        # A folder of images has no sound, and neither has its first file.
+        self._source = av.open(str(path if Path(path).is_file() else image_files(path)[0]))
         self._target = target
         self._offset = start_offset(self._source)
         self._copies: dict[int, av.AudioStream] = {}

@@ -7,9 +7,10 @@ there, so the same call resumes after a stop. On several GPUs (`accelerate launc
 measures its share of the clips, and the first one writes the tables.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -42,7 +43,14 @@ from landscape_video.evaluation.results import (
     markdown,
     write_results,
 )
-from landscape_video.evaluation.systems.clips import ClipFile, GeneratedClips, list_clips, shown_file, still_clips
+from landscape_video.evaluation.systems.clips import (
+    ClipFile,
+    GeneratedClips,
+    count_kinds,
+    list_clips,
+    shown_file,
+    still_clips,
+)
 from landscape_video.evaluation.systems.text_to_video import SystemSpec
 from landscape_video.files import write_file, write_text
 from landscape_video.generation.generate_clip import describe_environment
@@ -50,6 +58,8 @@ from pipeline_landscape_video.video_io import probe_video
 
 
 REFERENCE, STILL = "reference", "still"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,8 @@ def evaluate(
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: The input is wrong. Nothing is generated or measured then,
-            unless the error shows only while a system generates.
+            unless the error shows only while a system generates. A clip that cannot be measured is left out with a
+            warning, unless it is the last one.
     """
     state = state or PartialState(cpu=True)
     share = slice(state.process_index, None, state.num_processes)
@@ -147,15 +158,23 @@ def evaluate(
     # 2. Measure
     fingerprint = repr([REVISION, [metric.name for metric in metrics], *models.protocol().items()])
     tasks = [(source, clip) for source in sources for clip in source.clips][share]
+    faults: set[str] = set()
     for source, clip in tqdm(tasks, unit="clip", desc="measuring", disable=not state.is_main_process):
         path = measured_file(plan, source, clip, fingerprint)
-        if not path.exists():
+        if path.exists():
+            continue
+        try:
             measure(clip, models, metrics, plan.num_frames, source.stride, path)
+        except ValueError as error:
+            if str(error) not in faults:  # a clip and its still have the same image
+                logger.warning("%s The clip is left out.", error)
+            faults.add(str(error))
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
 
     # 3. Summarize
+    sources = [_without_failed(plan, source, fingerprint) for source in sources]
     found = {
         source.name: [ClipMeasurements.load(measured_file(plan, source, clip, fingerprint)) for clip in source.clips]
         for source in sources
@@ -173,6 +192,14 @@ def evaluate(
     write_results(results, plan.output / FILE_NAME)
     write_text(plan.output / "results.md", markdown(results))
     return results
+
+
+def _without_failed(plan: Plan, source: Source, fingerprint: str) -> Source:
+    """Leave out the clips that could not be measured, by any process. Raises `ValueError` if none is left."""
+    clips = [clip for clip in source.clips if measured_file(plan, source, clip, fingerprint).exists()]
+    if not clips:
+        raise ValueError(f"{source.name}: no clip could be measured.")
+    return replace(source, clips=clips)
 
 
 def find_sources(plan: Plan) -> list[Source]:
@@ -236,6 +263,7 @@ def protocol(
     sizes = {source.name: probe_video(source.clips[0].path) for source in sources}
     lines = {
         "clips": "; ".join(f"{source.name} {len(source.clips)}" for source in sources),
+        "files": "; ".join(f"{source.name} {count_kinds(source.clips)}" for source in sources if source.kind != STILL),
         "size": "; ".join(f"{name} {info.width} x {info.height}" for name, info in sizes.items()),
         "frames": f"the first {plan.num_frames}, stride {plan.stride} (generated clips: every frame)",
     }

@@ -1,6 +1,7 @@
 """Whole evaluations: folders and painted clips side by side, going on after a stop, shared by two processes."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,17 +178,41 @@ def test_pictures_that_clips_were_made_from(metric_models, clips, tmp_path):
     assert results.systems[0].metrics["FFF-SSIM"].value == pytest.approx(1)
     assert results.systems[0].metrics["FFF-CLIP[shanshui-clip]"].value == pytest.approx(1)
     assert "FVD (needs --reference, 2 clips)" in results.protocol["not measured"]
-    Image.new("RGB", (64, 32)).save(images / "1.png")
-    with pytest.raises(
-        ValueError, match=r"1\.mp4: the image must have the aspect ratio of the clip, 64 x 64, got 64 x 32"
-    ):
-        evaluate(plan_for(tmp_path / "out", clips, images=images), metric_models)
-    (images / "1.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"1\.png: not a usable image"):
-        evaluate(plan_for(tmp_path / "out", clips, images=images), metric_models)
-    (images / "1.png").unlink()
-    with pytest.raises(ValueError, match=r"contains no image 1\.png for 1\.mp4"):
-        evaluate(plan_for(tmp_path / "out", clips, images=images), metric_models)
+
+
+@pytest.mark.parametrize("fault", ["no image", "no picture", "another shape", "damaged", "too short", "text"])
+def test_a_bad_file_is_named_and_the_others_are_measured(metric_models, clips, tmp_path, caplog, fault):
+    folder, images = tmp_path / "clips", tmp_path / "images"
+    shutil.copytree(clips / "moving", folder)
+    images.mkdir()
+    for number in range(3):
+        Image.fromarray(read_video(folder / f"{number}.mp4").frames[0]).save(images / f"{number}.png")
+    data = (folder / "1.mp4").read_bytes()
+    message = {
+        "no image": "images: contains no image 1.png for 1.mp4.",
+        "no picture": "1.png: not a usable image",
+        "another shape": "1.mp4: the image must have the aspect ratio of the clip, 64 x 64, got 64 x 32",
+        "damaged": "1.mp4: has no video; its index is missing",
+        "too short": "1.mp4: has 2 frames, but 4 at stride 1 need 4.",
+        "text": "1.mp4: not a video that can be read (it is text).",
+    }[fault]
+    if fault == "no image":
+        (images / "1.png").unlink()
+    elif fault == "no picture":
+        (images / "1.png").write_text("no picture")
+    elif fault == "another shape":
+        Image.new("RGB", (64, 32)).save(images / "1.png")
+    elif fault == "damaged":
+        (folder / "1.mp4").write_bytes(data[:40])
+    elif fault == "too short":
+        write_video(folder / "1.mp4", moving_noise(1)[:2, :64, :64], 8)
+    else:
+        (folder / "1.mp4").write_text("mist")
+    plan = plan_for(tmp_path / "out", clips, folders={"given": folder}, images=images, reference=None)
+    results = evaluate(plan, metric_models)
+    assert [Path(clip.file).name for clip in results.systems[0].clips] == ["0.mp4", "2.mp4"]
+    assert results.protocol["clips"].startswith("given 2") and results.protocol["files"] == "given 2 .mp4"
+    assert len([record for record in caplog.records if message in record.getMessage()]) == 1
 
 
 def test_clips_without_prompts_are_measured_and_said(metric_models, clips, tmp_path):

@@ -5,9 +5,11 @@ Clips of systems are generated first, with their cost, and kept for later runs.
 
 import gc
 import json
+import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -21,21 +23,24 @@ from tqdm import tqdm
 from landscape_video.evaluation.systems.text_to_video import FORMS, SystemSpec
 from landscape_video.files import hash_file, hash_json, hash_text
 from landscape_video.generation.images import read_image
+from pipeline_landscape_video.image_files import IMAGE_SUFFIXES, image_files
 from pipeline_landscape_video.video_io import (
     VIDEO_EXTENSIONS,
+    describe_others,
     is_clip,
     iterate_video,
     probe_video,
     read_metadata,
     write_video,
 )
-from pipeline_landscape_video.video_writing import SAMPLED_FPS, png_files
+from pipeline_landscape_video.video_writing import SAMPLED_FPS
 
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 TABLE = "metadata.jsonl"
 
 GIB = 2**30
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,8 @@ class ClipFile:
 
 
 def hash_clip(path: Path) -> str:
-    """Hash of a video, or of a folder of PNG files."""
-    return hash_json([hash_file(file) for file in png_files(path)]) if path.is_dir() else hash_file(path)
+    """Hash of a video, or of a folder of images."""
+    return hash_json([hash_file(file) for file in image_files(path)]) if path.is_dir() else hash_file(path)
 
 
 def list_clips(folder: str | Path, num_frames: int, stride: int, images: str | Path | None = None) -> list[ClipFile]:
@@ -100,36 +105,61 @@ def list_clips(folder: str | Path, num_frames: int, stride: int, images: str | P
         stride: Frame stride at which they will be read.
         images: Folder of images that the clips begin with, by the names of the clips.
 
+    Other files, and clips that are damaged, too short or without their image, are left out with a warning.
+
     Raises:
         FileNotFoundError: A folder is missing.
-        ValueError: No videos, one that is not readable or too short, or a clip without its image.
+        ValueError: No clip is left.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder.")
-    paths = sorted(path for path in folder.iterdir() if is_clip(path) and not path.name.startswith("."))
+    entries = sorted(folder.iterdir())
+    if left_out := describe_others(path for path in entries if not is_clip(path)):
+        logger.warning("%s: %s", folder, left_out)
+    paths = [path for path in entries if is_clip(path) and not path.name.startswith(".")]
     if not paths:
         raise ValueError(f"{folder}: contains no videos ({', '.join(sorted(VIDEO_EXTENSIONS))}).")
     rows = _read_table(folder / TABLE)
-    image_of = {} if images is None else {path.stem: path for path in _files_in(Path(images), IMAGES)}
-    clips = []
-    for group, path in enumerate(paths):
-        declared, needed = probe_video(path).num_frames, (num_frames - 1) * stride + 1
-        if declared is not None and declared < needed:
-            raise ValueError(f"{path}: has {declared} frames, but {num_frames} at stride {stride} need {needed}.")
-        if images is not None and path.stem not in image_of:
-            raise ValueError(f"{images}: contains no image {path.stem}.png for {path.name}.")
-        metadata = read_metadata(path)
-        prompt, seed, row = metadata.get("prompt"), metadata.get("seed"), rows.get(path.name, {})
-        if not isinstance(prompt, str):
-            beside = path.with_suffix(".txt")
-            prompt = (_read_text(beside).strip() if beside.is_file() else "") or row.get("text")
-        seed = seed if isinstance(seed, int) else None
-        clips.append(ClipFile(path, prompt, seed, image_of.get(path.stem), group=group, labels=row))
+    image_of = {} if images is None else {path.stem: path for path in _files_in(Path(images), IMAGE_SUFFIXES)}
+    clips, faults = [], []
+    for path in paths:
+        try:
+            if images is not None and path.stem not in image_of:
+                raise ValueError(f"{images}: contains no image {path.stem}.png for {path.name}.")
+            prompt, seed = _read_prompt(path, rows.get(path.name, {}), num_frames, stride)
+        except (ValueError, OSError) as error:
+            faults.append(str(error))
+            continue
+        labels = rows.get(path.name, {})
+        clips.append(ClipFile(path, prompt, seed, image_of.get(path.stem), group=len(clips), labels=labels))
+    if not clips:
+        raise ValueError(faults[0])
+    for fault in faults:
+        logger.warning("%s The clip is left out.", fault)
     return clips
 
 
-def _files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def count_kinds(clips: Sequence[ClipFile]) -> str:
+    """Count the kinds of clips in words, such as "3 .mp4, 1 folder of images"."""
+    kinds = Counter("folder of images" if clip.path.is_dir() else clip.path.suffix.lower() for clip in clips)
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def _read_prompt(path: Path, row: Mapping[str, Any], num_frames: int, stride: int) -> tuple[str | None, int | None]:
+    """Prompt and seed of a clip, None if unknown. Raises `ValueError` or `OSError` for one that cannot be measured."""
+    declared, needed = probe_video(path).num_frames, (num_frames - 1) * stride + 1
+    if declared is not None and declared < needed:
+        raise ValueError(f"{path}: has {declared} frames, but {num_frames} at stride {stride} need {needed}.")
+    metadata = read_metadata(path)
+    prompt, seed = metadata.get("prompt"), metadata.get("seed")
+    if not isinstance(prompt, str):
+        beside = path.with_suffix(".txt")
+        prompt = (_read_text(beside).strip() if beside.is_file() else "") or row.get("text")
+    return prompt, seed if isinstance(seed, int) else None
+
+
+def _files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder.")
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())

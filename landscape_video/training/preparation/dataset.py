@@ -28,7 +28,7 @@ from landscape_video.training.preparation.clip_filters import hash_distances
 from landscape_video.training.preparation.source_clips import prepare_source
 from landscape_video.training.settings.preparation import MANIFEST, REJECTED, PreparationSettings
 from motion_adapter.markdown import markdown_table
-from pipeline_landscape_video.video_io import VIDEO_EXTENSIONS, is_clip, is_png_folder
+from pipeline_landscape_video.video_io import VIDEO_EXTENSIONS, describe_others, is_clip
 
 
 # LPV-HD, as NADM describes it (Liu et al., section III-B).
@@ -41,7 +41,6 @@ LPV_HD = {
 MANIFEST_KEYS = (
     "source", "scene", "start", "end", "num_frames", "fps", "width", "height", "source_width", "source_height",
 )  # fmt: skip
-TEXT_SUFFIXES = {".txt", ".csv", ".json", ".jsonl", ".md", ".srt", ".vtt", ".html"}
 
 logger = logging.getLogger(__name__)
 
@@ -177,21 +176,22 @@ def find_sources(source_dir: Path) -> list[str]:
     Raises:
         ValueError: No videos.
     """
-    names, others = [], Counter()
+    found, others, folders = [], [], set()
     for path in sorted(source_dir.rglob("*")):
         name = path.relative_to(source_dir)
-        if any(part.startswith(".") for part in name.parts):
+        if any(part.startswith(".") for part in name.parts) or path.parent in folders:
             continue
-        if is_clip(path):
-            names.append(name.as_posix())
-        elif path.is_file() and path.suffix.lower() not in TEXT_SUFFIXES and not is_png_folder(path.parent):
-            others[path.suffix.lower() or "no suffix"] += 1
-    if others:
-        found = ", ".join(f"{count} of {suffix}" for suffix, count in sorted(others.items()))
-        logger.warning("%d files have no name of a video and are left out: %s.", others.total(), found)
-    if not names:
+        if not is_clip(path):
+            others.append(path)
+            continue
+        found.append(path)
+        if path.is_dir():
+            folders.add(path)
+    if left_out := describe_others(others):
+        logger.warning("%s", left_out)
+    if not found:
         raise ValueError(f"{source_dir} holds no videos ({', '.join(sorted(VIDEO_EXTENSIONS))}).")
-    return names
+    return [path.relative_to(source_dir).as_posix() for path in found]
 
 
 def prepare_sources(settings: PreparationSettings) -> list[dict[str, Any]]:
@@ -199,7 +199,7 @@ def prepare_sources(settings: PreparationSettings) -> list[dict[str, Any]]:
 
     Raises:
         ImportError: A package of the extra `train` is missing.
-        ValueError: No videos, or a worker died.
+        ValueError: No videos, or Ray gave up.
     """
     if find_spec("imagehash") is None:
         raise ImportError("The preparation needs ImageHash, which is not installed: pip install '.[train]'.")
@@ -216,17 +216,30 @@ def prepare_sources(settings: PreparationSettings) -> list[dict[str, Any]]:
 
 def _prepare_in_processes(sources: list[str], settings: PreparationSettings) -> Iterator[dict[str, Any]]:
     workers = min(settings.machines.workers or os.cpu_count() or 1, len(sources))
+    waiting = list(sources)
+    while waiting:
+        for outcome in _prepare_until_a_worker_dies(waiting, workers, settings):
+            waiting.remove(outcome["source"])
+            yield outcome
+        if waiting:
+            logger.warning("A worker was killed. The videos that it may have had are prepared one by one.")
+        for name in waiting[: 2 * workers]:
+            waiting.remove(name)
+            alone = list(_prepare_until_a_worker_dies([name], 1, settings))
+            died = {"source": name, "error": "ended its worker, perhaps for want of memory.", "clips": []}
+            yield alone[0] if alone else died
+
+
+def _prepare_until_a_worker_dies(
+    sources: list[str], workers: int, settings: PreparationSettings
+) -> Iterator[dict[str, Any]]:
     # Fresh processes, because a fork of a process with threads (OpenCV's) can hang.
     with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
         waiting = [pool.submit(prepare_source, name, settings) for name in sources]
         try:
             for future in as_completed(waiting):
-                yield future.result()
-        except BrokenProcessPool:
-            raise ValueError(
-                "A worker was killed, perhaps for its memory. Finished videos are kept: run the same command again "
-                "with fewer --workers."
-            ) from None
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

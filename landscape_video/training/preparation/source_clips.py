@@ -53,7 +53,10 @@ def prepare_source(name: str, settings: PreparationSettings) -> dict[str, Any]:
     path, work_dir = settings.folders.source_dir / name, settings.work_dir
     key = f"{Path(name).stem[:60]}-{hash_text(name)[:8]}"
     outcome_path = work_dir / "outcomes" / f"{key}.json"
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except OSError as problem:  # it was removed after it was listed
+        return {"source": name, "error": f"cannot be read ({problem.strerror}).", "clips": []}
     # The time as text: a double cannot hold nanoseconds.
     stamp = {"settings": settings.digest(), "bytes": stat.st_size, "changed": str(stat.st_mtime_ns)}
     earlier = _read_json(outcome_path)
@@ -65,8 +68,10 @@ def prepare_source(name: str, settings: PreparationSettings) -> dict[str, Any]:
         clips, error = _prepare(name, key, settings), None
     except (VideoError, FileNotFoundError) as problem:
         clips, error = [], str(problem).removeprefix(f"{path}: ")
-    except OSError:
-        raise  # the disk is full, for example
+    except OSError as problem:
+        if problem.filename is None or not Path(problem.filename).is_relative_to(path):
+            raise  # the disk is full, for example
+        clips, error = [], f"cannot be read ({problem.strerror})."
     except Exception as problem:  # no file may end the preparation of the others
         clips, error = [], f"{type(problem).__name__}: {problem}"
     outcome = {"source": name, "stamp": stamp, "error": error, "clips": clips}
