@@ -46,7 +46,7 @@ def install_spatio_temporal_attention(unet: UNetMotionModel, temporal_attention:
             with an output of zero, beside the motion adapter; `"adapter"` adds none and trains the adapter's own.
 
     Raises:
-        ValueError: `temporal_attention` is not one of `TEMPORAL_ATTENTIONS`, or `unet` is no motion UNet or has
+        ValueError: `temporal_attention` is not one of `TEMPORAL_ATTENTIONS`, or `unet` is another model or has
             sparse spatio-temporal attention already.
     """
     if temporal_attention not in TEMPORAL_ATTENTIONS:
@@ -79,7 +79,7 @@ def remove_spatio_temporal_attention(unet: UNetMotionModel) -> None:
     if not has_spatio_temporal_attention(unet):
         return
     for name, parameter in _existing_tuned(unet):
-        parameter.data.copy_(unet.clip_frames.untuned[name])
+        parameter.data = unet.clip_frames.untuned[name].to(parameter.device)
     for _, block in _spatial_blocks(unet):
         block.attn1.__class__ = Attention
         del block.attn1.clip_frames, block.attn1.layer

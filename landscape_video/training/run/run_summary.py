@@ -182,7 +182,7 @@ def describe_run(
         describe_epochs(num_clips, clips_per_step, optimization.max_train_steps, first_step),
     ):
         logger.info("%s", line)
-    if settings.validation.validation_steps is None:
+    if settings.validation is not None and settings.validation.validation_steps is None:
         logger.info("Losses do not show whether clips move: set --validation_steps to generate and measure some.")
 
 

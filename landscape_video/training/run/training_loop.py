@@ -27,6 +27,7 @@ from landscape_video.training.settings.training import TrainingSettings
 ENDS = {None: (0, "finished"), "time_over": (0, "time_over"), "stopped": (EXIT_STOPPED, "stopped")}
 
 Push = Callable[[TrainingSettings, Path, bool], None]
+OnStep = Callable[[int, dict[str, torch.Tensor]], None]  # receives the number of finished steps, and the losses
 
 logger = logging.getLogger("training")
 
@@ -39,6 +40,7 @@ def train(
     validation: Validation | None = None,
     push: Push | None = None,
     cost: StepCost | None = None,
+    on_step: OnStep | None = None,
 ) -> int:
     """Train a recipe until the last step, or until there is a reason to stop, and export it.
 
@@ -50,6 +52,7 @@ def train(
         validation: Validation of the exported weights; None in processes that do not take part in it.
         push: Function that publishes an exported folder; its last argument says whether an error ends the run.
         cost: Cost of the longest batch, for the estimate of memory.
+        on_step: Called after every step, in place of a progress bar.
 
     Returns:
         The exit code.
@@ -73,7 +76,7 @@ def train(
 
     begin(run, step, recorded)
     save = partial(save_checkpoint, recipe, state, run, recorded, push)
-    step, stop = train_steps(recipe, loader, run, state, step, save, validation)
+    step, stop = train_steps(recipe, loader, run, state, step, save, validation, on_step)
     if stop != "stopped":
         with ema_weights(average):
             recipe.export(settings.run.output_dir if accelerator.is_main_process else None, final=True)
@@ -90,6 +93,7 @@ def train_steps(
     step: int,
     save: Callable[[int, bool], None],
     validation: Validation | None,
+    on_step: OnStep | None = None,
 ) -> tuple[int, str | None]:
     """Train from `step` to the last step, or until there is a reason to stop.
 
@@ -101,9 +105,8 @@ def train_steps(
     log = TrainLog(settings, step, accelerator)
     timer = StepTimer(accelerator.device, step, optimization.max_train_steps)
     stop = None
-    progress = tqdm(
-        total=optimization.max_train_steps, initial=step, unit="step", disable=not accelerator.is_main_process
-    )
+    hides_bar = on_step is not None or not accelerator.is_main_process
+    progress = tqdm(total=optimization.max_train_steps, initial=step, unit="step", disable=hides_bar)
     for batch in loader:
         torch.manual_seed(settings.seed + step)  # for dropout, if the image model has any
         for group in optimizer.param_groups:
@@ -127,6 +130,8 @@ def train_steps(
         timer.after(step)
         if state.average is not None:
             state.average.step()
+        if on_step is not None:
+            on_step(step, losses)
         stop = sync_stop_reason(run)
         ends = stop is not None or step == optimization.max_train_steps
         saves = ends or step % settings.checkpointing_steps == 0

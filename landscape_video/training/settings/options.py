@@ -102,6 +102,16 @@ class GroupedSettings:
             group = getattr(self, name)
             yield from ((field, getattr(group, field.name)) for field in fields(group))
 
+    def comparable(self) -> dict[str, str]:
+        """Return the settings that affect a step. Checkpoints record them, so a resumed run can report changes."""
+        return {saved_name(field): str(value) for field, value in self.options() if not field.metadata["free"]}
+
+    def published(self) -> dict[str, Any]:
+        """What the model card may show, as JSON values: how the weights were trained, without paths."""
+        values = {saved_name(field): value for field, value in self.options() if not field.metadata["private"]}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {"preset": self.preset, **{name: value for name, value in values.items() if value is not None}}
+
 
 def saved_name(field: Field) -> str:
     """Name of an option in checkpoints and in `training.json`, which older files share."""

@@ -17,7 +17,7 @@ from landscape_video.training.settings.inputs import (
     MotionModelSettings,
     RetentionModelSettings,
 )
-from landscape_video.training.settings.options import GroupedSettings, saved_name
+from landscape_video.training.settings.options import GroupedSettings
 from landscape_video.training.settings.run import (
     HubSettings,
     ObjectiveSettings,
@@ -70,16 +70,6 @@ class TrainingSettings(GroupedSettings):
         if not Path(name).exists():
             return name
         return EMBEDDED_MODEL if Path(name).samefile(SHANSHUI_TINY) else None
-
-    def comparable(self) -> dict[str, str]:
-        """Return the settings that affect a step. Checkpoints record them, so a resumed run can report changes."""
-        return {saved_name(field): str(value) for field, value in self.options() if not field.metadata["free"]}
-
-    def published(self) -> dict[str, Any]:
-        """What the model card may show, as JSON values: how the weights were trained, without paths."""
-        values = {saved_name(field): value for field, value in self.options() if not field.metadata["private"]}
-        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        return {"preset": self.preset, **{name: value for name, value in values.items() if value is not None}}
 
 
 @dataclass(kw_only=True)
