@@ -56,6 +56,8 @@ setup(
             "pytest-xdist>=3.8",
             "ruff>=0.17.5,<0.18",
             "mini-racer>=0.14.1",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
             "scikit-image>=0.25",
             "scipy>=1.17",
             "setuptools>=80",
