@@ -72,7 +72,7 @@ setup(
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],
         # Written with its floor: beside a newer Pillow, an unpinned gradio resolves to version 3.
         "web": ["gradio[mcp]>=6.31"],
-        "test-web": ["gradio[mcp]>=6.31", "playwright>=1.55"],
+        "test-web": ["gradio[mcp]>=6.31", "playwright>=1.55", "trackio>=0.40"],
     },
     entry_points={"console_scripts": ["landscape-video = landscape_video.cli.main:main"]},
 )

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from diffusers import MotionAdapter
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
-from safetensors.torch import save_file
 
 from pipeline_landscape_video.atomic_writing import write_file
 from pipeline_landscape_video.landscape_motion_attention import check_motion_norm, check_sparse_causal_mode
@@ -29,6 +28,7 @@ from .weights_files import (
     listed,
     read_metadata,
     read_tensors,
+    save_weights,
 )
 
 
@@ -139,7 +139,7 @@ def save_animatediff(adapter: MotionAdapter, file: str | Path) -> None:
         for their_name in names[name]
     }
     with write_file(file) as unfinished:
-        save_file(weights, unfinished, metadata=header_metadata(adapter))
+        save_weights(weights, unfinished, header_metadata(adapter))
 
 
 def read_weights(file: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:

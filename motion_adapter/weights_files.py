@@ -45,7 +45,21 @@ def save_adapter(adapter: MotionAdapter, folder: str | Path) -> None:
     folder = Path(folder)
     adapter.save_config(folder)
     weights = {name: weight.contiguous() for name, weight in adapter.state_dict().items()}
-    save_file(weights, folder / SAFETENSORS_WEIGHTS_NAME, metadata=header_metadata(adapter))
+    save_weights(weights, folder / SAFETENSORS_WEIGHTS_NAME, header_metadata(adapter))
+
+
+def save_weights(weights: Mapping[str, torch.Tensor], file: str | Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whose bytes depend on weights and metadata only.
+
+    `save_file` writes the entries of the metadata in an order that differs from call to call, and with it the hash.
+    """
+    save_file(weights, file, metadata=dict(metadata))
+    with Path(file).open("r+b") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        stream.seek(8)
+        stream.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
 
 
 def header_metadata(adapter: MotionAdapter) -> dict[str, str]:

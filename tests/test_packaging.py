@@ -33,7 +33,7 @@ USED_BY_OTHERS = {
 # Imported inside functions, which name the extra if it is missing.
 IN_EXTRAS = {"scikit_image", "imagehash", "tokenizers", "ray", "gradio"}
 # Optional packages of training, which names them if they are missing.
-ASKED_FOR_BY_NAME = {"bitsandbytes", "deepspeed"}
+ASKED_FOR_BY_NAME = {"bitsandbytes", "deepspeed", "trackio"}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_requirements_are_what_the_packages_import(setup_arguments):
 
 def test_what_only_extras_bring_is_in_the_extras_that_need_it(setup_arguments):
     brought = {group: {name_of(line) for line in lines} for group, lines in setup_arguments["extras_require"].items()}
-    assert brought["web"] == {"gradio"} and brought["test-web"] == {"gradio", "playwright"}
+    assert brought["web"] == {"gradio"} and brought["test-web"] == {"gradio", "playwright", "trackio"}
     assert brought["eval"] == {"scikit_image"}
     assert brought["train"] | brought["distributed"] | brought["web"] == IN_EXTRAS
     assert IN_EXTRAS - {"tokenizers", "gradio"} <= brought["test"]  # transformers requires tokenizers

@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("motion_adapter.convert.save_file", save)
+    monkeypatch.setattr("motion_adapter.convert.save_weights", save)
     with pytest.raises(OSError, match="No space left"):
         save_animatediff(build_motion_adapter(), tmp_path / "mm.safetensors")
     assert not list(tmp_path.iterdir())

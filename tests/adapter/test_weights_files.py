@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from motion_adapter.weights_files import load_adapter, read_header
+from motion_adapter.weights_files import load_adapter, read_header, read_metadata, save_weights
 
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -82,3 +82,12 @@ def test_what_is_no_adapter_is_not_loaded_as_one(adapter):
     (adapter / "config.json").write_text(json.dumps(config | {"_class_name": "UNet2DModel"}))
     with pytest.raises(ValueError, match="not a motion adapter: its config.json is for UNet2DModel"):
         load_adapter(adapter)
+
+
+def test_a_file_depends_on_weights_and_metadata_only(tmp_path):
+    metadata = {"format": "pt", "name": "山水", "config": json.dumps({"a": [1, 'b"']})}
+    files = [tmp_path / f"{number}.safetensors" for number in range(8)]
+    for file in files:
+        save_weights({"weight": torch.ones(2, 3)}, file, metadata)
+    assert len({file.read_bytes() for file in files}) == 1
+    assert read_metadata(files[0]) == metadata and (load_file(files[0])["weight"] == 1).all()

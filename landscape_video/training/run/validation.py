@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,11 +88,13 @@ class Validation:
         losses, self._losses = self._losses, []
         if not self.accelerator.is_main_process:
             return
+        paths = []
         for number, clip in enumerate(clips):
             name = f"step-{step:06d}.mp4" if len(clips) == 1 else f"step-{step:06d}-{number + 1}.mp4"
             path = self.settings.run.output_dir / "validation" / name
             path.parent.mkdir(exist_ok=True)
             write_video(path, clip, fps=SAMPLED_FPS)
+            paths.append(path)
         values = self.measure(clips)
         degree, loss = values.get("dynamic_degree"), None
         if losses:
@@ -99,7 +102,7 @@ class Validation:
         with (self.settings.run.output_dir / VALIDATIONS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values, "prompts": self.prompts}, ensure_ascii=False) + "\n")
         self.accelerator.log(values, step=step)
-        log_frames(self.accelerator, dict(zip(self.prompts, clips, strict=True)), step)
+        log_clips(self.accelerator, dict(zip(self.prompts, zip(clips, paths, strict=True), strict=True)), step)
 
         measured = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())
         logger.info("Step %d: %s (%d clips).", step, measured, len(clips))
@@ -161,15 +164,19 @@ def describe_trouble(widths_a_frame: float | None, loss: float | None, lowest_lo
     return warnings
 
 
-def log_frames(accelerator: Accelerator, clips: dict[str, np.ndarray], step: int) -> None:
-    """Pass every frame to the trackers that take images."""
+def log_clips(accelerator: Accelerator, clips: dict[str, tuple[np.ndarray, Path]], step: int) -> None:
+    """Pass clips, by prompt as frames and file, to the trackers: the file, or every frame as an image."""
+    frames = {f"validation/{prompt}": clip for prompt, (clip, _) in clips.items()}
     for tracker in accelerator.trackers:
-        if tracker.name == "tensorboard":
-            tracker.log_images(
-                {f"validation/{prompt}": clip for prompt, clip in clips.items()}, step, dataformats="NHWC"
-            )
+        if tracker.name == "trackio":
+            from trackio import Video
+
+            videos = {f"validation/{prompt}": Video(path, caption=prompt) for prompt, (_, path) in clips.items()}
+            tracker.log(videos, step=step)
+        elif tracker.name == "tensorboard":
+            tracker.log_images(frames, step, dataformats="NHWC")
         elif hasattr(tracker, "log_images"):
-            tracker.log_images({f"validation/{prompt}": list(clip) for prompt, clip in clips.items()}, step)
+            tracker.log_images({name: list(clip) for name, clip in frames.items()}, step)
 
 
 class RetentionValidation(Validation):

@@ -140,7 +140,7 @@ class RunSettings(OptionGroup):
         free=True,
         private=True,
     )
-    report_to: tuple[Literal["tensorboard", "wandb"], ...] = option(
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = option(
         (),
         "trackers that get losses, learning rate, speed and validation clips; files in OUTPUT_DIR get them anyway",
         nargs="+",

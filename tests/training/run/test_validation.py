@@ -48,6 +48,21 @@ def test_validation_writes_clips_and_changes_no_weight(train, caplog):
     assert "validation/mist" in board.Tags()["images"]
 
 
+def test_trackio_gets_losses_and_clips(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    storage = pytest.importorskip("trackio.sqlite_storage", reason="the extra `test-web` brings trackio").SQLiteStorage
+    flags = ("--max_train_steps", "1", "--validation_steps", "1", "--validation_inference_steps", "2")
+    code, _ = train("run", *flags, "--report_to", "trackio", "--validation_prompts", "mist")
+    assert code == 0
+    (project,) = storage.get_projects()
+    logged = {
+        name: value for row in storage.get_logs(project, storage.get_runs(project)[0]) for name, value in row.items()
+    }
+    assert logged["diffusion_loss"] > 0
+    clip = tmp_path / "trackio" / "media" / logged["validation/mist"]["file_path"]
+    assert len(list(iterate_video(clip))) == 8
+
+
 def test_the_guidance_scale_changes_clips_but_no_weights(train):
     flags = ("--max_train_steps", "1", "--validation_steps", "1", "--validation_inference_steps", "2")
     outputs = [train(scale, *flags, "--validation_guidance_scale", scale)[1] for scale in ("1", "20")]

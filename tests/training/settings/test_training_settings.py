@@ -24,7 +24,7 @@ def test_settings_are_made_without_a_command_line():
     [
         ({"train_batch_size": 0}, "`train_batch_size` must be at least 1, got 0."),
         ({"negatives": "some"}, "`negatives` must be one of all, eq10, got 'some'."),
-        ({"report_to": ("wandb", "paper")}, "`report_to` must be one of tensorboard, wandb, got 'paper'."),
+        ({"report_to": ("wandb", "paper")}, "`report_to` must be one of tensorboard, trackio, wandb, got 'paper'."),
         ({"num_frames_range": (8,)}, "`num_frames_range` must be one number or MIN MAX"),
         ({"preset": "huge"}, "`preset` must be one of paper, fast, tiny, got 'huge'."),
         ({"learning_rte": 1e-4}, "Unknown settings: learning_rte."),
