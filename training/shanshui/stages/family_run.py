@@ -111,12 +111,12 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_depth_model() -> UNet2DModel:
-    """Return a small network that predicts depth from a frame; attention at its coarsest level sees the whole frame.
+    """Return a small network that predicts depth from a frame of half the size, as fine as latents need it.
 
-    Its input for a timestep is always 0.
+    Attention at its coarsest level sees the whole frame. Its input for a timestep is always 0.
     """
     return UNet2DModel(
-        sample_size=SIZE,
+        sample_size=SIZE // 2,
         in_channels=3,
         out_channels=1,
         down_block_types=("DownBlock2D",) * 4,

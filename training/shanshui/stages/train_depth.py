@@ -33,14 +33,14 @@ HELD_OUT_CLIPS = 24
 def train_depth_model(run: FamilyRun) -> None:
     """Train a small network to predict the renderer's depth from a frame; save it with its error on held-out clips."""
     frames, depth = (array.reshape(-1, *array.shape[2:]) for array in training_depth(run))
-    batch_size = run.batch_scale * 8
+    batch_size = run.batch_scale * 16
     torch.manual_seed(0)
     model = build_depth_model().to(run.device)
 
     def compute_losses(generator: torch.Generator, fraction: float) -> dict[str, torch.Tensor]:
         chosen = torch.randint(len(frames), (batch_size,), generator=generator, device=run.device).tolist()
-        pixels = to_pixel_values(frames[chosen]).to(run.device)
-        target = torch.from_numpy(depth[chosen][:, None].astype(np.float32)).to(run.device)
+        pixels = halve(to_pixel_values(frames[chosen]).to(run.device))
+        target = halve(torch.from_numpy(depth[chosen][:, None].astype(np.float32)).to(run.device))
         if torch.rand((), generator=generator, device=run.device) < 0.5:
             pixels, target = pixels.flip(-1), target.flip(-1)
         error = model(pixels, 0).sample.float() - target
@@ -53,6 +53,11 @@ def train_depth_model(run: FamilyRun) -> None:
     (run.run_dir / "depth_model" / "held_out.json").write_text(json.dumps(figures))
 
 
+def halve(images: torch.Tensor) -> torch.Tensor:
+    """Halve height and width of images, (count, channels, height, width)."""
+    return F.avg_pool2d(images, 2)
+
+
 @torch.no_grad()
 def depth_error(model: UNet2DModel) -> float:
     """Return the mean absolute error of the depth, from 0 (infinitely far) to 1, on held-out scenes."""
@@ -60,8 +65,8 @@ def depth_error(model: UNet2DModel) -> float:
     for index in range(HELD_OUT_CLIPS):
         scene = scene_of(index, HELD_OUT_SEED, fine_motifs=False)
         frames, depth = render_with_depth(scene, [0.0, 8 / FPS])
-        predicted = model(to_pixel_values(frames).to(model.device), 0).sample[:, 0].float().cpu()
-        errors.append((predicted - torch.from_numpy(depth)).abs().mean().item())
+        predicted = model(halve(to_pixel_values(frames).to(model.device)), 0).sample.float().cpu()
+        errors.append((predicted - halve(torch.from_numpy(depth)[:, None])).abs().mean().item())
     return float(np.mean(errors))
 
 
@@ -79,8 +84,8 @@ def train_depth_member(run: FamilyRun) -> None:
     if device.type == "cpu":
         unet.set_attn_processor(AttnProcessor())  # faster in the backward pass on a CPU
     widen_for_depth(unet)
-    unet.conv_in.requires_grad_(True)
     unet.add_adapter(LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=LORA_LAYERS))
+    unet.conv_in.requires_grad_(True)  # after `add_adapter`, which freezes all other layers
     unet.to(device)
     scheduler = build_scheduler()
 
