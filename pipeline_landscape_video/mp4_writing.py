@@ -18,6 +18,7 @@ from .frame_conversion import SHIFTED_WHITE, YuvConverter, matrix_for
 
 
 METADATA_KEY = "landscape_video"
+METADATA_KEY_BESIDE_COVER = "synopsis"
 _FINEST_TIME_BASE = Fraction(1, 2**24)  # 60 ns; an mp4 counts its ticks per second in 32 bits
 
 
@@ -35,6 +36,7 @@ def open_mp4(
     bit_depth: int = 8,
     hdr: HdrMetadata | None = None,
     crf: int = 16,
+    has_cover: bool = False,
 ) -> Iterator["Mp4Writer"]:
     """Write an .mp4 frame by frame: 4:2:0, index at the front. It appears when the block succeeds.
 
@@ -52,13 +54,15 @@ def open_mp4(
         bit_depth: 8 or 10 bits.
         hdr: Metadata of high dynamic range, written with 10 bits only.
         crf: Quality of x264, from 0 (lossless) to 51.
+        has_cover: Whether a cover image will be added. Beside it, only tags that mp4 has a name for are kept.
     """
     fps = Fraction(fps).limit_denominator(1001)
-    # Without use_metadata_tags, tags that mp4 has no name for are dropped.
-    options = {"movflags": "+faststart+use_metadata_tags"}
+    # Without use_metadata_tags, FFmpeg drops tags that mp4 has no name for; with it, cover images.
+    options = {"movflags": "+faststart" if has_cover else "+faststart+use_metadata_tags"}
+    metadata_key = METADATA_KEY_BESIDE_COVER if has_cover else METADATA_KEY
     with write_file(path) as unfinished, av.open(str(unfinished), "w", options=options) as container:
         container.metadata.update(tags or {})
-        container.metadata[METADATA_KEY] = json.dumps(dict(metadata or {}), ensure_ascii=False)
+        container.metadata[metadata_key] = json.dumps(dict(metadata or {}), ensure_ascii=False)
         matrix, matrix_name = matrix_for(color_primaries)
         stream = _add_video(container, fps, bit_depth, hdr, crf)
         stream.width, stream.height = width + width % 2, height + height % 2

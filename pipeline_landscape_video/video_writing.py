@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .atomic_writing import write_directory, write_file
 from .image_files import image_files
-from .mp4_writing import METADATA_KEY, as_pixels, open_mp4
+from .mp4_writing import METADATA_KEY, METADATA_KEY_BESIDE_COVER, as_pixels, open_mp4
 
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
@@ -123,7 +123,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             }[suffix]
     else:
         with av.open(str(path)) as container:
-            text = container.metadata.get(METADATA_KEY, "")
+            text = container.metadata.get(METADATA_KEY) or container.metadata.get(METADATA_KEY_BESIDE_COVER, "")
     try:
         metadata = json.loads(text)
     except json.JSONDecodeError:  # the comment of another program

@@ -1,88 +1,142 @@
-"""Copy the sound of one video file to another."""
+"""Encode sound that a container does not hold, with the same channels, level and times."""
 
-from collections.abc import Iterator
-from fractions import Fraction
-from pathlib import Path
+from typing import NamedTuple
 
 import av
 
-from pipeline_landscape_video.image_files import image_files
-from pipeline_landscape_video.video_io import start_offset
+from pipeline_landscape_video.frame_conversion import pulled
 
 
-class AudioCopy:
-    """Copies the audio streams of a file into an open container, in step with its video.
+# Sampling rates and bits per sample and channel that AAC allows. The next higher rate is taken.
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+AAC_BITS_PER_SAMPLE = 5.5  # of at most 6: with fewer, white noise loses more than 0.2 dB
+# Without perceptual noise substitution and intensity stereo, which replace sound by noise of about its level.
+AAC_OPTIONS = {"aac_pns": "0", "aac_is": "0"}
+# AAC has no name for these layouts, and players would not know which channel is which.
+RENAMED_LAYOUTS = {"quad(side)": "quad", "5.0(side)": "5.0", "5.1(side)": "5.1"}
+UNNAMED_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "7.0", 8: "7.1"}
+# Seconds by which sound may be off its times before silence is inserted or samples are dropped. Times are stored in
+# milliseconds in some containers, so smaller differences are rounding errors.
+TOLERANCE = 0.008
 
-    Packets are copied unchanged if the container supports their codec, else encoded as AAC. It must be made before the
-    container's first packet is written.
+
+class AudioFormat(NamedTuple):
+    """Format that sound is encoded in: `codec`, an encoder of FFmpeg; `rate` in Hz; `layout` of the channels."""
+
+    codec: str
+    rate: int
+    layout: str
+
+
+def aac_format(stream: av.AudioStream) -> AudioFormat | None:
+    """The AAC format that keeps a stream's channels, or stereo if AAC does not have them; None if it has no sound."""
+    count, rate = stream.layout.nb_channels, stream.rate
+    if not count or not rate:
+        return None
+    layout = relabeled(stream.layout)
+    if not _encodes("aac", layout):
+        layout = "stereo"
+    return AudioFormat("aac", min((r for r in AAC_RATES if r >= rate), default=AAC_RATES[-1]), layout)
+
+
+def relabeled(layout: av.AudioLayout) -> str:
+    """Name of the layout under which channels are encoded, in their order."""
+    if layout.name.endswith(" channels"):  # in no known order
+        return UNNAMED_LAYOUTS.get(layout.nb_channels, layout.name)
+    return RENAMED_LAYOUTS.get(layout.name, layout.name)
+
+
+def _encodes(codec: str, layout: str) -> bool:
+    context = av.CodecContext.create(codec, "w")
+    try:
+        context.layout, context.sample_rate, context.format = layout, 48000, "fltp"
+        context.open()
+    except (ValueError, av.FFmpegError):
+        return False
+    return True
+
+
+class AudioEncoder:
+    """Decodes packets of a stream and encodes them again. Gaps become silence, and damaged packets leave a gap.
 
     Args:
-        path: Video whose audio is copied; it may have none.
-        target: Container to write to.
+        stream: Stream whose packets are decoded.
+        target: Container that gains a stream.
+        audio: Format to encode.
+
+    Attributes:
+        stream: The new stream.
+        num_damaged: Number of packets that could not be decoded.
     """
 
-    def __init__(self, path: str | Path, target: av.container.OutputContainer):
-        # A folder of images has no sound, and neither has its first file.
-        self._source = av.open(str(path if Path(path).is_file() else image_files(path)[0]))
-        self._target = target
-        self._offset = start_offset(self._source)
-        self._copies: dict[int, av.AudioStream] = {}
-        self._encoders: dict[int, av.AudioStream] = {}
-        for stream in self._source.streams.audio:
-            if stream.codec_context.name in target.supported_codecs:
-                self._copies[stream.index] = target.add_stream_from_template(stream)
-            else:
-                self._encoders[stream.index] = target.add_stream("aac", rate=stream.rate)
-        self._packets = self._demux()
-        self._held: av.Packet | None = None
+    def __init__(self, stream: av.AudioStream, target: av.container.OutputContainer, audio: AudioFormat):
+        self._source, self._decoder, self._audio = stream, stream.codec_context, audio
+        options = {**AAC_OPTIONS, "cutoff": str(audio.rate // 2)}
+        self.stream = target.add_stream(audio.codec, rate=audio.rate, layout=audio.layout, options=options)
+        self.stream.bit_rate = int(AAC_BITS_PER_SAMPLE * audio.rate) * self.stream.layout.nb_channels
+        self.num_damaged = 0
+        self._graph: av.filter.Graph | None = None
+        self._source_format: tuple | None = None
+        self._end = 0  # of the frame decoded last, in its time base
 
-    def close(self) -> None:
-        """Close the file that was read."""
-        self._source.close()
+    def describe(self) -> str:
+        """Name of the codec, and what else differs from the source."""
+        name = "AAC"
+        if self._audio.rate != self._source.rate:
+            name += f" of {self._audio.rate} Hz"
+        if self.stream.layout.nb_channels != self._source.layout.nb_channels:
+            name += f" in {self._audio.layout}"
+        return name
 
-    def advance(self, seconds: float | Fraction | None = None) -> None:
-        """Write everything up to a time of the video, or all that is left if it is `None`.
+    def encode(self, packet: av.Packet | None) -> list[av.Packet]:
+        """Return the packets that are finished, after the last packet (None) all that are left."""
+        try:
+            frames = self._decoder.decode(packet)
+        except av.FFmpegError:
+            self.num_damaged += 1
+            return []
+        packets = []
+        for frame in frames:
+            if frame.pts is None:  # only the first frame of a packet has a time in some formats
+                frame.pts = self._end
+            self._end = frame.pts + round(frame.samples / frame.sample_rate / frame.time_base)
+            packets += self._resample(frame)
+        if packet is None:
+            packets += [*self._flush(), *self.stream.encode()]
+        return packets
 
-        The container holds back packets until every stream has reached their time, so streams must advance together.
-        """
-        while True:
-            packet = self._held or next(self._packets, None)
-            self._held = None
-            if packet is None:
-                break
-            if seconds is not None and packet.dts * packet.time_base - self._offset > seconds:
-                self._held = packet
-                return
-            self._write(packet)
-        if seconds is None:
-            for encoder in self._encoders.values():
-                self._target.mux(encoder.encode())
+    def _resample(self, frame: av.AudioFrame) -> list[av.Packet]:
+        packets = []
+        source_format = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if source_format != self._source_format:
+            packets += self._flush()
+            self._source_format, self._graph = source_format, self._build(frame)
+        self._graph.push(frame)
+        return packets + self._finished()
 
-    def _demux(self) -> Iterator[av.Packet]:
-        """Packets of all audio streams, each stream with rising times."""
-        streams = self._source.streams.audio
-        last: dict[int, tuple[int, int]] = {}  # of each stream: time of its last packet, and where that ends
-        shifts = dict.fromkeys((stream.index for stream in streams), 0)
-        for packet in self._source.demux(*streams) if streams else ():
-            if packet.dts is None:  # empty: it marks the end of a stream
-                continue
-            index = packet.stream.index
-            if index in last and packet.dts + shifts[index] <= last[index][0]:
-                # The clock has jumped back, as where files were joined. Continue as the video does.
-                shifts[index] = last[index][1] - packet.dts
-            packet.dts += shifts[index]
-            packet.pts = packet.dts if packet.pts is None else packet.pts + shifts[index]
-            last[index] = packet.dts, packet.dts + max(packet.duration or 0, 1)
-            yield packet
+    def _build(self, frame: av.AudioFrame) -> av.filter.Graph:
+        """Return the graph that converts frames like this one, and inserts silence where their times leave a gap."""
+        graph = av.filter.Graph()
+        source = graph.add_abuffer(
+            sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout, time_base=frame.time_base
+        )
+        rate, layout = self._audio.rate, self._audio.layout
+        filters = [
+            graph.add("aresample", f"async=1:min_hard_comp={TOLERANCE}"),
+            graph.add("aformat", f"sample_fmts=fltp:sample_rates={rate}:channel_layouts={layout}"),
+            graph.add("abuffersink"),
+        ]
+        if frame.layout.name != layout == relabeled(frame.layout):  # else the channels would be mixed
+            channels = "|".join(map(str, range(frame.layout.nb_channels)))
+            filters.insert(0, graph.add("channelmap", f"map={channels}:channel_layout={layout}"))
+        graph.link_nodes(source, *filters).configure()
+        return graph
 
-    def _write(self, packet: av.Packet) -> None:
-        index = packet.stream.index
-        shift = round(self._offset / packet.time_base)
-        if index in self._copies:
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            packet.stream = self._copies[index]
-            self._target.mux(packet)
-            return
-        for frame in packet.decode():
-            frame.pts -= shift
-            self._target.mux(self._encoders[index].encode(frame))
+    def _finished(self) -> list[av.Packet]:
+        return [packet for frame in pulled(self._graph) for packet in self.stream.encode(frame)]
+
+    def _flush(self) -> list[av.Packet]:
+        if self._graph is None:
+            return []
+        self._graph.push(None)
+        return self._finished()

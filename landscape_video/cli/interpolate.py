@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pipeline_landscape_video.video_io import VideoInfo
+    from pipeline_landscape_video.video_io import Mp4Writer, VideoInfo
 
 
 # Tags that a container writes for itself.
@@ -56,16 +56,16 @@ def interpolate(
 
         $ landscape-video interpolate river.mov smooth.mp4 --times 3
 
-    Timestamps, sound and tags are kept, subtitles are not; sound that mp4 does not support is encoded as AAC.
+    Timestamps, sound, text subtitles, chapters and tags are kept; sound that players do not expect in mp4 becomes AAC.
     Rotation and pixel aspect are applied. Frames are never blended across a cut. Where animation, a lower frame rate
     or pulldown repeats frames, motion runs between the distinct pictures. Memory use does not depend on the length of
     the video.
     """
     from tqdm import tqdm
 
-    from landscape_video.cli.audio import AudioCopy
     from landscape_video.cli.timeline import read_timeline
-    from pipeline_landscape_video.video_io import iterate_video, open_mp4, read_metadata
+    from landscape_video.cli.tracks import TrackCopy
+    from pipeline_landscape_video.video_io import iterate_video, read_metadata
 
     # 1. Check everything that can be wrong with the files
     info = check_files(source, output)
@@ -96,30 +96,19 @@ def interpolate(
                 yield to_tensor(frame.pixels if frame.deep is None else frame.deep, target), timeline.times[number]
 
     multiple, output_times = 2**times, doubled_times(timeline.timestamps, times)
+    metadata = {**read_metadata(source), "interpolation": described, "fps": float(info.fps * multiple)}
     with (
-        open_mp4(
-            output,
-            info.width,
-            info.height,
-            fps=info.fps * multiple,
-            time_base=info.time_base / multiple,
-            metadata={**read_metadata(source), "interpolation": described, "fps": float(info.fps * multiple)},
-            tags={name: value for name, value in info.tags.items() if name not in CONTAINER_TAGS},
-            color_primaries=info.color_primaries,
-            color_trc=info.color_trc,
-            bit_depth=8 if info.bit_depth == 8 else 10,
-            hdr=info.hdr,
-        ) as writer,
-        closing(AudioCopy(source, writer.container)) as audio,
-        tqdm(total=len(output_times), unit="frame", desc=output.name, file=sys.stderr) as bar,
+        closing(TrackCopy(source)) as tracks,
+        open_output(output, info, multiple, metadata, tracks.has_cover) as writer,
     ):
+        tracks.start(writer.container)
         parts = (frames(), flow_estimator, settings.sofp_mode)
         stream = interpolate_stream(*parts, is_cut=lambda *_: after_cut, output_times=output_times)
-        for frame, time in stream:
-            audio.advance(time)
+        bar = tqdm(stream, total=len(output_times), unit="frame", desc=output.name, file=sys.stderr)
+        for frame, time in bar:
+            tracks.advance(time)
             writer.write(frame, time, timeline.last_duration)  # others end with the next one
-            bar.update()
-        audio.advance()
+        tracks.advance()
     typer.echo(f"{output}: {bar.n} frames of {writer.width} x {writer.height}, {float(info.fps * multiple):.6g} fps")
 
 
@@ -134,6 +123,28 @@ def check_files(source: Path, output: Path) -> "VideoInfo":
     if output.exists() and output.samefile(source):
         raise ValueError(f"{output}: is the input; give the output another name.")
     return info
+
+
+def open_output(
+    output: Path, info: "VideoInfo", multiple: int, metadata: dict[str, Any], has_cover: bool
+) -> AbstractContextManager["Mp4Writer"]:
+    """Open an .mp4 for a video of the same size, colors and tags, and `multiple` times its frame rate."""
+    from pipeline_landscape_video.video_io import open_mp4
+
+    return open_mp4(
+        output,
+        info.width,
+        info.height,
+        fps=info.fps * multiple,
+        time_base=info.time_base / multiple,
+        metadata=metadata,
+        tags={name: value for name, value in info.tags.items() if name not in CONTAINER_TAGS},
+        color_primaries=info.color_primaries,
+        color_trc=info.color_trc,
+        bit_depth=8 if info.bit_depth == 8 else 10,
+        hdr=info.hdr,
+        has_cover=has_cover,
+    )
 
 
 def to_tensor(pixels: "np.ndarray", device: "torch.device") -> "Tensor":
