@@ -2,8 +2,9 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,12 @@ from landscape_video.cli.options import with_settings
 from landscape_video.generation.consistent_settings import FUSION, ConsistentClipSettings
 from landscape_video.generation.models import load_pipeline
 from landscape_video.generation.settings import CONTENT, ModelSettings
+
+
+if TYPE_CHECKING:
+    import torch
+
+    from landscape_video.generation.consistent_clip import TunedPipeline
 
 
 @with_settings
@@ -115,7 +122,49 @@ def consistent(
         fit_frames(pixels, *size),
         None if shares is None else fit_frames(torch.from_numpy(shares).transpose(0, 1), *size).transpose(0, 1),
     )
-    modules = Modules(on_module=lambda name: pipe.set_progress_bar_config(desc=name, file=sys.stderr))
+    modules = Modules(
+        tune=partial(tune_and_load, models, settings, {0: text} if isinstance(text, str) else text),
+        on_module=lambda name: pipe.set_progress_bar_config(desc=name, file=sys.stderr),
+    )
+    modules = modules if settings.tune else replace(modules, tune=None)
     result = consistent_clip(pipe, source, text, settings, modules)
     result.metadata["source"] = clip.name
     write_clip(output, result, models)
+
+
+def tune_and_load(
+    models: ModelSettings,
+    settings: ConsistentClipSettings,
+    captions: dict[int, str],
+    latents: "torch.Tensor",
+    background: "torch.Tensor",
+) -> "TunedPipeline":
+    """Tune a model on the frames of a clip, and load the result; see `tune_on_clip`."""
+    from landscape_video.generation.consistent_clip import TunedPipeline
+    from landscape_video.training.run.consistency_tuning import tune_on_clip
+    from landscape_video.training.settings.inputs import default_cache_dir
+
+    tuned = tune_on_clip(
+        models,
+        latents,
+        background,
+        captions,
+        default_cache_dir(),
+        seed=settings.seed,
+        max_train_steps=settings.tune_steps,
+        tuned_layers=settings.tuned_layers,
+        learning_rate=settings.learning_rate,
+        diffusion_weight=settings.diffusion_weight,
+        foreground_loss_weight=settings.foreground_loss_weight,
+        background_loss_weight=settings.background_loss_weight,
+        learn_fusion_weights=settings.learn_fusion_weights,
+        fusion_frames=settings.fusion_frames,
+        beta_schedule=settings.beta_schedule,
+    )
+    typer.echo(f"tuned weights: {tuned.folder}", err=True)
+    pipe = load_pipeline(replace(models, **tuned.models(models)))
+    if tuned.is_lora:  # merged layers run in half the time of LoRA layers
+        pipe.fuse_lora()
+        pipe.unload_lora_weights()
+    pipe.set_progress_bar_config(desc="inter-frame consistency", file=sys.stderr)
+    return TunedPipeline(pipe, tuned.background_weight, tuned.foreground_weight)

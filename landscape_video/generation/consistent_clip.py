@@ -9,7 +9,7 @@ Each module can be switched off in `ConsistentClipSettings`.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -63,20 +63,35 @@ class SourceClip:
 
 
 @dataclass(frozen=True)
+class TunedPipeline:
+    """Result of module 3.
+
+    Args:
+        pipe: Tuned pipeline.
+        background_weight: Weight w_b of the fusion, if it was learned.
+        foreground_weight: Weight w_f, likewise.
+    """
+
+    pipe: LandscapeVideoPipeline
+    background_weight: float = 1.0
+    foreground_weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Modules:
     """What the modules need besides the pipeline.
 
     Args:
         condition: Function from the pipeline to the UNet under a condition; `None` without a condition.
         segment: Function from frames, (num_frames, 3, height, width) in [0, 1], to the masks of a clip that has none.
-        tune: Function from fused latents and the background, as `fuse_average` takes them, to the tuned pipeline;
-            `None` skips module 3.
+        tune: Function from latents, (num_frames, channels, h, w), and the background, (num_frames, 1, h, w), to the
+            tuned pipeline; `None` skips module 3.
         on_module: Called with the name of each module when it begins.
     """
 
     condition: Callable[[LandscapeVideoPipeline], ConditionedUNet] | None = None
     segment: Callable[[torch.Tensor], torch.Tensor] | None = None
-    tune: Callable[[torch.Tensor, torch.Tensor | None], LandscapeVideoPipeline] | None = None
+    tune: Callable[[torch.Tensor, torch.Tensor], "TunedPipeline"] | None = None
     on_module: Callable[[str], None] = lambda name: None
 
 
@@ -154,36 +169,43 @@ def consistent_clip(
         raise ValueError("`masks` must be given to fuse backgrounds, got none; or switch this module off with `fuse`.")
     sampler = FrameSampler(pipe, prompt, settings, modules.condition, on_step, is_cancelled)
 
+    learns = settings.fuse and settings.learn_fusion_weights and modules.tune is not None
+
     # Module 1, Eq. 1: frames, and their noisy latents at the step of the fusion
     modules.on_module("separate tuning" if settings.separate else "encoding")
     clean = sampler.encode(source.frames)
     begin, middle, end = sampler.steps(settings.strength)
     noisy = sampler.add_noise(clean, middle)
-    with without_motion(pipe.unet):
-        if settings.separate:
-            noisy = sampler.run(sampler.add_noise(clean, begin), begin, middle)
-        if settings.separate and not (settings.fuse and source.masks is not None):
+    if settings.separate:
+        noisy = sampler.run(sampler.add_noise(clean, begin), begin, middle)
+        if learns or not settings.fuse or source.masks is None:
             clean = sampler.run(noisy, middle, end)
-        # Eq. 9: masks, of the frames that were just generated unless they are given
-        masks = source.masks
-        if masks is None and modules.segment is not None:
-            masks = modules.segment(decode_latents(pipe, clean))
-        background = None
-        if masks is not None:
-            background = shrink_mask(background_of(masks), *clean.shape[-2:]).to(clean)
+    # Eq. 9: masks, of the frames that were just generated unless they are given
+    masks = source.masks
+    if masks is None and modules.segment is not None:
+        masks = modules.segment(decode_latents(pipe, clean))
+    background = torch.ones_like(clean[0, :1]).transpose(0, 1)
+    if masks is not None:
+        background = shrink_mask(background_of(masks), *clean.shape[-2:]).to(clean)
 
-        # Module 2, Eqs. 10-12
-        if settings.fuse:
-            modules.on_module("average fusion")
-            clean = sampler.run(sampler.fuse(noisy, middle, background), middle, end)
+    # Module 2, Eqs. 10-12
+    if settings.fuse and not learns:
+        modules.on_module("average fusion")
+        clean = sampler.run(sampler.fuse(noisy, middle, background), middle, end)
 
     # Module 3, Eqs. 13-16
     if modules.tune is not None:
         modules.on_module("combined tuning")
-        frames = clean[0].transpose(0, 1)
         with torch.enable_grad():
-            pipe = modules.tune(frames, background)
+            tuned = modules.tune(clean[0].transpose(0, 1), background)
+        pipe = tuned.pipe
+        if learns:
+            weights = {"background_weight": tuned.background_weight, "foreground_weight": tuned.foreground_weight}
+            settings = replace(settings, **weights)
         sampler = FrameSampler(pipe, prompt, settings, modules.condition, on_step, is_cancelled)
+        if learns:
+            modules.on_module("average fusion")
+            clean = sampler.run(sampler.fuse(noisy, middle, background), middle, end)
 
     # Module 4, Eqs. 17-19
     if settings.windows:
@@ -191,11 +213,9 @@ def consistent_clip(
         begin, _, end = sampler.steps(settings.final_strength)
         clean = sampler.run(sampler.add_noise(clean, begin), begin, end, module=3)
     metadata = describe_clip(pipe, settings, {"prompt": prompt})
-    enlargement = getattr(pipe.frame_decoder, "enlargement", 1)
-    size = (enlargement * settings.height, enlargement * settings.width)
-    return ClipStream(
-        stream_frames(pipe, settings, clean), settings.num_output_frames, size, settings.frame_rate, metadata
-    )
+    scale = getattr(pipe.frame_decoder, "enlargement", 1)
+    size, frames = (scale * settings.height, scale * settings.width), stream_frames(pipe, settings, clean)
+    return ClipStream(frames, settings.num_output_frames, size, settings.frame_rate, metadata)
 
 
 def decode_latents(pipe: LandscapeVideoPipeline, latents: torch.Tensor) -> torch.Tensor:
@@ -285,7 +305,7 @@ class FrameSampler:
                 raise GenerationCancelled("generation was cancelled.")
             return latents
 
-        with self.pipe.accelerated_models(FastLayers):
+        with self.models(module):
             return denoise(
                 self.scheduler,
                 latents,
@@ -310,9 +330,16 @@ class FrameSampler:
             foreground_weight=settings.foreground_weight,
         )
         timestep = self.timesteps[step]
-        with self.pipe.accelerated_models(FastLayers):
+        with self.models():
             prediction = self.predictor(step)(latents, timestep, 0)
         return fuse_at_step(self.scheduler, latents, prediction, timestep, fuse, settings.fusion_space)
+
+    @contextmanager
+    def models(self, module: int = 0) -> Iterator[None]:
+        """Run the models accelerated, and without motion before module 4."""
+        motion = nullcontext() if module == 3 else without_motion(self.pipe.unet)
+        with motion, self.pipe.accelerated_models(FastLayers):
+            yield
 
     def predictor(self, begin: int, module: int = 0) -> NoisePredictor:
         """Return the guided predictor of all frames: in windows in module 4, else frame by frame in chunks."""

@@ -53,6 +53,22 @@ class ConsistentClipSettings(TextToVideoSettings):
     )
     background_weight: float = setting(1.0, "Weight w_b of the fused background.", FUSION, unit="NUMBER")
     foreground_weight: float = setting(1.0, "Weight w_f of the foreground.", FUSION, unit="NUMBER")
+    tune: bool = setting(True, "Tune the model on the fused frames; takes the longest.", TUNING, argument=NOT_PASSED)
+    tuned_layers: Literal["lora", "temporal"] = setting(
+        "lora", "What trains: LoRA layers of all attention (lora), or the motion modules (temporal).", TUNING
+    )
+    tune_steps: int = setting(100, "Training steps.", TUNING, unit="NUMBER", minimum=1)
+    learning_rate: float = setting(2e-4, "Learning rate.", TUNING, unit="NUMBER", above=0)
+    diffusion_weight: float = setting(1.0, "Weight l1 of L_diff.", TUNING, unit="NUMBER", minimum=0)
+    foreground_loss_weight: float = setting(
+        1.0, "Weight l2 of the foreground's loss.", TUNING, unit="NUMBER", minimum=0
+    )
+    background_loss_weight: float = setting(
+        1.0, "Weight l3 of the background's loss.", TUNING, unit="NUMBER", minimum=0
+    )
+    learn_fusion_weights: bool = setting(
+        False, "Learn the weights w_b and w_f of the fusion, which then follows the tuning.", TUNING
+    )
     windows: bool = setting(
         True, "Sample the clip with motion modules, in overlapping windows; off: end after module 3.", FINAL
     )

@@ -21,9 +21,10 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_clip_of_the_bundled_model(files):
-    words = "clip.mp4 --masks mask.npy --prompt mist --steps 2 --height 64 --width 64 --decoder native --output new"
-    result = CliRunner().invoke(app, ["consistent", *words.split()])
+def test_a_clip_of_the_bundled_model(files, monkeypatch):
+    monkeypatch.setenv("LANDSCAPE_VIDEO_CACHE", str(files / "cache"))
+    words = "clip.mp4 --masks mask.npy --prompt mist --steps 2 --tune-steps 1 --height 64 --width 64 --decoder native"
+    result = CliRunner().invoke(app, ["consistent", *words.split(), "--output", "new"])
     assert result.exit_code == 0, result.output
     clip = read_video("new")
     assert clip.frames.shape == (4, 64, 64, 3)
@@ -31,6 +32,7 @@ def test_a_clip_of_the_bundled_model(files):
     metadata = read_metadata("new")
     assert metadata["source"] == "clip.mp4"
     assert metadata["strength"] == 0.6
+    assert any((files / "cache" / "consistency").glob("*/run/lora/pytorch_lora_weights.safetensors"))
 
 
 @pytest.mark.parametrize(

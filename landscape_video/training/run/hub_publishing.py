@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi
 
-from landscape_video.generation.models import load_motion_adapter
+from landscape_video.generation.models import load_lora, load_motion_adapter
+from landscape_video.training.objectives.consistency_recipe import LORA
 from landscape_video.training.run.signals import TrainingFailed
+from landscape_video.training.settings.consistency import ConsistencyTraining
 from landscape_video.training.settings.inputs import MOTION_ADAPTER
 from landscape_video.training.settings.run import HubSettings
 from landscape_video.training.settings.training import MotionTraining, RetentionTraining
@@ -20,7 +22,7 @@ from motion_adapter.export import export_pipeline
 from motion_adapter.hub import create_repo, hub_errors
 from motion_adapter.model_card import RECORD, CardFacts
 from motion_adapter.publish import publish
-from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline
+from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 
 
 logger = logging.getLogger("training")
@@ -64,6 +66,32 @@ def push_pipeline(settings: RetentionTraining, directory: Path, must_succeed: bo
         folder = Path(scratch, "pipeline")
         export_pipeline(pipe, folder, include_code=False)
         shutil.copyfile(directory / BRANCH / RECORD, folder / RECORD)
+        facts = CardFacts(hub.hub_model_id, hub.hub_license, settings.base_model, full=True)
+        _publish(hub, folder, facts)
+
+
+def push_tuned(settings: ConsistencyTraining, directory: Path, must_succeed: bool) -> None:
+    """Publish what combined tuning has trained in `directory`: motion modules, or the pipeline with its LoRA merged.
+
+    Raises:
+        TrainingFailed: The push failed; a warning instead unless `must_succeed`.
+    """
+    model, hub = settings.model, settings.hub
+    if model.tuned_layers == "temporal":
+        push_adapter(settings, directory, must_succeed)
+        return
+    with _push_errors(must_succeed, directory), tempfile.TemporaryDirectory() as scratch:
+        pipe = LandscapeVideoPipeline.from_pretrained(
+            model.pretrained_model_name_or_path,
+            revision=model.revision,
+            motion_adapter=load_motion_adapter(model.motion_adapter_name_or_path, torch.float32),
+        )
+        load_lora(pipe, directory / LORA, LORA)
+        pipe.fuse_lora()
+        pipe.unload_lora_weights()
+        folder = Path(scratch, "pipeline")
+        export_pipeline(pipe, folder, include_code=False)
+        shutil.copyfile(directory / LORA / RECORD, folder / RECORD)
         facts = CardFacts(hub.hub_model_id, hub.hub_license, settings.base_model, full=True)
         _publish(hub, folder, facts)
 

@@ -100,19 +100,29 @@ class RetentionModelSettings(ModelSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.motion_adapter_name_or_path is None:
-            folder = Path(self.pretrained_model_name_or_path, MOTION_ADAPTER)
-            if not folder.is_dir():
-                raise ValueError(
-                    f"{self.pretrained_model_name_or_path} has no {MOTION_ADAPTER}/: a branch is trained for a model "
-                    "that already moves, so name its adapter with `motion_adapter_name_or_path`."
-                )
-            self.motion_adapter_name_or_path = str(folder)
+            self.motion_adapter_name_or_path = adapter_beside(self.pretrained_model_name_or_path)
+
+
+def adapter_beside(model: str) -> str:
+    """Return the folder of the motion adapter in an image model's folder. Raises a `ValueError` without one."""
+    folder = Path(model, MOTION_ADAPTER)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{model} has no {MOTION_ADAPTER}/: this trains a model that already moves, so name its adapter with "
+            "`motion_adapter_name_or_path`."
+        )
+    return str(folder)
 
 
 def check_range(name: str, values: tuple[int, ...]) -> None:
     """Raise a `ValueError` unless the values are a minimum and a maximum of at least 1."""
     if len(values) != 2 or not 1 <= values[0] <= values[1]:
         raise ValueError(f"`{name}` must be one number or MIN MAX with 1 <= MIN <= MAX, got {list(values)}.")
+
+
+def default_cache_dir() -> Path:
+    """Return the folder of everything that is computed once: $LANDSCAPE_VIDEO_CACHE or ~/.cache/landscape-video."""
+    return Path(os.environ.get("LANDSCAPE_VIDEO_CACHE", Path.home() / ".cache" / "landscape-video"))
 
 
 @dataclass(kw_only=True)
@@ -177,7 +187,7 @@ class DataSettings(OptionGroup):
         if self.sample_stride is not None:
             check_range("sample_stride", self.sample_stride)
         if self.cache_dir is None:
-            self.cache_dir = Path(os.environ.get("LANDSCAPE_VIDEO_CACHE", Path.home() / ".cache" / "landscape-video"))
+            self.cache_dir = default_cache_dir()
 
 
 @dataclass(kw_only=True)
