@@ -26,6 +26,10 @@ def on_files(files: Files, config: Any) -> Files:
             if target.is_file() and name.startswith("files/") and not files.get_file_from_path(name):
                 files.append(File.generated(config, name, abs_src_path=str(target)))
                 pending += [target] if target.suffix == ".md" else []
+    home, english = files.get_file_from_path("README.zh.md"), files.get_file_from_path("README.md")
+    if home is not None and home.inclusion.is_included():  # the site in Chinese begins with its own page
+        home.dest_uri, english.dest_uri = english.dest_uri, home.dest_uri
+        home.url, english.url = english.url, home.url
     return files
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from markdown_pages import PAGES, ROOT
+from markdown_pages import CHINESE, ENGLISH, PAGES, ROOT
 
 
 CARD = ROOT / "pipeline_landscape_video" / "shanshui_tiny" / "README.md"
@@ -34,9 +34,17 @@ def test_links_and_images_exist(page):
 def test_the_index_lists_every_page():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for page in (ROOT / "docs").glob("[!R]*.md"):
-        assert f"({page.name})" in index
-        assert f"(docs/{page.name})" in readme
+    for page in ENGLISH:
+        if page.name != "README.md":
+            assert f"({page.name})" in index
+            assert f"(docs/{page.name})" in readme
+
+
+def test_the_chinese_pages_are_listed_and_translate_english_ones():
+    index = (ROOT / "docs" / "README.zh.md").read_text(encoding="utf-8")
+    for page in CHINESE:
+        assert page.name == "README.zh.md" or f"({page.name})" in index
+        assert (ROOT / "docs" / page.name.replace(".zh", "")) in ENGLISH
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+ENGLISH = tuple(page for page in sorted((ROOT / "docs").glob("*.md")) if not page.name.endswith(".zh.md"))
+CHINESE = tuple(sorted((ROOT / "docs").glob("*.zh.md")))
+PAGES = (ROOT / "README.md", *ENGLISH, ROOT / "README.zh.md", *CHINESE)
 
 
 class CodeBlock(NamedTuple):
