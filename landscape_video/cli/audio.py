@@ -1,5 +1,6 @@
 """Encode sound that a container does not hold, with the same channels, level and times."""
 
+from fractions import Fraction
 from typing import NamedTuple
 
 import av
@@ -66,7 +67,6 @@ class AudioEncoder:
 
     Attributes:
         stream: The new stream.
-        num_damaged: Number of packets that could not be decoded.
     """
 
     def __init__(self, stream: av.AudioStream, target: av.container.OutputContainer, audio: AudioFormat):
@@ -74,10 +74,11 @@ class AudioEncoder:
         options = {**AAC_OPTIONS, "cutoff": str(audio.rate // 2)}
         self.stream = target.add_stream(audio.codec, rate=audio.rate, layout=audio.layout, options=options)
         self.stream.bit_rate = int(AAC_BITS_PER_SAMPLE * audio.rate) * self.stream.layout.nb_channels
-        self.num_damaged = 0
+        self._num_damaged = 0
         self._graph: av.filter.Graph | None = None
         self._source_format: tuple | None = None
-        self._end = 0  # of the frame decoded last, in its time base
+        self._time_base: Fraction | None = None
+        self._end = 0  # of the frame decoded last, in this time base
 
     def describe(self) -> str:
         """Name of the codec, and what else differs from the source."""
@@ -88,18 +89,25 @@ class AudioEncoder:
             name += f" in {self._audio.layout}"
         return name
 
+    def describe_damage(self) -> str | None:
+        """What of the sound is missing, in a few words."""
+        if self._graph is None:
+            return "cannot be decoded and is left out"
+        return f"has {self._num_damaged} damaged packets, which are silent" if self._num_damaged else None
+
     def encode(self, packet: av.Packet | None) -> list[av.Packet]:
         """Return the packets that are finished, after the last packet (None) all that are left."""
         try:
             frames = self._decoder.decode(packet)
         except av.FFmpegError:
-            self.num_damaged += 1
+            self._num_damaged += 1
             return []
         packets = []
         for frame in frames:
+            self._time_base = frame.time_base or self._time_base
             if frame.pts is None:  # only the first frame of a packet has a time in some formats
-                frame.pts = self._end
-            self._end = frame.pts + round(frame.samples / frame.sample_rate / frame.time_base)
+                frame.pts, frame.time_base = self._end, self._time_base
+            self._end = frame.pts + round(frame.samples / frame.sample_rate / self._time_base)
             packets += self._resample(frame)
         if packet is None:
             packets += [*self._flush(), *self.stream.encode()]

@@ -116,11 +116,8 @@ class TrackCopy:
         if seconds is None:
             for index, track in self._tracks.items():
                 self._target.mux(track.encode(None))
-                if track.num_damaged:
-                    name = _describe(self._source.streams[index])
-                    typer.echo(
-                        f"{self._path.name}: {track.num_damaged} damaged packets of {name} are silent", err=True
-                    )
+                if isinstance(track, AudioEncoder) and (damage := track.describe_damage()):
+                    self._say(f"{_describe(self._source.streams[index])} {damage}")
 
     def _track_for(self, stream: Stream) -> "AudioEncoder | _PacketCopy | _SubtitleEncoder | None":
         """Add a stream to the target; return None if it does not hold this kind of stream."""
@@ -184,8 +181,6 @@ class _Clock:
 class _PacketCopy:
     """Copies packets as they are."""
 
-    num_damaged = 0
-
     def __init__(self, stream: Stream, target: av.container.OutputContainer):
         self.stream = target.add_stream_from_template(stream, opaque=True)
         self._next = None  # earliest time of the next packet
@@ -204,8 +199,6 @@ class _PacketCopy:
 
 class _SubtitleEncoder:
     """Converts text subtitles to those of mp4."""
-
-    num_damaged = 0
 
     def __init__(self, stream: SubtitleStream, target: av.container.OutputContainer):
         self._decoder = stream.codec_context
