@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch import Tensor
 
+from .film_grain import GrainKeepingWarper
 from .landscape_frame_interpolation import FrameInterpolator, check_clip
 from .landscape_sofp import SparseFlowProjection
 from .landscape_warping import FlowWarper
@@ -71,6 +72,7 @@ def interpolate_stream(
     window: int = 4,
     is_cut: Callable[[Tensor, Tensor], bool] | None = None,
     output_times: Sequence[float] | None = None,
+    keep_grain: bool = False,
 ) -> Iterator[tuple[Tensor, float]]:
     """
     Double the frame rate of a video of any length, in constant memory.
@@ -84,6 +86,7 @@ def interpolate_stream(
         is_cut: Function called once with each two neighbors, in order. It returns True where the second one begins a
             scene. Nothing is interpolated across a cut: the nearest frame is repeated, which keeps the rate even.
         output_times: Increasing times of the frames to return, instead of all frames and those of the doublings.
+        keep_grain: Give inserted frames as much film grain as the originals have, see `GrainKeepingWarper`.
 
     Returns:
         Iterator over the originals, as they came in, and `2**times - 1` frames between each two, with their times; or
@@ -92,5 +95,6 @@ def interpolate_stream(
     Raises:
         ValueError: An argument is out of its range, at once; or frames do not fit together, when they arrive.
     """
-    parts = (flow_estimator, SparseFlowProjection(sofp_mode), FlowWarper(), times, window, output_times)
+    warper = GrainKeepingWarper() if keep_grain else FlowWarper()
+    parts = (flow_estimator, SparseFlowProjection(sofp_mode), warper, times, window, output_times)
     return FrameInterpolator(*parts).interpolate_stream(frames, is_cut)
