@@ -37,6 +37,7 @@ def open_mp4(
     hdr: HdrMetadata | None = None,
     crf: int = 16,
     has_cover: bool = False,
+    grainy: bool = False,
 ) -> Iterator["Mp4Writer"]:
     """Write an .mp4 frame by frame: 4:2:0, index at the front. It appears when the block succeeds.
 
@@ -55,6 +56,7 @@ def open_mp4(
         hdr: Metadata of high dynamic range, written with 10 bits only.
         crf: Quality of x264, from 0 (lossless) to 51.
         has_cover: Whether a cover image will be added. Beside it, only tags that mp4 has a name for are kept.
+        grainy: Encode without B-frames, which lose more of film grain than the frames around them.
     """
     fps = Fraction(fps).limit_denominator(1001)
     # Without use_metadata_tags, FFmpeg drops tags that mp4 has no name for; with it, cover images.
@@ -64,7 +66,7 @@ def open_mp4(
         container.metadata.update(tags or {})
         container.metadata[metadata_key] = json.dumps(dict(metadata or {}), ensure_ascii=False)
         matrix, matrix_name = matrix_for(color_primaries)
-        stream = _add_video(container, fps, bit_depth, hdr, crf)
+        stream = _add_video(container, fps, bit_depth, hdr, crf, grainy)
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p" if bit_depth == 8 else "yuv420p10le"
         context = stream.codec_context
@@ -77,13 +79,19 @@ def open_mp4(
 
 
 def _add_video(
-    container: av.container.OutputContainer, fps: Fraction, bit_depth: int, hdr: HdrMetadata | None, crf: int
+    container: av.container.OutputContainer,
+    fps: Fraction,
+    bit_depth: int,
+    hdr: HdrMetadata | None,
+    crf: int,
+    grainy: bool,
 ) -> av.VideoStream:
     """Add a stream of H.264, or of HEVC for 10 bits."""
     if bit_depth == 8:
         # With AVX-512, x264's macroblock tree reads uninitialized memory at widths such as 64 or 192: without
         # mbtree=0, the same frames give a different file each time.
-        return container.add_stream("libx264", rate=fps, options={"crf": str(crf), "mbtree": "0"})
+        options = {"crf": str(crf), "mbtree": "0", **({"bf": "0"} if grainy else {})}
+        return container.add_stream("libx264", rate=fps, options=options)
     # With B-frames, x265 gives clips of one or two frames random decoding times.
     parameters = {"log-level": "error", "bframes": "0", **(hdr.as_x265_options() if hdr is not None else {})}
     joined = ":".join(f"{name}={value}" for name, value in parameters.items())

@@ -20,7 +20,7 @@ import numpy as np
 from av.format import Flags as FormatFlags
 from av.stream import Disposition
 
-from .color_volumes import TRANSFER_NAMES, HdrMetadata
+from .color_volumes import TRANSFER_NAMES, HdrMetadata, dynamic_hdr
 from .frame_conversion import (
     UNSPECIFIED,
     FrameConverter,
@@ -76,6 +76,7 @@ class VideoInfo:
         tags: Tags of the container (title, artist, ...).
         bit_depth: Bits of each color component.
         hdr: Metadata of high dynamic range.
+        dynamic_hdr: Name of such metadata that changes from frame to frame, None without it.
     """
 
     width: int
@@ -89,6 +90,7 @@ class VideoInfo:
     tags: Mapping[str, str]
     bit_depth: int = 8
     hdr: HdrMetadata = HdrMetadata(None, None)
+    dynamic_hdr: str | None = None
 
 
 def probe_container(path: str | Path) -> VideoInfo:
@@ -117,6 +119,7 @@ def probe_container(path: str | Path) -> VideoInfo:
             tags=dict(container.metadata),
             bit_depth=bit_depth(image),
             hdr=HdrMetadata.of(image),
+            dynamic_hdr=dynamic_hdr(image),
         )
 
 

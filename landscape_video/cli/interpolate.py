@@ -1,8 +1,10 @@
 """`landscape-video interpolate`: multiply the frame rate of any video by 2, 4 or 8."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,8 +29,20 @@ CONTAINER_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder"
 
 @with_settings
 def interpolate(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Any video that FFmpeg reads.", show_default=False)],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT.mp4", help="The smoother video.", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="Any video that FFmpeg reads, a folder of numbered images, or a folder of videos.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUTPUT.mp4", help="The smoother video; a folder for a folder of videos.", show_default=False
+        ),
+    ],
     times: Annotated[
         int,
         typer.Option(
@@ -41,6 +55,10 @@ def interpolate(
             "--keep-duplicates",
             help="Keep frames that repeat the one before, instead of moving between the distinct pictures.",
         ),
+    ] = False,
+    no_grain: Annotated[
+        bool,
+        typer.Option("--no-grain", help="Let film grain average out in new frames, instead of keeping its strength."),
     ] = False,
     device: option_of(ModelSettings, "device") = "auto",
     *,
@@ -56,60 +74,142 @@ def interpolate(
 
         $ landscape-video interpolate river.mov smooth.mp4 --times 3
 
+    All videos of a folder; those that cannot be read are named:
+
+        $ landscape-video interpolate raw smooth
+
     Timestamps, sound, text subtitles, chapters and tags are kept; sound that players do not expect in mp4 becomes AAC.
     Rotation and pixel aspect are applied. Frames are never blended across a cut. Where animation, a lower frame rate
-    or pulldown repeats frames, motion runs between the distinct pictures. Memory use does not depend on the length of
-    the video.
+    or pulldown repeats frames, motion runs between the distinct pictures. Film grain keeps its strength. Memory use
+    does not depend on the length of the video.
     """
-    from tqdm import tqdm
-
-    from landscape_video.cli.timeline import read_timeline
-    from landscape_video.cli.tracks import TrackCopy
-    from pipeline_landscape_video.video_io import iterate_video, read_metadata
-
     # 1. Check everything that can be wrong with the files
-    info = check_files(source, output)
+    jobs = list_jobs(source, output)
+    is_folder = jobs[0][0] != source
+    if not is_folder:
+        check_files(source, output)
 
     # 2. Load the flow estimator
     target = pick_device(device)
 
     from landscape_video.generation.generate_clip import describe_environment, flow_estimator_name
-    from pipeline_landscape_video import interpolate_stream, load_flow_estimator
-    from pipeline_landscape_video.interpolation import doubled_times
+    from pipeline_landscape_video import load_flow_estimator
 
     flow_estimator = load_flow_estimator(settings.flow, settings.flow_weights, device=target)
-    described = {"source": source.name, "times": times, **settings.as_metadata()}
+    described = {"times": times, **settings.as_metadata(), "keep_grain": not no_grain}
     described |= {"flow": flow_estimator_name(flow_estimator), **describe_environment(target)}
+    run = Interpolation(flow_estimator, settings.sofp_mode, times, keep_duplicates, not no_grain, target, described)
 
-    # 3. Find cuts and repeated frames
-    timeline = read_timeline(source, info.num_frames, keep_duplicates)
-    described["repeated_frames"] = len(timeline.timestamps) - len(timeline.times)
+    # 3. Interpolate
+    if not is_folder:
+        run.write(source, output)
+        return
+    failed = 0
+    for path, written in jobs:
+        try:
+            run.write(path, written)
+        except Exception as error:  # no file may end the run over the others
+            failed += 1
+            text = str(error) if str(path) in str(error) else f"{path}: {type(error).__name__}: {error}"
+            typer.echo(f"landscape-video: {text}", err=True)
+    typer.echo(f"{output}: {len(jobs) - failed} of {len(jobs)} videos")
+    if failed:
+        raise typer.Exit(1)
 
-    # 4. Read, interpolate and write, a few frames at a time
-    after_cut = False  # of the frame read last
 
-    def frames() -> Iterator[tuple["Tensor", float]]:
-        nonlocal after_cut
-        for number, frame in enumerate(iterate_video(source, as_stored=True)):
-            if number in timeline.times:
-                after_cut = number in timeline.scenes
-                yield to_tensor(frame.pixels if frame.deep is None else frame.deep, target), timeline.times[number]
+@dataclass(frozen=True)
+class Interpolation:
+    """How videos are interpolated, whichever they are.
 
-    multiple, output_times = 2**times, doubled_times(timeline.timestamps, times)
-    metadata = {**read_metadata(source), "interpolation": described, "fps": float(info.fps * multiple)}
-    with (
-        closing(TrackCopy(source)) as tracks,
-        open_output(output, info, multiple, metadata, tracks.has_cover) as writer,
-    ):
-        tracks.start(writer.container)
-        parts = (frames(), flow_estimator, settings.sofp_mode)
-        stream = interpolate_stream(*parts, is_cut=lambda *_: after_cut, output_times=output_times)
-        bar = tqdm(stream, total=len(output_times), unit="frame", desc=output.name, file=sys.stderr)
-        for frame, time in bar:
-            tracks.advance(time)
-            writer.write(frame, time, timeline.last_duration)  # others end with the next one
-        tracks.advance()
-    typer.echo(f"{output}: {bar.n} frames of {writer.width} x {writer.height}, {float(info.fps * multiple):.6g} fps")
+    Args:
+        flow_estimator, sofp_mode, times, keep_grain: See `interpolate_stream`.
+        keep_duplicates: Interpolate between all frames.
+        device: Device that frames are interpolated on.
+        described: Settings and versions, for the metadata of the video.
+    """
+
+    flow_estimator: Any
+    sofp_mode: str
+    times: int
+    keep_duplicates: bool
+    keep_grain: bool
+    device: "torch.device"
+    described: dict[str, Any]
+
+    def write(self, source: Path, output: Path) -> None:
+        """Interpolate one video. Raises `ValueError` for a file that cannot be read or written."""
+        from tqdm import tqdm
+
+        from landscape_video.cli.timeline import read_timeline
+        from landscape_video.cli.tracks import TrackCopy
+        from pipeline_landscape_video import interpolate_stream
+        from pipeline_landscape_video.interpolation import doubled_times
+        from pipeline_landscape_video.video_io import iterate_video, read_metadata
+
+        # 1. Find cuts and repeated frames
+        info = check_files(source, output)
+        warn_about_losses(source, info)
+        timeline = read_timeline(source, info.num_frames, self.keep_duplicates)
+        repeated = len(timeline.timestamps) - len(timeline.times)
+        described = {"source": source.name, **self.described, "repeated_frames": repeated}
+
+        # 2. Read, interpolate and write, a few frames at a time
+        after_cut = False  # of the frame read last
+
+        def frames() -> Iterator[tuple["Tensor", float]]:
+            nonlocal after_cut
+            for number, frame in enumerate(iterate_video(source, as_stored=True)):
+                if number in timeline.times:
+                    after_cut = number in timeline.scenes
+                    pixels = frame.pixels if frame.deep is None else frame.deep
+                    yield to_tensor(pixels, self.device), timeline.times[number]
+
+        output_times, fps = doubled_times(timeline.timestamps, self.times), info.fps * 2**self.times
+        metadata = {**read_metadata(source), "interpolation": described, "fps": float(fps)}
+        grainy = self.keep_grain and timeline.grainy
+        with (
+            closing(TrackCopy(source)) as tracks,
+            open_output(output, info, 2**self.times, metadata, tracks.has_cover, grainy) as writer,
+        ):
+            tracks.start(writer.container)
+            stream = interpolate_stream(
+                frames(),
+                self.flow_estimator,
+                self.sofp_mode,
+                is_cut=lambda *_: after_cut,
+                output_times=output_times,
+                keep_grain=self.keep_grain,
+            )
+            bar = tqdm(stream, total=len(output_times), unit="frame", desc=output.name, file=sys.stderr)
+            for frame, time in bar:
+                tracks.advance(time)
+                writer.write(frame, time, timeline.last_duration)  # others end with the next one
+            tracks.advance()
+        typer.echo(f"{output}: {bar.n} frames of {writer.width} x {writer.height}, {float(fps):.6g} fps")
+
+
+def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Return pairs of input and output: one, or one for each video of a folder, whose output folder is created.
+
+    Raises:
+        ValueError: A folder without videos, or an output that is not a folder.
+    """
+    from pipeline_landscape_video.image_files import is_image_folder
+    from pipeline_landscape_video.video_io import describe_others, is_clip
+
+    if not source.is_dir() or is_image_folder(source):
+        return [(source, output)]
+    entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    clips = [path for path in entries if is_clip(path)]
+    if not clips:
+        raise ValueError(f"{source}: contains neither videos nor numbered images of one kind.")
+    if output.suffix or output.is_file() or (output.exists() and output.samefile(source)):
+        raise ValueError(f"{output}: the output must be another folder, as the input is a folder of videos.")
+    if left_out := describe_others(path for path in entries if not is_clip(path)):
+        typer.echo(f"{source}: {left_out}", err=True)
+    output.mkdir(parents=True, exist_ok=True)
+    stems = Counter(path.stem for path in clips)
+    return [(path, output / f"{path.stem if stems[path.stem] == 1 else path.name}.mp4") for path in clips]
 
 
 def check_files(source: Path, output: Path) -> "VideoInfo":
@@ -126,7 +226,7 @@ def check_files(source: Path, output: Path) -> "VideoInfo":
 
 
 def open_output(
-    output: Path, info: "VideoInfo", multiple: int, metadata: dict[str, Any], has_cover: bool
+    output: Path, info: "VideoInfo", multiple: int, metadata: dict[str, Any], has_cover: bool, grainy: bool
 ) -> AbstractContextManager["Mp4Writer"]:
     """Open an .mp4 for a video of the same size, colors and tags, and `multiple` times its frame rate."""
     from pipeline_landscape_video.video_io import open_mp4
@@ -144,7 +244,16 @@ def open_output(
         bit_depth=8 if info.bit_depth == 8 else 10,
         hdr=info.hdr,
         has_cover=has_cover,
+        grainy=grainy,
     )
+
+
+def warn_about_losses(source: Path, info: "VideoInfo") -> None:
+    """Say in a line what the output cannot hold."""
+    losses = [f"{info.bit_depth} bits become 10"] if info.bit_depth > 10 else []
+    losses += [f"the metadata of {info.dynamic_hdr} is not kept"] if info.dynamic_hdr is not None else []
+    if losses:
+        typer.echo(f"{source.name}: {', '.join(losses)}", err=True)
 
 
 def to_tensor(pixels: "np.ndarray", device: "torch.device") -> "Tensor":

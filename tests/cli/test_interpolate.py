@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torchvision.models.optical_flow import raft_small
 from typer.testing import CliRunner, Result
 
+from known_motion import moving_noise
 from landscape_video.cli.interpolate import to_tensor
 from landscape_video.cli.main import app
-from pipeline_landscape_video.video_io import iterate_video, probe_video, read_metadata, read_video
+from pipeline_landscape_video.video_io import iterate_video, probe_video, read_metadata, read_video, write_video
 from processes import largest_files
 from video_files import half_of, make_video, moving_frames, quadrants
 
@@ -259,3 +260,21 @@ def test_a_scene_on_threes_stands_until_the_cut(tmp_path):
     assert len(written) == 47
     for index, shown in ((20, 11), (22, 11), (23, 11), (24, 12)):
         assert gray_difference(written[index], originals[shown]) < 3
+
+
+def test_a_folder_of_videos_is_interpolated_and_bad_files_are_named(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in ("a.mp4", "b.gif", "frames", "c.mp4", "c.webp"):
+        write_video(raw / name, moving_noise(1)[:3, :64, :64], 8)
+    (raw / "d.mp4").write_text("mist")
+    (raw / "e.mkv").write_bytes((raw / "a.mp4").read_bytes()[:900])
+    (raw / "notes.pdf").touch()
+    result = interpolate(raw, tmp_path / "out")
+    assert result.exit_code == 1, result.stderr
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == ["a.mp4", "b.mp4", "c.mp4.mp4", "c.webp.mp4", "frames.mp4"]
+    assert all(probe_video(tmp_path / "out" / name).num_frames == 5 for name in made)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("landscape-video: ")]
+    assert [line.split(": ")[1] for line in errors] == [str(raw / "d.mp4"), str(raw / "e.mkv")]
+    assert "1 of .pdf" in result.stderr and "out: 5 of 7 videos" in result.stdout

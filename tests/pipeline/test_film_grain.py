@@ -1,4 +1,4 @@
-"""Film grain in interpolated frames: as much as in the originals, and none where there was none."""
+"""Film grain in interpolated frames: as much as in the originals, and none in clean clips."""
 
 import cv2
 import numpy as np
