@@ -9,6 +9,7 @@ import typer
 from landscape_video.cli.generate import announce, read_prompts, warn_about_unknown_words, write_clip
 from landscape_video.cli.options import with_settings
 from landscape_video.generation.models import load_pipeline
+from landscape_video.generation.presets import check_preset
 from landscape_video.generation.settings import CONTENT, ImageModelSettings, ImageToVideoSettings
 
 
@@ -75,6 +76,7 @@ def animate(
     texts = read_stages(prompts, prompts_file, stages)
     settings.check_memory(stages=max(1, len(texts)))
     check_output(output, settings.frame_rate)
+    check_preset(settings, models)
     warn_about_unknown_words(texts, models.model)
 
     # 2. Load

@@ -8,6 +8,7 @@ import typer
 
 from landscape_video.cli.options import with_settings
 from landscape_video.generation.models import load_pipeline
+from landscape_video.generation.presets import check_preset
 from landscape_video.generation.settings import CONTENT, ModelSettings, TextToVideoSettings
 from landscape_video.generation.vocabulary import unknown_words
 from motion_adapter.sources import local_path
@@ -100,6 +101,7 @@ def generate(
     settings.check_memory(is_streamed=output.suffix.lower() not in (".gif", ".webp"))
     for path in outputs:
         check_output(path, settings.frame_rate)
+    check_preset(settings, models)
     warn_about_unknown_words(all_prompts, models.model)
 
     # 2. Load

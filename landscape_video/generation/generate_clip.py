@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from landscape_video.generation.presets import check_preset, use_preset
 from landscape_video.generation.setting_fields import argument_name, pipeline_arguments
 from landscape_video.generation.settings import ImageToVideoSettings, TextToVideoSettings
 from pipeline_landscape_video import FlowEstimator, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
@@ -153,10 +154,11 @@ def stream_clip(
     Arguments, frames and errors are those of `generate_clip`. Errors of decoding and interpolation come when the
     frames are read.
     """
-    settings = settings.with_seed().filled_in(pipe.resolve_sampling())
-    settings.check_memory(is_streamed=True)
     content = {"prompt": prompt}
-    latents = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, "latent", **content)
+    with use_preset(pipe, settings.preset):
+        settings = settings.with_seed().filled_in(pipe.resolve_sampling())
+        settings.check_memory(is_streamed=True)
+        latents = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, "latent", **content)
     height, width = pipe.clip_size(settings.height, settings.width)
     enlargement = getattr(pipe.frame_decoder, "enlargement", 1)
     size = (enlargement * height, enlargement * width)
@@ -215,6 +217,7 @@ def run_pipeline(
     Raises:
         ValueError, GenerationCancelled: As `generate_clip`.
     """
+    check_preset(settings)
     arguments = pipeline_arguments(settings)
     if settings.interpolate and output_type != "latent":
         arguments["flow_estimator"] = pipe.get_flow_estimator(settings.flow, settings.flow_weights)
@@ -223,7 +226,8 @@ def run_pipeline(
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     generator = generators[0] if len(generators) == 1 else generators
     try:
-        return pipe(**(arguments | content), generator=generator, output_type=output_type).frames
+        with use_preset(pipe, settings.preset):
+            return pipe(**(arguments | content), generator=generator, output_type=output_type).frames
     except ValueError as error:
         message = str(error)
         for each in fields(settings):  # the pipeline may have another name for a setting
@@ -259,9 +263,10 @@ def _make_clip(
     **content: Any,
 ) -> Clip:
     """Run the pipeline for one clip; `described` is the content as the metadata records it."""
-    settings = settings.with_seed().filled_in(pipe.resolve_sampling())
-    settings.check_memory(stages=len(content.get("prompts") or [None]))
-    frames = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, **content)[0]
+    with use_preset(pipe, settings.preset):
+        settings = settings.with_seed().filled_in(pipe.resolve_sampling())
+        settings.check_memory(stages=len(content.get("prompts") or [None]))
+        frames = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, **content)[0]
     _check_finite(pipe, np.isfinite(frames).all())
     return Clip(frames, settings.frame_rate, describe_clip(pipe, settings, described))
 

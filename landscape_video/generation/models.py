@@ -189,6 +189,10 @@ def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeI
         if models.lora:
             pipe.set_adapters([f"lora_{index}" for index in range(len(models.lora))])
 
+    # Where the weights of the preset draft are, and those that they belong to.
+    pipe.source_folder = folder
+    adapter = folder / "motion_adapter" if models.motion_adapter is None else local_path(models.motion_adapter)
+    pipe.source_motion_adapter = adapter
     pipe.frame_decoder = load_frame_decoder(models.decoder, folder, pipe.vae, dtype)
     if pipe.frame_decoder is not None:
         pipe.frame_decoder.to(device)

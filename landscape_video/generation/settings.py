@@ -32,6 +32,7 @@ from pipeline_landscape_video.embedded_model import EMBEDDED_MODEL
 
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+PresetName = Literal["draft", "standard", "fine", "animatelcm", "lightning"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +161,16 @@ class LongClipSettings(Settings):
 class TextToVideoSettings(InterpolationSettings, LongClipSettings, VideoSettings):
     """Settings of a clip that our text-to-video pipeline generates."""
 
+    preset: PresetName | None = setting(
+        None,
+        "Scheduler, steps and guidance that belong together: draft (4 steps with few-step weights), standard (the "
+        "quality of the model's own sampling in fewer steps), fine (50 steps), animatelcm or lightning (for the "
+        "motion modules of AnimateLCM or AnimateDiff-Lightning).",
+        SAMPLING,
+        unit="NAME",
+        default_text="the model's own sampling",
+        argument=NOT_PASSED,
+    )
     seed: int | None = setting(
         None,
         "Seed of the noise; the same seed gives the same clip.",

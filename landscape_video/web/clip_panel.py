@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
+from landscape_video.generation.presets import PRESETS
 from landscape_video.generation.settings import TextToVideoSettings
 from landscape_video.web.controls import MAIN, fields_on_the_page, make_control
 from landscape_video.web.handlers import copy_description
@@ -16,8 +17,6 @@ from landscape_video.web.texts import i18n, language_of, say
 from landscape_video.web.workshop import Workshop
 
 
-# Steps as a multiple of what the model recommends, and the most frames.
-PRESETS = {"draft": (0.4, 8), "standard": (1.0, 10**6), "fine": (2.0, 10**6)}
 # Settings that decide what a clip takes.
 ESTIMATED_FROM = ("num_frames", "steps", "height", "width", "guidance_scale")
 
@@ -36,38 +35,42 @@ class SettingsPanel:
 
     def __init__(self, settings_class: type[TextToVideoSettings], defaults: Mapping[str, Any], shop: Workshop) -> None:
         each_field = fields_on_the_page(settings_class)
+        offered, recommended = shop.presets(settings_class), defaults
+        defaults = {**defaults, **preset_values("standard", recommended, shop.limits.steps)}
 
         def make(name: str) -> gr.Component:
             each = next(each for each in each_field if each.name == name)
             return make_control(each, defaults.get(name, each.default), shop.limits, shop.allowed(name))
 
         preset = gr.Radio(
-            [(i18n(name), name) for name in PRESETS],
+            [(i18n(name), name) for name in offered],
             value="standard",
-            label=i18n("preset"),
-            info=i18n("preset_info"),
+            label=i18n("label_preset"),
+            info=i18n("info_preset"),
             elem_classes="lv-preset",
         )
         with gr.Row():
-            made = {name: make(name) for name in MAIN}
+            made = {"preset": preset} | {name: make(name) for name in MAIN}
         with gr.Accordion(i18n("advanced"), open=False):
-            made |= {each.name: make(each.name) for each in each_field if each.name not in MAIN}
+            made |= {each.name: make(each.name) for each in each_field if each.name not in made}
         self.controls = [made[each.name] for each in each_field]
-        recommended = made["steps"].value, made["num_frames"].value
+        changed = preset_values("standard", recommended, shop.limits.steps)
         preset.input(
-            lambda name: preset_values(name, *recommended, shop),
+            lambda name: list(preset_values(name, recommended, shop.limits.steps).values()),
             preset,
-            [made["steps"], made["num_frames"]],
+            [made[name] for name in changed],
             queue=False,
             api_visibility="private",
         )
         add_estimate(made, shop)
 
 
-def preset_values(name: str, steps: int, num_frames: int, shop: Workshop) -> tuple[int, int]:
-    """Steps and frames of a preset, from those that the model recommends."""
-    factor, most_frames = PRESETS[name]
-    return min(round(steps * factor), shop.limits.steps), min(num_frames, most_frames)
+def preset_values(name: str, recommended: Mapping[str, Any], most_steps: int) -> dict[str, Any]:
+    """The settings that a preset determines, by name; what it leaves to the model is as recommended."""
+    sampling = PRESETS[name].sampling
+    names = {"steps": "num_inference_steps", "guidance_scale": "guidance_scale", "eta": "eta"}
+    values = {each: sampling.get(argument, recommended[each]) for each, argument in names.items()}
+    return values | {"steps": min(values["steps"], most_steps)}
 
 
 def add_estimate(controls: Mapping[str, gr.Component], shop: Workshop) -> None:

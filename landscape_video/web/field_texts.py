@@ -17,6 +17,12 @@ _WORDS = {
     "width": ("Width", "宽度", "画面宽度（像素），须为 8 的倍数。"),
     "steps": ("Steps", "步数", "去噪步数：越多越慢，细节越丰富。"),
     "guidance_scale": ("Guidance scale", "引导强度", "遵循提示词的程度；不大于 1 时反向提示词无效。"),
+    "preset": (
+        "Quality",
+        "质量",
+        "互相匹配的采样器、步数与引导：draft 为 4 步（需少步权重），standard 以较少步数达到模型自身的质量，"
+        "fine 为 50 步；其余两项用于 AnimateLCM 与 AnimateDiff-Lightning。",
+    ),
     "seed": ("Seed", "随机种子", "噪声的种子：同一种子得到同一视频。留空则随机抽取。"),
     "eta": ("Fresh noise (eta)", "新增噪声（eta）", "DDIM 每一步新增噪声的比例：0 为 DDIM，1 为 DDPM。"),
     "interpolate": ("Interpolate", "补帧", "每两帧之间补一帧：N 帧变为 2N - 1 帧。"),

@@ -46,7 +46,6 @@ TEXTS = {
     "camera_right": ("Right", "右移"),
     "camera_closer": ("Closer", "推近"),
     "camera_away": ("Away", "拉远"),
-    "preset": ("Quality", "质量"),
     "draft": ("Draft", "草稿"),
     "standard": ("Standard", "标准"),
     "fine": ("Fine", "精细"),
@@ -57,10 +56,6 @@ TEXTS = {
     "recipe": ("Prompt, seed and settings of this clip", "本视频的提示词、种子与参数"),
     "examples": ("Examples: one click generates", "示例：点击即生成"),
     "switch_language": ("中文", "English"),
-    "preset_info": (
-        "Draft is fast, fine takes twice as long as standard.",
-        "草稿最快；精细所需时间为标准的两倍。",
-    ),
     "ready": ("Ready.", "就绪。"),
     "waiting": ("Waiting: another clip is being made.", "排队中：正在生成另一个视频。"),
     "loading": ("Loading the model.", "正在加载模型。"),

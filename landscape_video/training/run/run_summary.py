@@ -31,6 +31,7 @@ from landscape_video.training.settings.training import TrainingSettings
 # Groups of trainable parameters, by substrings of their names.
 GROUPS = {
     "image retention branch": ("image_retention.",),
+    "image layers": (".attentions.", ".resnets.", ".downsamplers.", ".upsamplers."),
     "versatile attention": (".attn1.", ".norm1."),
     "sparse-causal attention": (".attn2.", ".norm2."),
     "feed-forward": (".ff.", ".norm3."),

@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler
 
 from landscape_video.evaluation.metrics.clip_metrics import fff_ssim
 from landscape_video.evaluation.metrics.motion_metrics import dynamic_degree
+from landscape_video.generation.few_steps import few_step_scheduler
 from landscape_video.generation.generate_clip import run_pipeline
 from landscape_video.generation.images import read_image
 from landscape_video.generation.settings import TextToVideoSettings
@@ -177,6 +178,14 @@ def log_clips(accelerator: Accelerator, clips: dict[str, tuple[np.ndarray, Path]
             tracker.log_images(frames, step, dataformats="NHWC")
         elif hasattr(tracker, "log_images"):
             tracker.log_images({name: list(clip) for name, clip in frames.items()}, step)
+
+
+class FewStepValidation(Validation):
+    """Generates the validation prompts in the student's steps."""
+
+    def __init__(self, *common: Any) -> None:
+        super().__init__(*common)
+        self.pipe.scheduler = few_step_scheduler(self.pipe.scheduler)
 
 
 class RetentionValidation(Validation):

@@ -74,16 +74,27 @@ class MotionModelSettings(ModelSettings):
 
 
 @dataclass(kw_only=True)
-class RetentionModelSettings(ModelSettings):
+class MovingModelSettings(ModelSettings):
     """Models that training starts from."""
 
     motion_adapter_name_or_path: str | None = option(
         None,
-        "motion adapter that the branch is trained for: a folder, a Hub id, or an AnimateDiff file (.safetensors, "
+        "motion adapter of the model that is trained for: a folder, a Hub id, or an AnimateDiff file (.safetensors, "
         ".ckpt)",
         default_text="motion_adapter/ in the image model's folder",
         private=True,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.motion_adapter_name_or_path is None:
+            self.motion_adapter_name_or_path = adapter_beside(self.pretrained_model_name_or_path)
+
+
+@dataclass(kw_only=True)
+class RetentionModelSettings(MovingModelSettings):
+    """Models that training starts from."""
+
     image_retention_name_or_path: str | None = option(
         None,
         "branch to start from: a folder or a Hub id",
@@ -96,11 +107,6 @@ class RetentionModelSettings(ModelSettings):
         "fast also train the motion modules, which are then written to OUTPUT_DIR/motion_adapter/",
         negatable=True,
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.motion_adapter_name_or_path is None:
-            self.motion_adapter_name_or_path = adapter_beside(self.pretrained_model_name_or_path)
 
 
 def adapter_beside(model: str) -> str:

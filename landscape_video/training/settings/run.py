@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from landscape_video.training.settings.options import OptionGroup, option
 from motion_adapter.hub import check_repo_id
@@ -58,6 +58,36 @@ class ObjectiveSettings(OptionGroup):
             raise ValueError(f"`timestep_bias_portion` must be less than 1, got {self.timestep_bias_portion}.")
         if self.freeze_prob > 0 and self.slow_motion_prob == 0:
             raise ValueError("`freeze_prob` is a share of slowed-down clips: set `slow_motion_prob` above 0.")
+
+
+@dataclass(kw_only=True)
+class DistillationSettings(OptionGroup):
+    """Distillation of a few-step adapter."""
+
+    # The loader and the checks of all settings read these; nothing here uses the clips, or other losses.
+    contrastive_weight: ClassVar[float] = 0.0
+    negative_threshold: ClassVar[int] = 1
+    negatives: ClassVar[str] = "all"
+    slow_motion_prob: ClassVar[float] = 0.0
+    freeze_prob: ClassVar[float] = 0.0
+    timestep_bias_strategy: ClassVar[str] = "none"
+    timestep_bias_portion: ClassVar[float] = 0.25
+    timestep_bias_multiplier: ClassVar[float] = 2.0
+
+    student_steps: int = option(4, "denoising steps of the student", minimum=1)
+    teacher_steps: int = option(24, "denoising steps of the teacher, a multiple of --student_steps", minimum=2)
+    teacher_guidance_scale: float | None = option(
+        None, "guidance scale that is distilled into the weights", above=0, default_text="the model's own, else 8"
+    )
+    rank: int = option(32, "rank of the LoRA weights", minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher_steps % self.student_steps or self.teacher_steps == self.student_steps:
+            raise ValueError(
+                f"`teacher_steps` must be a multiple of `student_steps`, {self.student_steps}, and larger, "
+                f"got {self.teacher_steps}."
+            )
 
 
 @dataclass(kw_only=True)

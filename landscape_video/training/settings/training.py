@@ -15,10 +15,12 @@ from landscape_video.training.settings.inputs import (
     ImageSettings,
     ModelSettings,
     MotionModelSettings,
+    MovingModelSettings,
     RetentionModelSettings,
 )
 from landscape_video.training.settings.options import GroupedSettings
 from landscape_video.training.settings.run import (
+    DistillationSettings,
     HubSettings,
     ObjectiveSettings,
     OptimizationSettings,
@@ -147,3 +149,39 @@ class RetentionTraining(TrainingSettings):
         for file in self.images.validation_images:
             if not Path(file).is_file():
                 raise ValueError(f"`validation_images` must be existing files, got {file}.")
+
+
+@dataclass(kw_only=True)
+class FewStepTraining(TrainingSettings):
+    """Settings of `distill_few_steps.py`."""
+
+    TRACKED_AS: ClassVar[str] = "few_steps"
+    PRESETS_HELP: ClassVar[str] = (
+        "other defaults for all flags: fast (one GPU with 24 GB, bfloat16, 2000 steps of 2 clips); tiny "
+        "(shanshui-tiny on a CPU)"
+    )
+
+    DEFAULTS: ClassVar[dict[str, Any]] = {
+        "output_dir": Path("few-steps"),
+        "caption_dropout_prob": 0.0,  # guidance is distilled into the weights, so the student sees no empty prompt
+        "num_frames_range": (16, 16),
+        "lr_scheduler": "cosine",
+        "use_ema": True,
+        "ema_decay": 0.99,
+        "validation_inference_steps": 4,
+        "validation_guidance_scale": 1.0,
+    }
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "fast": {
+            "train_batch_size": 2, "learning_rate": 2e-4, "lr_warmup_steps": 50, "max_train_steps": 2000,
+            "mixed_precision": "bf16", "gradient_checkpointing": "attention", "validation_steps": 500,
+        },
+        "tiny": {
+            "pretrained_model_name_or_path": str(SHANSHUI_TINY), "resolution": 128, "sample_stride": (1, 1),
+            "teacher_steps": 12, "learning_rate": 1e-3, "lr_warmup_steps": 20, "max_train_steps": 600,
+            "checkpointing_steps": 50, "checkpoints_total_limit": 2, "logging_steps": 5,
+        },
+    }  # fmt: skip
+
+    model: MovingModelSettings
+    objective: DistillationSettings
