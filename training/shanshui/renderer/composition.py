@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from shanshui.renderer.brushwork import View, generator
-from shanshui.renderer.scene import WAYS, Scene
+from shanshui.renderer.scene import COMPOSED, WAYS, Scene
 
 
 MIDDLE = 1.0  # seconds; the instant at which the composition appears as laid out
@@ -34,13 +34,19 @@ class Layout:
     With another scene as `begins_like`, camera, boat and birds are at time 0 where they are in that scene, and move as
     this one says from then on. Boats and birds leave the image more often in such clips.
 
+    With another scene as `composed_like`, everything is where it is in that scene, which may show other motifs.
+
     Raises:
-        ValueError: `begins_like` differs in more than the ways of camera, boat and birds.
+        ValueError: `begins_like` differs in more than the ways of camera, boat and birds, or `composed_like` in seed,
+            layers, camera or water.
     """
 
-    def __init__(self, view: View, scene: Scene, begins_like: Scene | None = None) -> None:
+    def __init__(
+        self, view: View, scene: Scene, begins_like: Scene | None = None, composed_like: Scene | None = None
+    ) -> None:
         self.view, self.scene, self.begins_like = view, scene, begins_like or scene
-        self.check_beginning()
+        self.composed = composed = composed_like or scene
+        self.check_scenes()
         rng = generator(scene.seed, "layout")
         self.mirrored = rng.random() < 0.5
         shores = {"none": 0.86, "lake": (0.64, 0.70), "river": (0.58, 0.63)}[scene.water]
@@ -56,17 +62,19 @@ class Layout:
         self.light = place((0.72, 0.81), (0.13, 0.19))
         self.birds = place((0.38, 0.44), (0.11, 0.15))
         self.boat = place((0.33, 0.39), (0.80, 0.84))
-        self.pavilion = place((0.47, 0.51) if scene.trees != "none" else (0.53, 0.62), (0.60, 0.64))
+        self.pavilion = place((0.47, 0.51) if composed.trees != "none" else (0.53, 0.62), (0.60, 0.64))
         self.trees = place((0.90, 0.94), (0.90, 0.93))
-        self.waterfall = place((0.19, 0.25) if scene.pavilion else (0.24, 0.34))
+        self.waterfall = place((0.19, 0.25) if composed.pavilion else (0.24, 0.34))
         self.seal = place((0.075, 0.085))
         self.river = place((0.39, 0.45))
 
-    def check_beginning(self) -> None:
+    def check_scenes(self) -> None:
         scene, other = self.scene, self.begins_like
         shown = [[getattr(one, name) != "none" for name in WAYS] for one in (scene, other)]
         if replace(other, **{name: getattr(scene, name) for name in WAYS}) != scene or shown[0] != shown[1]:
             raise ValueError(f"`begins_like` must differ in {WAYS} only from {scene}, got {other}.")
+        if any(getattr(self.composed, name) != getattr(scene, name) for name in COMPOSED):
+            raise ValueError(f"`composed_like` must have the same {COMPOSED} as {scene}, got {self.composed}.")
 
     def across(self, x: float) -> np.ndarray:
         """Return the distance of each canvas column to the right of `x`, in image pixels, the shorter way round."""

@@ -49,7 +49,7 @@ def ridge(layout: Layout, layer: int) -> np.ndarray:
     side = layout.mass[0] + shift * view.width
     if near < 0.2:
         side = view.width - layout.mass[0] * rng.uniform(0.9, 1.3)
-    if scene.waterfall and layer == fall_layer(scene.layers):
+    if layout.composed.waterfall and layer == fall_layer(scene.layers):
         side = layout.waterfall[0] + rng.uniform(-0.03, 0.03) * view.unit
     centers = [side, *(side + view.period * (k + rng.uniform(0.3, 0.7)) / 5 for k in range(5))]
     profile = np.zeros(view.columns, np.float32)
@@ -66,7 +66,7 @@ def ridge(layout: Layout, layer: int) -> np.ndarray:
 
 def make_room(layout: Layout, line: np.ndarray, layer: int) -> np.ndarray:
     """Lower a skyline where it would hide the light, birds, pavilion or waterfall; raise it where water must fall."""
-    view, scene, foot, unit = layout.view, layout.scene, layout.foot, layout.view.unit
+    view, scene, foot, unit = layout.view, layout.composed, layout.foot, layout.view.unit
     middle, (x_fall, _), (top, bottom) = fall_layer(scene.layers), layout.waterfall, layout.fall()
 
     def nearby(x: float, reach: float) -> np.ndarray:
@@ -286,7 +286,7 @@ class River:
     def course(self, y: np.ndarray | float) -> tuple[np.ndarray | float, np.ndarray | float]:
         """Return x of the river's middle and half its width, in pixels, at the height `y` of the composition."""
         view, layout, near = self.layout.view, self.layout, self.near(y)
-        wide = 0.34 if layout.scene.boat != "none" else 0.24
+        wide = 0.34 if layout.composed.boat != "none" else 0.24
         turn = np.sin(self.phase + 6.0 * near**0.7) * (0.05 + 0.17 * near * (1.35 - near))
         return layout.river[0] + self.bend * view.unit * turn, view.unit * (0.022 + wide * near**1.25)
 

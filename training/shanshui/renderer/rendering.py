@@ -88,10 +88,16 @@ class SceneRenderer:
     """
 
     def __init__(
-        self, scene: Scene, height: int, width: int, begins_like: Scene | None = None, consistent: bool = False
+        self,
+        scene: Scene,
+        height: int,
+        width: int,
+        begins_like: Scene | None = None,
+        consistent: bool = False,
+        composed_like: Scene | None = None,
     ) -> None:
         self.scene, self.view = scene, View(height, width, consistent)
-        self.layout = Layout(self.view, scene, begins_like)
+        self.layout = Layout(self.view, scene, begins_like, composed_like)
         self.colors = COLORS[scene.palette]
         self.elements: list[Element] = []
         self.prepare_paper()
@@ -134,13 +140,11 @@ class SceneRenderer:
     def add_sprite(self, name: str, sprite: Sprite, place: Callable[[float], tuple[float, ...]], depth: float) -> None:
         """Add a sprite; `place(time)` gives x, y and, where they change, size, shear and angle."""
 
-        def pose(time: float) -> np.ndarray:
-            return sprite.pose(*place(time))
-
         def inverse(time: float) -> np.ndarray:
-            return cv2.invertAffineTransform(pose(time))
+            return cv2.invertAffineTransform(sprite.pose(*place(time)))
 
-        self.elements.append(Element(name, lambda image, time: sprite.draw(image, pose(time)), inverse, depth))
+        draw = lambda image, time: sprite.draw(image, sprite.pose(*place(time)))  # noqa: E731
+        self.elements.append(Element(name, draw, inverse, depth))
 
     def add_landscape(self) -> None:
         """Add light, mountains with mist and waterfall between them, and water."""
@@ -157,7 +161,7 @@ class SceneRenderer:
             if scene.mist != "none" and layer in (int(0.5 * (scene.layers - 1)), scene.layers - 1):
                 k = int(layer == scene.layers - 1)
                 # Without water the feet of the mountains are pale themselves; mist shows before their shoulders.
-                above = (0.21, 0.05) if scene.water != "none" else (0.36, 0.10 if scene.waterfall else 0.19)
+                above = (0.21, 0.05) if scene.water != "none" else (0.36, 0.10 if layout.composed.waterfall else 0.19)
                 y, rng = layout.horizon - above[k] * view.height, generator(scene.seed, "mist", k)
                 self.add_canvas("mist", draw_mist(view, rng, colors, y, 0.075 * view.height), self.mist_inverse, depth)
             if scene.waterfall and layer == fall_layer(scene.layers):
@@ -176,8 +180,7 @@ class SceneRenderer:
         """Add pavilion, boat, trees, birds and weather."""
         scene, view, layout, colors = self.scene, self.view, self.layout, self.colors
         if scene.pavilion:
-            # At the shore, or on the nearest skyline where there is no shore.
-            place = (*layout.pavilion, 0.62)
+            place = (*layout.pavilion, 0.62)  # at the shore, or on the nearest skyline where there is no shore
             if scene.water == "none":
                 skyline = float(np.interp(layout.pavilion[0], view.x[0], self.skyline))
                 place = (layout.pavilion[0], skyline + 0.085 * view.unit, depths(scene.layers)[-1])

@@ -45,6 +45,7 @@ CHOICES = {
 }
 MOVING = ("camera", "boat", "mist", "birds")  # attributes whose values are directions of motion
 WAYS = ("camera", "boat", "birds")  # attributes whose values an ordinary first frame reveals
+COMPOSED = ("layers", "camera", "water", "seed")  # attributes on which the place of everything else depends
 
 
 @dataclass(frozen=True)
