@@ -22,12 +22,6 @@ D65 = (0.3127, 0.3290)
 REFERENCE_WHITE = 203.0  # cd/m2 of white in a graded image, by ITU-R BT.2408
 DISPLAY_GAMMA = 2.4  # of BT.709 displays, by ITU-R BT.1886
 HLG_PEAK, HLG_GAMMA = 1000.0, 1.2  # cd/m2 of the reference display of ITU-R BT.2100, and its system gamma
-DYNAMIC_METADATA = {
-    SideDataType.DYNAMIC_HDR_PLUS: "HDR10+",
-    SideDataType.DOVI_RPU_BUFFER: "Dolby Vision",
-    SideDataType.DOVI_METADATA: "Dolby Vision",
-    SideDataType.DYNAMIC_HDR_VIVID: "HDR Vivid",
-}
 
 
 class HdrMetadata(NamedTuple):
@@ -71,11 +65,6 @@ class HdrMetadata(NamedTuple):
         if not (numbers[20] and numbers[21]):
             return None
         return [float(top) / max(float(bottom), 1) for top, bottom in numbers[:20].reshape(10, 2)]
-
-
-def dynamic_hdr(image: av.VideoFrame) -> str | None:
-    """Name of the metadata of high dynamic range that changes from frame to frame, None if a frame has none."""
-    return next((name for kind, name in DYNAMIC_METADATA.items() if image.side_data.get(kind) is not None), None)
 
 
 def to_bt709(pixels: np.ndarray, primaries: int, transfer: int, peak: float = 1000.0) -> np.ndarray:

@@ -28,6 +28,16 @@ CHROMA_LOCATIONS = {(1, 2): "left", (2, 2): "center", (1, 1): "topleft", (2, 1):
 EXACT = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 # swscale converts 8-bit values to 16 bits by a shift, so that white is 255 * 256 in limited range.
 SHIFTED_WHITE = 255 * 256
+# What a frame may carry beside its pixels that is not written.
+LOST_SIDE_DATA = {
+    SideDataType.DYNAMIC_HDR_PLUS: "HDR10+ metadata",
+    SideDataType.DOVI_RPU_BUFFER: "Dolby Vision metadata",
+    SideDataType.DOVI_METADATA: "Dolby Vision metadata",
+    SideDataType.DYNAMIC_HDR_VIVID: "HDR Vivid metadata",
+    SideDataType.A53_CC: "closed captions",
+    SideDataType.STEREO3D: "the arrangement of 3D video",
+    SideDataType.SPHERICAL: "the projection of 360-degree video",
+}
 
 Filter = tuple[str, str]
 """Name of a filter and its options."""
@@ -52,6 +62,12 @@ def pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
             yield graph.pull()
         except (av.BlockingIOError, av.EOFError):  # it needs more frames, or has returned the last one
             return
+
+
+def lost_side_data(image: av.VideoFrame) -> tuple[str, ...]:
+    """Names of what a frame carries that is not written."""
+    found = (name for kind, name in LOST_SIDE_DATA.items() if image.side_data.get(kind) is not None)
+    return tuple(dict.fromkeys(found))
 
 
 class UnsupportedFrame(ValueError):

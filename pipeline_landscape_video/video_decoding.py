@@ -20,7 +20,7 @@ import numpy as np
 from av.format import Flags as FormatFlags
 from av.stream import Disposition
 
-from .color_volumes import TRANSFER_NAMES, HdrMetadata, dynamic_hdr
+from .color_volumes import TRANSFER_NAMES, HdrMetadata
 from .frame_conversion import (
     UNSPECIFIED,
     FrameConverter,
@@ -28,6 +28,7 @@ from .frame_conversion import (
     bit_depth,
     filter_graph,
     has_wide_colors,
+    lost_side_data,
     pulled,
 )
 
@@ -75,8 +76,8 @@ class VideoInfo:
         color_primaries, color_trc: Numbers of ITU-T H.273; those of BT.709 if none are declared.
         tags: Tags of the container (title, artist, ...).
         bit_depth: Bits of each color component.
-        hdr: Metadata of high dynamic range.
-        dynamic_hdr: Name of such metadata that changes from frame to frame, None without it.
+        hdr: Static metadata of high dynamic range.
+        lost: Names of what the first frame carries that is not written.
     """
 
     width: int
@@ -90,7 +91,7 @@ class VideoInfo:
     tags: Mapping[str, str]
     bit_depth: int = 8
     hdr: HdrMetadata = HdrMetadata(None, None)
-    dynamic_hdr: str | None = None
+    lost: tuple[str, ...] = ()
 
 
 def probe_container(path: str | Path) -> VideoInfo:
@@ -119,7 +120,7 @@ def probe_container(path: str | Path) -> VideoInfo:
             tags=dict(container.metadata),
             bit_depth=bit_depth(image),
             hdr=HdrMetadata.of(image),
-            dynamic_hdr=dynamic_hdr(image),
+            lost=lost_side_data(image),
         )
 
 

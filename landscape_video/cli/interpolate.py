@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 # Tags that a container writes for itself.
 CONTAINER_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
+# Tags that mp4 has names for, by FFmpeg's names. Beside a cover image, FFmpeg writes no others.
+NAMED_TAGS = frozenset(
+    "album album_artist artist comment composer copyright creation_time date description disc episode_id genre"
+    " grouping keywords lyrics network show title track".split()
+)
 
 
 @with_settings
@@ -148,7 +153,6 @@ class Interpolation:
 
         # 1. Find cuts and repeated frames
         info = check_files(source, output)
-        warn_about_losses(source, info)
         timeline = read_timeline(source, info.num_frames, self.keep_duplicates)
         repeated = len(timeline.timestamps) - len(timeline.times)
         described = {"source": source.name, **self.described, "repeated_frames": repeated}
@@ -171,6 +175,7 @@ class Interpolation:
             closing(TrackCopy(source)) as tracks,
             open_output(output, info, 2**self.times, metadata, tracks.has_cover, grainy) as writer,
         ):
+            warn_about_losses(source, info, tracks.has_cover)
             tracks.start(writer.container)
             stream = interpolate_stream(
                 frames(),
@@ -238,7 +243,7 @@ def open_output(
         fps=info.fps * multiple,
         time_base=info.time_base / multiple,
         metadata=metadata,
-        tags={name: value for name, value in info.tags.items() if name not in CONTAINER_TAGS},
+        tags={name: value for name, value in info.tags.items() if name.lower() not in CONTAINER_TAGS},
         color_primaries=info.color_primaries,
         color_trc=info.color_trc,
         bit_depth=8 if info.bit_depth == 8 else 10,
@@ -248,12 +253,15 @@ def open_output(
     )
 
 
-def warn_about_losses(source: Path, info: "VideoInfo") -> None:
-    """Say in a line what the output cannot hold."""
+def warn_about_losses(source: Path, info: "VideoInfo", has_cover: bool) -> None:
+    """Say in a line what a video carries, beside its tracks, that its output does not."""
     losses = [f"{info.bit_depth} bits become 10"] if info.bit_depth > 10 else []
-    losses += [f"the metadata of {info.dynamic_hdr} is not kept"] if info.dynamic_hdr is not None else []
+    losses += [f"{name} not kept" for name in info.lost]
+    unnamed = sorted(name for name in info.tags if name.lower() not in (*CONTAINER_TAGS, *NAMED_TAGS))
+    if has_cover and unnamed:
+        losses.append(f"tags not kept beside a cover image: {', '.join(unnamed)}")
     if losses:
-        typer.echo(f"{source.name}: {', '.join(losses)}", err=True)
+        typer.echo(f"{source.name}: {'; '.join(losses)}", err=True)
 
 
 def to_tensor(pixels: "np.ndarray", device: "torch.device") -> "Tensor":
