@@ -268,6 +268,8 @@ def _is_cover(stream: Stream) -> bool:
 
 def _copy_tags(source: Stream, target: Stream) -> None:
     target.metadata.update({name: source.metadata[name] for name in KEPT_TAGS if name in source.metadata})
+    if "name" in source.metadata:  # as FFmpeg calls the title that it has written into an .mp4
+        target.metadata.setdefault("title", source.metadata["name"])
     target.disposition = source.disposition
 
 
