@@ -34,8 +34,14 @@ def check_unet_and_adapter(unet: UNet2DConditionModel | UNetMotionModel | None, 
     weights is unused, which is logged as a warning.
 
     Raises:
-        ValueError: An image UNet comes without an adapter, or with one that does not fit it.
+        ValueError: An image UNet comes without an adapter, or with one that does not fit it; or the UNet reads depth,
+            which only video editing gives it.
     """
+    if unet is not None and unet.config.in_channels == unet.config.out_channels + 1:
+        raise ValueError(
+            f"`unet` must predict as many channels as it takes, got {unet.config.out_channels} for"
+            f" {unet.config.in_channels}; edit videos with UNets that read depth."
+        )
     if isinstance(unet, UNet2DConditionModel):
         if adapter is None:
             raise ValueError("`motion_adapter` must be given with an image UNet, got None: no frame would move.")
@@ -63,7 +69,7 @@ def check_adapter_fits(unet: UNet2DConditionModel, adapter: MotionAdapter) -> No
             fits = name in supported or name in IMAGE_ONLY_CONFIG or is_default
         if not fits:
             raise ValueError(f"`unet` must not have {name}={value!r}: motion UNets do not support it.")
-    if unet.config.in_channels != unet.config.out_channels:
+    if unet.config.in_channels not in (unet.config.out_channels, unet.config.out_channels + 1):  # 1 for depth
         raise ValueError(
             f"`unet` must predict as many channels as it takes, got {unet.config.out_channels} for"
             f" {unet.config.in_channels}; inpainting UNets are not supported."

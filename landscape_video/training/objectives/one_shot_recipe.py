@@ -177,7 +177,7 @@ def predict_clean(
     noisy_latents = scheduler.add_noise(latents, noise, timesteps)
     text = encoder_hidden_states.repeat_interleave(latents.shape[2], dim=0)  # one copy for each frame
     sample = noisy_latents if depth is None else torch.cat([noisy_latents, depth], dim=1)
-    prediction = unet(sample, timesteps, encoder_hidden_states=text).sample.float()
+    prediction = unet(sample.to(text.dtype), timesteps, encoder_hidden_states=text).sample.float()
     if scheduler.config.prediction_type == "epsilon":
         clean = (noisy_latents - (1 - alpha_bar).sqrt() * prediction) / alpha_bar.sqrt().clamp(min=1e-3)
         return prediction, noise.float(), clean
@@ -195,26 +195,33 @@ class OneShotObjective(nn.Module):
 
     Args:
         unet, scheduler: See `one_shot_losses`.
-        dtype: Type that the frozen layers compute in; tuned weights are float32.
         settings: Further keywords of `one_shot_losses`.
     """
 
-    def __init__(self, unet: nn.Module, scheduler: SchedulerMixin, dtype: torch.dtype, **settings: Any) -> None:
+    def __init__(self, unet: nn.Module, scheduler: SchedulerMixin, **settings: Any) -> None:
         super().__init__()
-        self.unet, self.scheduler, self.dtype, self.settings = unet, scheduler, dtype, settings
+        self.unet, self.scheduler, self.settings = unet, scheduler, settings
 
     def forward(self, *batch: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Return the losses of a batch of clips; arguments as those of `one_shot_losses`."""
-        with self._autocast(batch[0].device):
-            return one_shot_losses(self.unet, self.scheduler, *batch, **self.settings)
+        return one_shot_losses(self.unet, self.scheduler, *batch, **self.settings)
 
-    def predict(self, *batch: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the results of `predict_clean`."""
-        with self._autocast(batch[0].device):
-            return predict_clean(self.unet, self.scheduler, *batch)
 
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
+def make_trainable(unet: nn.Module) -> None:
+    """Let the tuned weights of `unet`, and no others, train in float32.
+
+    Their layers compute under autocast, the frozen ones in the model's type: autocast around the whole UNet would
+    convert every norm to float32 and back.
+    """
+    dtype, parameters = unet.dtype, tuned_parameters(unet)
+    unet.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    if dtype != torch.float32:
+        for layer in {name.rpartition(".")[0] for name in parameters}:
+            module = unet.get_submodule(layer)
+            module.forward = torch.autocast(module.weight.device.type, dtype)(module.forward)
 
 
 class OneShotRecipe(Recipe):
@@ -239,14 +246,10 @@ class OneShotRecipe(Recipe):
         self.unet, self.clip, self.record = models.unet, clip, record
         self.frozen = [models.text_encoder, models.vae]
         self.prompt_embeds = PromptEmbedsCache(models.tokenizer, models.text_encoder)
-        dtype = models.unet.dtype
-        self.unet.requires_grad_(False)
-        for parameter in tuned_parameters(self.unet).values():
-            parameter.data = parameter.data.float()
-            parameter.requires_grad_(True)
-        scheduler = DDPMScheduler.from_config(models.scheduler.config)
+        make_trainable(self.unet)
+        self.scheduler = DDPMScheduler.from_config(models.scheduler.config)
         settings = {"temporal_weight": temporal_weight, "temporal_target": temporal_target}
-        self.model = OneShotObjective(self.unet, scheduler, dtype, **settings).train()
+        self.model = OneShotObjective(self.unet, self.scheduler, **settings).train()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return tuned_parameters(self.unet)
@@ -255,19 +258,19 @@ class OneShotRecipe(Recipe):
         return self.model(*self._inputs(batch))
 
     @torch.no_grad()
-    def measure(self) -> dict[str, float]:
-        """Measure predictions at fixed noise and timesteps.
+    def measure(self, clip: TunedClip | None = None) -> dict[str, float]:
+        """Measure predictions at fixed noise and timesteps, for the tuned clip or another one.
 
         Returns:
             "error", the mean squared error of the prediction, and "motion", the changes between neighboring frames of
             the clean latents that it implies, divided by those of the source.
         """
-        errors, motions = [], []
-        frames = min(self.clip.lengths[0], MAX_WINDOW)
+        errors, motions, clip = [], [], clip or self.clip
+        frames = min(clip.lengths[0], MAX_WINDOW)
         for timestep in MEASURED_TIMESTEPS:
-            request = ClipRequest(0, 0, 1, frames, self.clip.captions[0][0], timestep, noise_seed=timestep)
-            latents, *others = self._inputs(collate([self.clip[request]]))
-            prediction, target, clean = self.model.predict(latents, *others)
+            request = ClipRequest(0, 0, 1, frames, clip.captions[0][0], timestep, noise_seed=timestep)
+            latents, *others = self._inputs(collate([clip[request]]))
+            prediction, target, clean = predict_clean(self.unet, self.scheduler, latents, *others)
             errors.append(F.mse_loss(prediction, target).item())
             motions.append((clean.diff(dim=2).norm() / latents.diff(dim=2).norm().clamp(min=1e-6)).item())
         return {"error": fmean(errors), "motion": fmean(motions)}

@@ -95,7 +95,7 @@ def tune_one_shot(
         logger.info("%s was tuned before.", tuned)
         return tuned
     clip = TunedClip.encode(models, frames, depth, prompt)
-    run = start_run(settings, models.unet.device)
+    run = start_run(settings, models.unet.device, models.unet.dtype)
     stop_after = None if callback is None else stop_by_callback(callback, run)
     with tunable(models.unet, settings):
         recipe = OneShotRecipe(
@@ -166,10 +166,11 @@ def cache_folder(
     return Path(cache_dir or default) / "tuned" / key[:32]
 
 
-def start_run(settings: OneShotTuning, device: torch.device) -> TrainingRun:
-    """Start or resume a run in this process, on the device of the pipeline."""
+def start_run(settings: OneShotTuning, device: torch.device, dtype: torch.dtype) -> TrainingRun:
+    """Start or resume a run in this process, on the device of the pipeline; float16 needs a loss scaler."""
     accelerator = Accelerator(
         cpu=device.type == "cpu",
+        mixed_precision="fp16" if dtype == torch.float16 else "no",
         gradient_accumulation_steps=settings.optimization.gradient_accumulation_steps,
         kwargs_handlers=[AutocastKwargs(enabled=False)],
     )
@@ -229,7 +230,7 @@ def make_clip_loader(settings: OneShotTuning, recipe: OneShotRecipe, accelerator
         num_frames_range=(frames, frames),
         stride_range=recipe.clip.default_stride,
         caption_dropout_prob=0.0,
-        num_train_timesteps=recipe.model.scheduler.config.num_train_timesteps,
+        num_train_timesteps=recipe.scheduler.config.num_train_timesteps,
         first_step=0,
         last_step=optimization.max_train_steps,
         accumulation_steps=optimization.gradient_accumulation_steps,

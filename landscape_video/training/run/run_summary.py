@@ -106,6 +106,7 @@ def count_step(
     before: Callable[[], Any] = lambda: None,
     forward_only: bool = False,
     mode: FakeTensorMode | None = None,
+    compute_losses: Callable[..., dict[str, torch.Tensor]] | None = None,
 ) -> StepCost:
     """Count the diffusion loss of one batch, forward and backward. The noise adapter's cost is small beside it.
 
@@ -119,7 +120,10 @@ def count_step(
         before: What else belongs to the step, such as encoding the clip.
         forward_only: Count only the forward pass: half the time, and all of `kept_bytes`.
         mode: Mode in which the fake parameters of `unet` were created, if they are fake.
+        compute_losses: Loss, called with `unet`, `scheduler`, latents, prompt embeddings, noise and timesteps;
+            `motion_losses` without a noise adapter by default.
     """
+    compute_losses = compute_losses or (lambda unet, *batch: motion_losses(unet, None, *batch))
     scheduler = deepcopy(scheduler)  # it moves its table to the batch's device, which is fake here
     with ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -131,7 +135,7 @@ def count_step(
         flop = stack.enter_context(FlopCounterMode(display=False))
         live = stack.enter_context(LiveBytes())
         before()
-        total = motion_losses(unet, None, scheduler, latents, text, noise, timesteps)["total"]
+        total = compute_losses(unet, scheduler, latents, text, noise, timesteps)["total"]
         kept_bytes = live.current
         if not forward_only:
             parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]

@@ -8,11 +8,14 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 
+from landscape_video.files import hash_file, hash_json, write_file
 from landscape_video.generation.depth import normalize_depth
 from landscape_video.generation.depth_member import LORA_LAYERS, save_depth_member, widen_for_depth
-from shanshui.renderer.dataset import DepthFrames, render_with_depth, scene_of
-from shanshui.renderer.scene import FPS, HELD_OUT_SEED, SIZE, TRAINING_SEED
+from shanshui.renderer.dataset import scene_of
+from shanshui.renderer.rendering import render_with_depth
+from shanshui.renderer.scene import FPS, HELD_OUT_SEED, TRAINING_SEED
 from shanshui.stages.family_run import FamilyRun, build_depth_model, build_scheduler
 from shanshui.stages.timed_training import train_for
 from shanshui.stages.train_image_unet import TEXT_DROPOUT, encode_captions
@@ -75,9 +78,7 @@ def train_depth_member(run: FamilyRun) -> None:
 
     Predictions start as those of the trained UNet, whose other weights stay as they are.
     """
-    latents, depth = encode_depth_clips(run, training_depth(run))
-    scenes = [scene_of(index, TRAINING_SEED, fine_motifs=False) for index in range(run.clips)]
-    prompt_embeds, empty_prompt = encode_captions(run, training_captions(scenes))
+    latents, depth, prompt_embeds, empty_prompt = encode_depth_clips(run)
     batch_size, device = run.batch_scale * 16, run.device
     torch.manual_seed(0)
     unet = UNet2DConditionModel.from_pretrained(run.model("unet"), dtype=torch.float32).requires_grad_(False)
@@ -110,9 +111,28 @@ def train_depth_member(run: FamilyRun) -> None:
 
 
 @torch.no_grad()
-def encode_depth_clips(run: FamilyRun, rendered: DepthFrames) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return latents, float16 (clips, frames, channels, h, w), and normalized depth of their size, float32."""
-    vae = AutoencoderKL.from_pretrained(run.model("vae"), dtype=torch.float32).to(run.device)
-    latents = torch.stack([encode_clip(vae, frames) for frames in rendered.frames])
-    depth = [normalize_depth(torch.from_numpy(clip.astype(np.float32))[:, None]) for clip in rendered.depth]
-    return latents, torch.stack([F.interpolate(clip, size=(SIZE // 8, SIZE // 8), mode="area") for clip in depth])
+def encode_depth_clips(run: FamilyRun) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Encode the clips of `training_depth` with their captions, unless the same models have done so before.
+
+    Returns:
+        Latents, float16 (clips, frames, channels, h, w); normalized depth of their size, float32 (clips, frames, 1, h,
+        w); and both results of `encode_captions`.
+    """
+    folder = run.run_dir / "depth_clips"
+    models = (run.model("vae") / "diffusion_pytorch_model.safetensors", run.model("text") / "model.safetensors")
+    made_of = hash_json([hash_file(file) for file in (*models, folder / "depth.jsonl") if file.exists()])
+    path = folder / f"encoded-{made_of[:16]}.safetensors"
+    names = ("latents", "depth", "prompt_embeds", "empty_prompt")
+    if not path.exists():
+        rendered = training_depth(run)
+        vae = AutoencoderKL.from_pretrained(run.model("vae"), dtype=torch.float32).to(run.device)
+        latents = torch.stack([encode_clip(vae, frames) for frames in rendered.frames])
+        depth = [normalize_depth(torch.from_numpy(clip.astype(np.float32))[:, None]) for clip in rendered.depth]
+        small = torch.stack([F.interpolate(clip, size=latents.shape[-2:], mode="area") for clip in depth])
+        scenes = [scene_of(index, TRAINING_SEED, fine_motifs=False) for index in range(run.clips)]
+        prompt_embeds, empty_prompt = encode_captions(run, training_captions(scenes))
+        encoded = [tensor.cpu().contiguous() for tensor in (latents, small, prompt_embeds, empty_prompt)]
+        with write_file(path) as unfinished:
+            save_file(dict(zip(names, encoded, strict=True)), unfinished)
+    encoded = load_file(path)
+    return tuple(encoded[name].to(run.device) if name == "empty_prompt" else encoded[name] for name in names)
