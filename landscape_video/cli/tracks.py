@@ -89,7 +89,7 @@ class TrackCopy:
                 err=True,
             )
         if left_out:
-            self._say(f"left out, because mp4 does not hold it: {', '.join(left_out)}")
+            self._say(f"left out: {', '.join(left_out)}")
         self._packets = self._demux()
 
     def close(self) -> None:

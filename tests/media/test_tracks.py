@@ -148,7 +148,7 @@ def test_text_subtitles_stay(tmp_path, capsys, suffix, codec):
 def test_a_cover_stays_and_an_attachment_is_named(tmp_path, capsys):
     source = make_clip(tmp_path / "in.mkv", [Sound("flac")], prepare=add_attachments)
     output = copy(source)
-    assert capsys.readouterr().err == "in.mkv: left out, because mp4 does not hold it: attachment 1 (brush.ttf)\n"
+    assert capsys.readouterr().err == "in.mkv: left out: attachment 1 (brush.ttf)\n"
     with av.open(str(output)) as container:
         cover = container.streams.video[1]
         assert cover.disposition & Disposition.attached_pic
@@ -170,7 +170,7 @@ def test_what_mp4_does_not_hold_is_named(tmp_path, capsys, name):
         source = make_clip(tmp_path / name, [Sound("aac", seconds=0)])
         expected = None
     copy(source)
-    said = f"{name}: left out, because mp4 does not hold it: {expected}\n"
+    said = f"{name}: left out: {expected}\n"
     assert capsys.readouterr().err == (said if expected else "")
 
 
@@ -253,6 +253,6 @@ def test_the_command_keeps_tracks_and_says_the_rest(tmp_path):
     assert declared(tmp_path / "again.mp4") == declared(source)
     assert len(chapters_of(tmp_path / "out.mp4")) == 2
     assert "in.mkv: tags not kept beside a cover image: STUDIO\n" in result.stderr
-    assert "in.mkv: left out, because mp4 does not hold it: attachment 1 (brush.ttf)\n" in result.stderr
+    assert "in.mkv: left out: attachment 1 (brush.ttf)\n" in result.stderr
     assert read_metadata(tmp_path / "out.mp4")["interpolation"]["source"] == "in.mkv"
     assert probe_video(tmp_path / "out.mp4").tags["title"] == "Rain"
