@@ -13,7 +13,7 @@ import numpy as np
 
 from shanshui.renderer.captions import caption
 from shanshui.renderer.dataset import scene_of
-from shanshui.renderer.rendering import SceneRenderer
+from shanshui.renderer.rendering import SceneRenderer, depth_of, opacity
 from shanshui.renderer.scene import CHOICES, SIZE, Scene
 
 
@@ -57,6 +57,14 @@ class Edit:
         )
         clips = [np.stack([renderer.frame(time) for time in times]) for renderer in renderers]
         return clips[0], clips[1]
+
+    def render_depth(self, times: Sequence[float], height: int = SIZE, width: int = SIZE) -> np.ndarray:
+        """Render the depth of the clip, float32 (len(times), height, width), see `GroundTruth`."""
+        renderer = SceneRenderer(self.source, height, width, composed_like=self.composed_like)
+        elements = renderer.all_elements()
+        return np.stack(
+            [depth_of(elements, [opacity(one, time, height, width) for one in elements], time) for time in times]
+        )
 
 
 def draw_edits(number: int, seed: int) -> list[Edit]:
