@@ -81,53 +81,36 @@ def consistent(
     The four modules of Consistency tuning run in the paper's order, and each can be switched off.
     """
     # 1. Check everything that can be wrong without loading a model
-    from pipeline_landscape_video.video_io import read_video
+    from landscape_video.generation.consistent_inputs import read_inputs
     from pipeline_landscape_video.video_writing import check_output
 
     if (prompt is None) == (prompts_over_time is None):
         raise ValueError("give either `prompt` or `prompts_over_time`.")
-    given = read_video(clip)
-    frames = given.frames[: settings.num_frames]
-    if settings.num_frames is not None and len(frames) < settings.num_frames:
-        raise ValueError(
-            f"`num_frames` must be at most {len(frames)}, the frames of {clip}, got {settings.num_frames}."
-        )
-    settings = replace(settings, fps=settings.fps or given.fps * (2 if settings.interpolate else 1))
-    check_output(output, settings.frame_rate)
-    text = prompt if prompts_over_time is None else read_prompts_over_time(prompts_over_time, len(frames))
-    shares = None
-    if masks:
-        from landscape_video.generation.masks import check_masks, read_masks
-
-        shares = read_masks(masks, objects or ())
-        check_masks(shares[:, : len(frames)], *frames.shape[:3])
-    elif settings.fuse:
-        raise ValueError("`masks` must be given to fuse backgrounds; or switch the fusion off with --no-fuse.")
+    inputs = read_inputs(clip, masks or (), objects or (), settings)
+    frame_rate = settings.fps or inputs.fps * (2 if settings.interpolate else 1)
+    settings = replace(settings, fps=frame_rate, num_frames=len(inputs.frames))
+    check_output(output, frame_rate)
+    text = prompt if prompts_over_time is None else read_prompts_over_time(prompts_over_time, len(inputs.frames))
+    captions = {0: text} if isinstance(text, str) else text
     warn_about_unknown_words([text], models.model)
 
     # 2. Load
     pipe = load_pipeline(models)
-    settings = replace(settings.with_seed(), num_frames=len(frames))
+    settings = settings.with_seed()
     announce(pipe, settings)
 
     # 3. Generate and write
     # Imported here: neither --help nor a wrong path may wait for torch.
-    import torch
-
-    from landscape_video.generation.consistent_clip import Modules, SourceClip, consistent_clip, fit_frames
+    from landscape_video.generation.consistent_clip import Modules, consistent_clip
 
     size = pipe.clip_size(settings.height, settings.width)
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
-    source = SourceClip(
-        fit_frames(pixels, *size),
-        None if shares is None else fit_frames(torch.from_numpy(shares).transpose(0, 1), *size).transpose(0, 1),
-    )
     modules = Modules(
-        tune=partial(tune_and_load, models, settings, {0: text} if isinstance(text, str) else text),
+        condition=inputs.condition(pipe, settings, size),
+        segment=inputs.segmenter(pipe, settings, size),
+        tune=partial(tune_and_load, models, settings, captions) if settings.tune else None,
         on_module=lambda name: pipe.set_progress_bar_config(desc=name, file=sys.stderr),
     )
-    modules = modules if settings.tune else replace(modules, tune=None)
-    result = consistent_clip(pipe, source, text, settings, modules)
+    result = consistent_clip(pipe, inputs.source(size), text, settings, modules)
     result.metadata["source"] = clip.name
     write_clip(output, result, models)
 

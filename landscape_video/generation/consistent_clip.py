@@ -95,15 +95,18 @@ class Modules:
     on_module: Callable[[str], None] = lambda name: None
 
 
+def scaled_size(given_height: int, given_width: int, height: int, width: int) -> tuple[tuple[int, int], float]:
+    """Return the size at which frames cover height x width, and their scale."""
+    scale = max(height / given_height, width / given_width)
+    return (max(height, round(scale * given_height)), max(width, round(scale * given_width))), scale
+
+
 def fit_frames(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Scale frames or masks, (num_frames, channels, h, w) in [0, 1], and crop two sides; nothing is distorted."""
-    scale = max(height / frames.shape[2], width / frames.shape[3])
-    size = [max(side, round(scale * given)) for side, given in zip((height, width), frames.shape[2:], strict=True)]
-    if size != list(frames.shape[2:]):
-        chunks = frames.split(CHUNK)
-        frames = torch.cat(
-            [F.interpolate(chunk, size, mode="bicubic", antialias=True).clamp(0, 1) for chunk in chunks]
-        )
+    size, _ = scaled_size(*frames.shape[2:], height, width)
+    if size != tuple(frames.shape[2:]):
+        scaled = [F.interpolate(chunk, size, mode="bicubic", antialias=True) for chunk in frames.split(CHUNK)]
+        frames = torch.cat(scaled).clamp(0, 1)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return frames[:, :, top : top + height, left : left + width]
 

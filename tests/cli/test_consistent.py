@@ -45,12 +45,24 @@ def test_a_clip_of_the_bundled_model(files, monkeypatch):
         ("clip.mp4 --masks small.npy --prompt mist", "--masks must have 4 frames of 64 x 64"),
         ("clip.mp4 --masks mask.npy --prompt mist --num-frames 9", "--num-frames must be at most 4"),
         ("clip.mp4 --masks mask.npy --prompt mist --fusion-step 2", "--fusion-step must be from 0 to 1"),
+        ("clip.mp4 --masks mask.npy --prompt mist --controlnet x", "needs --detector or --condition-video"),
+        ("clip.mp4 --masks mask.npy --prompt mist --detector canny", "need --controlnet or --t2i-adapter"),
+        ("clip.mp4 --masks mask.npy --prompt mist --controlnet x --detector pose", "--detector must be one of canny"),
+        (
+            "clip.mp4 --masks mask.npy --prompt mist --controlnet x --condition-video short_clip",
+            "--condition-video must have at least 4 frames, as the clip, got 3",
+        ),
+        ("clip.mp4 --prompt mist --segmenter x", "--segmenter needs --points or --boxes"),
+        ("clip.mp4 --prompt mist --points 1,2", "--points and --boxes are for --segmenter"),
+        ("clip.mp4 --prompt mist --segmenter x --points 1,2,3", "--points must be numbers such as x,y"),
+        ("clip.mp4 --prompt mist --segmenter x --boxes 0,0,90,9", "--boxes must be inside of the clip, 64 x 64"),
         ("clip.mp4 --masks mask.npy --prompt mist --strength 2", "--strength must be from 0.01 to 1"),
     ],
 )
 def test_wrong_input_is_one_line(files, words, message, monkeypatch):
     np.save("short.npy", MASK[:3])
     np.save("small.npy", MASK[:, :32])
+    write_video("short_clip", CLIP[:3], fps=6)
     monkeypatch.setattr(
         "landscape_video.cli.consistent.load_pipeline", lambda models: pytest.fail("a model was loaded")
     )
