@@ -2,7 +2,7 @@
 
     python benchmarks/consistency.py --clips 3 --seeds 3 --output_dir runs/consistency
 
-Every clip is repainted in another palette by every way, with the same prompts and seeds. A clip that is measured
+Every clip is turned into another palette by every way, with the same prompts and seeds. A clip that is measured
 already is not generated again, so the command can be stopped and repeated; `--ways` chooses some. It writes
 `clips.jsonl`, a contact sheet per clip, and `table.md` with paired intervals.
 """

@@ -78,7 +78,7 @@ def segment(
     Args:
         frames: Frames, (num_frames, 3, height, width) in [0, 1].
         source: Folder or Hub name of a SAM, SAM 2 or SAM 3 model with its processor.
-        prompts: Where each object is in the first frame.
+        prompts: Place of each object in the first frame.
         device: Device to compute on.
 
     Raises:
