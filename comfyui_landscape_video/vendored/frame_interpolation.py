@@ -125,6 +125,7 @@ class FrameInterpolator:
                         yield (previous if t <= 0.5 else frame), output_time
                     scene = _Scene(self)
             scene.frames.append(frame)
+            scene.small.append(self.warper.reduce(frame))
             scene.times.append(time)
             yield from scene.advance()
         if scene.frames:
@@ -150,6 +151,7 @@ class _Scene:
         self.interpolator, self.reach = interpolator, interpolator.reach
         self.warper, self.flow_estimator = interpolator.warper, interpolator.flow_estimator
         self.frames: list[Tensor] = []
+        self.small: list[Tensor] = []  # the same, at the size at which flow is estimated
         self.times: list[float] = []
         self.forward: list[Tensor] = []  # flow with consistency of each pair, (3, height, width)
         self.backward: list[Tensor] = []
@@ -185,7 +187,7 @@ class _Scene:
                 for frames, (_, time) in zip(between, self.steps(index), strict=True):
                     yield frames[row], time
         self.num_past = min(end, self.reach)
-        for kept in (self.frames, self.times, self.forward, self.backward):
+        for kept in (self.frames, self.small, self.times, self.forward, self.backward):
             del kept[: end - self.num_past]
 
     def steps(self, index: int) -> list[tuple[float, float]]:
@@ -204,10 +206,10 @@ class _Scene:
         if start >= end:
             return
         moving = [index - start for index in range(start, end) if self.is_moving(index)]
-        height, width = self.frames[0].shape[-2:]
-        flow = torch.zeros(2, end - start, 2, height, width, device=self.frames[0].device)
+        height, width = self.small[0].shape[-2:]
+        flow = torch.zeros(2, end - start, 2, height, width, device=self.small[0].device)
         if moving:
-            estimated = self.call_estimator(torch.stack(self.frames[start : end + 1]), moving)
+            estimated = self.call_estimator(torch.stack(self.small[start : end + 1]), moving)
             expected = (2 * len(moving), 2, height, width)
             if tuple(estimated.shape) != expected:
                 raise ValueError(f"`flow_estimator` must return the shape {expected}, got {tuple(estimated.shape)}.")
@@ -228,21 +230,26 @@ class _Scene:
 
     def interpolate(self, pairs: list[int], steps: Sequence[float]) -> list[Tensor]:
         """Return the frames between pairs, `(len(pairs), 3, height, width)` for each time in `steps`."""
-        frames_a = torch.stack([self.frames[index] for index in pairs])
-        between = [frames_a.clone() for _ in steps]
         moving = [index for index in pairs if self.is_moving(index)]
         if not (moving and steps):
-            return between
-        rows = [index - pairs[0] for index in moving]
-        frames_a = frames_a[rows].float()
-        frames_b = torch.stack([self.frames[index + 1] for index in moving]).float()
+            return [torch.stack([self.frames[index] for index in pairs]) for _ in steps]
+        frames_a = stack([self.frames[index] for index in moving])
+        frames_b = stack([self.frames[index + 1] for index in moving])
+        if self.small[0] is self.frames[0]:  # larger frames are converted in parts
+            frames_a, frames_b = frames_a.float(), frames_b.float()
         forward = torch.stack([self.forward[index] for index in moving])
         backward = torch.stack([self.backward[index] for index in moving])
         others = self.flows_to_others(moving, forward)
         displacement = self.interpolator.projection.fit(forward, others, smooth=self.warper.blur)
         blend = self.warper.prepare(frames_a, frames_b, forward, backward)
-        for t, frames in zip(steps, between, strict=True):
-            frames[rows] = blend(displacement(t), t).clamp(0, 1).to(frames.dtype)
+        between = []
+        for t in steps:
+            blended = blend(displacement(t), t).clamp_(0, 1).to(self.frames[0].dtype)
+            if len(moving) < len(pairs):
+                frames = torch.stack([self.frames[index] for index in pairs])
+                frames[[index - pairs[0] for index in moving]] = blended
+                blended = frames
+            between.append(blended)
         return between
 
     def flows_to_others(self, pairs: list[int], forward: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -268,6 +275,11 @@ class _Scene:
                 chained = self.warper.chain(chained, torch.stack([flows[i] for i in crossed]))
                 chained = torch.cat([chained[:, :2], chained[:, 2:] * exists], dim=1)
                 yield n, is_last, chained
+
+
+def stack(frames: Sequence[Tensor]) -> Tensor:
+    """Stack frames, a single one without a copy."""
+    return frames[0][None] if len(frames) == 1 else torch.stack(list(frames))
 
 
 def check_clip(frames: Tensor, timestamps: Sequence[float]) -> None:

@@ -15,6 +15,7 @@ Misplaced pixels look worse than blended ones. So the result approaches the aver
 leads back, else 0.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -33,6 +34,8 @@ _REGION_SIGMA = 32 / 256  # fraction of the shorter side; the size of a region t
 _UNEXPLAINED_RAMP, _CONSISTENT_RAMP = (0.35, 0.5), (0.7, 0.4)
 _MIN_DIFFERENCE = 1e-5  # squared gray levels; smaller differences carry no information
 _EPS = 1e-6
+_MAX_FLOW_PIXELS = 2_400_000  # of frames at which flow is estimated at full size: 1080 lines, a little more for others
+BAND_ROWS = 128  # rows of larger frames that are blended at once
 
 Blend = Callable[[Tensor, float], Tensor]
 """Frames at time t by `(displacement, t)`, see `FlowWarper.prepare`."""
@@ -61,22 +64,34 @@ class FlowWarper:
         """Blur fields, `(pairs, 1, height, width)`, with a Gaussian of `sigma` pixels."""
         return blur(field, sigma)
 
+    def reduction(self, height: int, width: int) -> int:
+        """Return the factor by which frames of this size are reduced for flow, which bounds memory and time."""
+        return max(1, math.ceil(math.sqrt(height * width / _MAX_FLOW_PIXELS)))
+
+    def reduce(self, frame: Tensor) -> Tensor:
+        """Return a frame, `(3, height, width)`, at the size at which flow is estimated; small ones as they are."""
+        factor = self.reduction(*frame.shape[-2:])
+        return frame if factor == 1 else F.avg_pool2d(frame.float(), factor, ceil_mode=True)
+
     def prepare(self, frames_a: Tensor, frames_b: Tensor, forward: Tensor, backward: Tensor) -> Blend:
         """
         Compute what the frames between two frames share.
 
         Args:
-            frames_a: First frames, `(pairs, 3, height, width)` in [0, 1], float32.
+            frames_a: First frames, `(pairs, 3, height, width)` in [0, 1], float32 unless they are reduced for flow.
             frames_b: Second frames, of the same shape.
-            forward: Flow with consistency from a to b.
+            forward: Flow with consistency from a to b, of the size that `reduce` returns.
             backward: Flow with consistency from b to a.
 
         Returns:
             Function from a displacement, `(pairs, 1, height, width)`, and a time t between 0 and 1 to the frames at
             that time. The displacement is the fraction of `forward` that each pixel of a has moved by then.
         """
-        errors_a = _squared_errors(frames_a, frames_b, forward)
-        errors_b = _squared_errors(frames_b, frames_a, backward)
+        small_a, small_b = frames_a, frames_b
+        if frames_a.shape[-2:] != forward.shape[-2:]:
+            small_a, small_b = (torch.stack([*map(self.reduce, frames)]) for frames in (frames_a, frames_b))
+        errors_a = _squared_errors(small_a, small_b, forward)
+        errors_b = _squared_errors(small_b, small_a, backward)
         static_a, static_b = _static_weight(errors_a, forward), _static_weight(errors_b, backward)
         static_weight = torch.minimum(static_a, static_b)
         unreliable = torch.maximum(_unreliable(errors_a, forward), _unreliable(errors_b, backward))
@@ -84,8 +99,10 @@ class FlowWarper:
         backward = torch.cat([backward, _photometric_error(errors_b, backward, static_b)], dim=1)
 
         def blend(displacement: Tensor, t: float) -> Tensor:
-            warped = _warp_and_blend(frames_a, frames_b, forward, backward, static_weight, displacement, t)
-            return torch.lerp(warped, (1 - t) * frames_a + t * frames_b, 0.5 * unreliable)
+            fields = _fields_at(forward, backward, static_weight, displacement, t)
+            if small_a is frames_a:
+                return _blend(frames_a, frames_b, fields, unreliable, t)
+            return _blend_in_bands(frames_a, frames_b, torch.cat([*fields, unreliable], dim=1), t)
 
         return blend
 
@@ -93,16 +110,16 @@ class FlowWarper:
 # Warping
 
 
-def _warp_and_blend(
-    frames_a: Tensor,
-    frames_b: Tensor,
-    forward: Tensor,
-    backward: Tensor,
-    static_weight: Tensor,
-    displacement: Tensor,
-    t: float,
-) -> Tensor:
-    """Splat both flows to time t, sample both frames with them, and blend by visibility."""
+def _fields_at(
+    forward: Tensor, backward: Tensor, static_weight: Tensor, displacement: Tensor, t: float
+) -> tuple[Tensor, ...]:
+    """
+    Splat both flows to time t.
+
+    Returns:
+        Flows from there to both frames, `(pairs, 4, height, width)`; and the weights of the warped first frame, of the
+        warped second one and of the unwarped average, `(pairs, 1, height, width)`.
+    """
     forward, consistency_a, error_a = forward.split([2, 1, 1], dim=1)
     backward, consistency_b, error_b = backward.split([2, 1, 1], dim=1)
     # A pixel of b takes the displacement of the place it came from; that of its own would tear moving objects.
@@ -113,14 +130,73 @@ def _warp_and_blend(
     from_b, visible_in_b = splat(to_both_b, (1 - displacement_b) * backward, consistency_b)
     flows = fill_holes(from_a + from_b)
     weight_a, weight_b = (1 - t) * visible_in_a, t * visible_in_b
-    warped_a = sample_along(frames_a, flows[:, :2], "bicubic")
-    warped_b = sample_along(frames_b, flows[:, 2:4], "bicubic")
     # The unwarped average takes over where neither frame sees the place, by half where inconsistent flow has a large
     # error, and almost entirely where a place is static.
     error_a, error_b = (sums[:, 4:5] / sums[:, 5:6].clamp_min(_EPS) for sums in (from_a, from_b))
     weight = 2 * (weight_a * error_a + weight_b * error_b) + 10 * static_weight + 1e-3
-    unwarped = (1 - t) * frames_a + t * frames_b
-    return (weight_a * warped_a + weight_b * warped_b + weight * unwarped) / (weight_a + weight_b + weight)
+    return flows[:, :4], weight_a, weight_b, weight
+
+
+def _blend(
+    frames_a: Tensor,
+    frames_b: Tensor,
+    fields: tuple[Tensor, ...],
+    unreliable: Tensor,
+    t: float,
+    rows: tuple[int, int, int] = (0, 0, 0),
+) -> Tensor:
+    """
+    Sample both frames along their flows and blend them.
+
+    Args:
+        frames_a, frames_b: Both frames, or those of their rows that a band of the result needs.
+        fields: Flows and weights, see `_fields_at`.
+        unreliable: How far the result approaches the average of both frames, `(pairs, 1, height, width)`.
+        t: Time between the frames.
+        rows: First rows of the result, of `frames_a` and of `frames_b`.
+    """
+    flows, weight_a, weight_b, weight = fields
+    first, first_a, first_b = rows
+    warped_a = sample_along(frames_a, flows[:, :2], "bicubic", first - first_a)
+    warped_b = sample_along(frames_b, flows[:, 2:], "bicubic", first - first_b)
+    height = flows.shape[-2]
+    here_a, here_b = frames_a[..., first - first_a :, :], frames_b[..., first - first_b :, :]
+    unwarped = (1 - t) * here_a[..., :height, :] + t * here_b[..., :height, :]
+    warped = (weight_a * warped_a + weight_b * warped_b + weight * unwarped) / (weight_a + weight_b + weight)
+    return torch.lerp(warped, unwarped, 0.5 * unreliable)
+
+
+def _blend_in_bands(frames_a: Tensor, frames_b: Tensor, fields: Tensor, t: float) -> Tensor:
+    """`_blend` of frames that are larger than their fields, `(pairs, 8, ...)`, some rows at a time."""
+    blended = torch.empty_like(frames_a)
+    height, width = frames_a.shape[-2:]
+    for first in range(0, height, BAND_ROWS):
+        last = min(first + BAND_ROWS, height)
+        flows, *weights, unreliable = enlarge_rows(fields, first, last, width).split([4, 1, 1, 1, 1], dim=1)
+        flows = flows * math.ceil(width / fields.shape[-1])
+        part_a, first_a = reached_rows(frames_a, flows[:, 1], first)
+        part_b, first_b = reached_rows(frames_b, flows[:, 3], first)
+        rows = (first, first_a, first_b)
+        blended[..., first:last, :] = _blend(part_a, part_b, (flows, *weights), unreliable, t, rows)
+    return blended
+
+
+def enlarge_rows(fields: Tensor, first: int, last: int, width: int) -> Tensor:
+    """Enlarge fields of reduced frames to rows `first` to `last` (exclusive) of the frames; values stay."""
+    factor = math.ceil(width / fields.shape[-1])
+    if factor == 1:
+        return fields[..., first:last, :]
+    above, below = max(first // factor - 1, 0), -(-last // factor) + 1
+    band = F.interpolate(fields[..., above:below, :], scale_factor=factor, mode="bilinear", align_corners=False)
+    return band[..., first - above * factor : last - above * factor, :width]
+
+
+def reached_rows(frames: Tensor, vertical: Tensor, first: int) -> tuple[Tensor, int]:
+    """Return the rows of frames that a vertical flow of rows from `first` on reaches, in float32, and their start."""
+    height, last = frames.shape[-2], first + vertical.shape[-2]
+    start = max(0, first + math.floor(min(0.0, vertical.min().item())) - 2)
+    end = min(height, last + math.ceil(max(0.0, vertical.max().item())) + 2)
+    return frames[..., start:end, :].float(), start
 
 
 def splat(values: Tensor, flow: Tensor, consistency: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,11 +247,18 @@ def fill_holes(sums: Tensor) -> Tensor:
     return sums / sums[:, -1:].clamp_min(_EPS)
 
 
-def sample_along(image: Tensor, flow: Tensor, mode: str) -> Tensor:
-    """Sample images at `p + flow(p)` for each pixel p, and at the border for positions outside."""
+def sample_along(image: Tensor, flow: Tensor, mode: str, first_row: int = 0) -> Tensor:
+    """
+    Sample images at `p + flow(p)` for each pixel p, and at the border for positions outside.
+
+    `flow` may have fewer rows than the images; its first row then belongs to their row `first_row`.
+    """
     height, width = image.shape[-2:]
     last = torch.tensor([max(width - 1, 1), max(height - 1, 1)], device=flow.device).view(1, 2, 1, 1)
-    grid = rearrange(2 * (_pixel_grid(flow) + flow) / last - 1, "n xy h w -> n h w xy")
+    grid = _pixel_grid(flow)
+    if first_row:
+        grid = grid + torch.tensor([0, first_row], device=flow.device).view(2, 1, 1)
+    grid = rearrange(2 * (grid + flow) / last - 1, "n xy h w -> n h w xy")
     return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=True)
 
 

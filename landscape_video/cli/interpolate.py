@@ -30,6 +30,7 @@ NAMED_TAGS = frozenset(
     "album album_artist artist comment composer copyright creation_time date description disc episode_id genre"
     " grouping keywords lyrics network show title track".split()
 )
+LARGE = 3 * 2_400_000  # values of a frame; larger frames are held in half precision
 
 
 @with_settings
@@ -265,8 +266,13 @@ def warn_about_losses(source: Path, info: "VideoInfo", has_cover: bool) -> None:
 
 
 def to_tensor(pixels: "np.ndarray", device: "torch.device") -> "Tensor":
-    """Convert (height, width, 3) uint8 or uint16 to (3, height, width) float32 in [0, 1]."""
+    """Convert (height, width, 3) uint8 or uint16 to (3, height, width) in [0, 1].
+
+    Large uint8 frames become float16, which holds them exactly, others float32.
+    """
     import torch
 
-    white = 255 if pixels.itemsize == 1 else 65535
-    return torch.from_numpy(pixels).to(device).movedim(-1, 0).float() / white
+    tensor = torch.from_numpy(pixels).to(device).movedim(-1, 0)
+    if pixels.itemsize == 1:
+        return (tensor.half() if pixels.size > LARGE else tensor.float()) / 255
+    return tensor.float() / 65535

@@ -2,11 +2,23 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from known_motion import KnownFlow, pan, square_clip, square_flow
-from pipeline_landscape_video import SOFP_MODES, interpolate_frames
+from media_files import moving_texture
+from pipeline_landscape_video import (
+    SOFP_MODES,
+    film_grain,
+    interpolate_frames,
+    interpolate_stream,
+    landscape_warping,
+    load_flow_estimator,
+)
+
+
+DIS = load_flow_estimator("dis")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -176,3 +188,24 @@ def test_what_leaves_the_frame_in_a_fast_pan_is_not_averaged():
 
     middle = interpolate_frames(frames, flow)[1]
     torch.testing.assert_close(middle[..., 70:82], truth[..., 70:82], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize(("height", "width", "reduced"), [(96, 128, 4000), (95, 127, 4000), (150, 203, 5000)])
+@pytest.mark.parametrize("keep_grain", [False, True])
+def test_large_frames_follow_reduced_flow_in_bands(monkeypatch, height, width, reduced, keep_grain):
+    frames = moving_texture(9, height, width, speed=2)
+    stream = [
+        (torch.from_numpy(frame).movedim(-1, 0) / 255, float(number)) for number, frame in enumerate(frames[::2])
+    ]
+    full = [frame for frame, _ in interpolate_stream(stream, DIS, keep_grain=keep_grain)]
+    monkeypatch.setattr(landscape_warping, "_MAX_FLOW_PIXELS", reduced)
+    for module in (landscape_warping, film_grain):
+        monkeypatch.setattr(module, "BAND_ROWS", 20)
+    half = [(frame.half(), time) for frame, time in stream]
+    in_bands = [frame.float() for frame, _ in interpolate_stream(half, DIS, keep_grain=keep_grain)]
+    for number, (one, other) in enumerate(zip(full, in_bands, strict=True)):
+        errors = [(255 * made.movedim(0, -1).numpy() - frames[number])[8:-8, 8:-8] for made in (one, other)]
+        assert np.abs(errors[1]).mean() < np.abs(errors[0]).mean() + 0.3
+        rows = np.abs(errors[1]).mean(axis=(1, 2))
+        assert rows.max() < 2.5 * max(rows.mean(), 0.4)  # no seam
+        assert number % 2 or torch.equal(other, stream[number // 2][0].half().float())
