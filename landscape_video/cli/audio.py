@@ -75,8 +75,9 @@ class AudioEncoder:
         self.stream = target.add_stream(audio.codec, rate=audio.rate, layout=audio.layout, options=options)
         self.stream.bit_rate = int(AAC_BITS_PER_SAMPLE * audio.rate) * self.stream.layout.nb_channels
         self._num_damaged = 0
-        self._graph: av.filter.Graph | None = None
+        self._graph: av.filter.Graph | None = None  # for frames of `_source_format`
         self._source_format: tuple | None = None
+        self._filling = _filling_graph(audio)
         self._time_base: Fraction | None = None
         self._end = 0  # of the frame decoded last, in this time base
 
@@ -110,7 +111,9 @@ class AudioEncoder:
             self._end = frame.pts + round(frame.samples / frame.sample_rate / self._time_base)
             packets += self._resample(frame)
         if packet is None:
-            packets += [*self._flush(), *self.stream.encode()]
+            packets += self._flush()
+            self._filling.push(None)
+            packets += [*self._encode_filled(), *self.stream.encode()]
         return packets
 
     def _resample(self, frame: av.AudioFrame) -> list[av.Packet]:
@@ -123,15 +126,15 @@ class AudioEncoder:
         return packets + self._finished()
 
     def _build(self, frame: av.AudioFrame) -> av.filter.Graph:
-        """Return the graph that converts frames like this one, and inserts silence where their times leave a gap."""
+        """Return the graph that converts frames like this one to the rate and the layout of the encoder."""
         graph = av.filter.Graph()
         source = graph.add_abuffer(
-            sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout, time_base=frame.time_base
+            sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout, time_base=self._time_base
         )
         rate, layout = self._audio.rate, self._audio.layout
         filters = [
-            graph.add("aresample", f"async=1:min_hard_comp={TOLERANCE}"),
             graph.add("aformat", f"sample_fmts=fltp:sample_rates={rate}:channel_layouts={layout}"),
+            graph.add("asettb", f"1/{rate}"),
             graph.add("abuffersink"),
         ]
         if frame.layout.name != layout == relabeled(frame.layout):  # else the channels would be mixed
@@ -141,10 +144,28 @@ class AudioEncoder:
         return graph
 
     def _finished(self) -> list[av.Packet]:
-        return [packet for frame in pulled(self._graph) for packet in self.stream.encode(frame)]
+        packets = []
+        for frame in pulled(self._graph):
+            self._filling.push(frame)
+            packets += self._encode_filled()
+        return packets
+
+    def _encode_filled(self) -> list[av.Packet]:
+        return [packet for frame in pulled(self._filling) for packet in self.stream.encode(frame)]
 
     def _flush(self) -> list[av.Packet]:
         if self._graph is None:
             return []
         self._graph.push(None)
         return self._finished()
+
+
+def _filling_graph(audio: AudioFormat) -> av.filter.Graph:
+    """A graph that inserts silence or drops samples where the times of frames leave a gap or overlap."""
+    graph = av.filter.Graph()
+    source = graph.add_abuffer(
+        sample_rate=audio.rate, format="fltp", layout=audio.layout, time_base=Fraction(1, audio.rate)
+    )
+    filling = graph.add("aresample", f"async=1:min_hard_comp={TOLERANCE}")
+    graph.link_nodes(source, filling, graph.add("abuffersink")).configure()
+    return graph

@@ -1,6 +1,7 @@
 """Copy the tracks of one video file to another: sound, text subtitles, chapters, cover images and their tags."""
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -30,10 +31,12 @@ class _Scan:
 
     Attributes:
         first_packets: First packets of each stream, by its index; none for an empty stream.
+        adts_headers: Rate and channels in the headers of AAC packets that have one, for each stream.
         shifts: Seconds that are added to times after each jump of the video's clock, so that they continue.
     """
 
     first_packets: dict[int, list[av.Packet]] = field(default_factory=dict)
+    adts_headers: dict[int, set[bytes]] = field(default_factory=dict)
     shifts: list[Fraction] = field(default_factory=list)
 
 
@@ -78,6 +81,9 @@ class TrackCopy:
             if track is None:
                 left_out.append(_describe(stream))
                 continue
+            language = stream.metadata.get("language")
+            if language is not None and not re.fullmatch("[a-z]{3}", language):
+                left_out.append(f"language {language!r} of {_describe(stream)}, which must have three letters")
             self._tracks[stream.index] = track
             _copy_tags(stream, track.stream)
             if isinstance(track, AudioEncoder):
@@ -130,7 +136,9 @@ class TrackCopy:
             return _SubtitleEncoder(stream, self._target)
         if stream.type != "audio":
             return None
-        if codec in MP4_AUDIO and _can_be_copied(stream, self._scan.first_packets[stream.index]):
+        # An .mp4 declares the rate and the channels of AAC once, so joined files that differ in them are encoded.
+        is_uniform = len(self._scan.adts_headers.get(stream.index, ())) <= 1
+        if codec in MP4_AUDIO and is_uniform and _can_be_copied(stream, self._scan.first_packets[stream.index]):
             return _PacketCopy(stream, self._target)
         audio = aac_format(stream)
         return audio and AudioEncoder(stream, self._target, audio)
@@ -151,10 +159,11 @@ class TrackCopy:
         offset = start_offset(self._source)
         streams = [self._source.streams[index] for index in self._tracks]
         clocks = {index: _Clock(offset, self._scan.shifts) for index in self._tracks}
-        for packet in self._source.demux(streams) if streams else ():
-            if packet.size:  # an empty packet marks the end of a stream
-                clocks[packet.stream.index].set_times(packet)
-                yield packet
+        with naming(self._path):
+            for packet in self._source.demux(streams) if streams else ():
+                if packet.size:  # an empty packet marks the end of a stream
+                    clocks[packet.stream.index].set_times(packet)
+                    yield packet
 
 
 class _Clock:
@@ -209,7 +218,10 @@ class _SubtitleEncoder:
 
     def encode(self, packet: av.Packet | None) -> list[av.Packet]:
         """Return the packet of a text."""
-        decoded = None if packet is None else self._decoder.decode2(packet)
+        try:
+            decoded = None if packet is None else self._decoder.decode2(packet)
+        except av.FFmpegError:  # a damaged text is left out
+            return []
         if not decoded:
             return []
         text = self.stream.codec_context.encode_subtitle(decoded)
@@ -229,10 +241,22 @@ def _scan(path: Path) -> _Scan:
             first = scan.first_packets.setdefault(packet.stream.index, [])
             if len(first) < NUM_TRIAL_PACKETS and packet.stream.index != video.index:
                 first.append(packet)
+            if header := _adts_header(packet):
+                scan.adts_headers.setdefault(packet.stream.index, set()).add(header)
             if packet.stream.index == video.index and None not in (packet.pts, packet.dts):
                 times.append((packet.pts * packet.time_base, packet.dts * packet.time_base))
         scan.shifts = _shifts_at_jumps(times, 1 / frame_rate(video))
     return scan
+
+
+def _adts_header(packet: av.Packet) -> bytes | None:
+    """The bits of an AAC packet's header that declare rate and channels; None if it has no header."""
+    context = packet.stream.codec_context
+    if packet.stream.type != "audio" or context is None or context.codec.canonical_name != "aac":
+        return None
+    data = bytes(packet)[:4]
+    is_header = len(data) == 4 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0
+    return bytes((data[2] & 0x3D, data[3] & 0xC0)) if is_header else None
 
 
 def _shifts_at_jumps(times: list[tuple[Fraction, Fraction]], interval: Fraction) -> list[Fraction]:

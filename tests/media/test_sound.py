@@ -155,6 +155,23 @@ def test_the_sound_of_joined_files_stays_in_step_with_their_video(tmp_path, code
         assert np.abs(delays).max() < 0.01 and np.abs(levels).max() < 0.2
 
 
+def test_joined_aac_of_different_channels_is_encoded(tmp_path, capsys):
+    parts = [
+        make_clip(tmp_path / f"{layout}.ts", [Sound("aac", rate, layout)])
+        for layout, rate in (("stereo", 48000), ("mono", 44100))
+    ]
+    (tmp_path / "in.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    output = copy(tmp_path / "in.ts")
+    assert "audio 1 (aac) as AAC\n" in capsys.readouterr().err
+    for number, part in enumerate(parts):
+        (before, before_rate), (after, rate) = sound_of(part), sound_of(output)
+        before = at_rate(before, before_rate, rate)[:1, rate + rate // 2 : 2 * rate + rate // 2]
+        heard = after[:1, SECONDS * number * rate :][:, rate + rate // 2 : 2 * rate + rate // 2]
+        delays, levels = delays_and_levels(before, heard, rate)
+        # Mono is 3 dB lower in each of two channels. A part may begin up to two frames of video after the one before.
+        assert np.abs(delays).max() < 0.09 and np.abs(levels + 3.01 * number).max() < 0.2
+
+
 def test_several_tracks_are_each_copied_or_encoded(tmp_path, capsys):
     sounds = [Sound("pcm_s16le"), Sound("flac", 44100, "mono"), Sound("libopus", layout="5.1")]
     source = make_clip(tmp_path / "in.mkv", sounds)

@@ -156,9 +156,9 @@ def test_a_cover_stays_and_an_attachment_is_named(tmp_path, capsys):
     assert len(read_video(output).frames) == 50
 
 
-@pytest.mark.parametrize("name", ["other.webm", "other.mkv", "none.mp4"])
+@pytest.mark.parametrize("name", ["other.webm", "other.mkv", "none.mp4", "language.mkv"])
 def test_what_mp4_does_not_hold_is_named(tmp_path, capsys, name):
-    """A second video, an unknown codec, and an empty track."""
+    """A second video, an unknown codec, an empty track, and a language that is not of ISO 639-2."""
     if name == "other.webm":
         source = make_clip(tmp_path / name, prepare=add_second_video)
         expected = "video 2 (vp9)"
@@ -166,6 +166,9 @@ def test_what_mp4_does_not_hold_is_named(tmp_path, capsys, name):
         source = make_clip(tmp_path / name, [Sound("libopus")])
         source.write_bytes(source.read_bytes().replace(b"A_OPUS", b"A_XPUS"))
         expected = "audio 1 (unknown)"
+    elif name == "language.mkv":
+        source = make_clip(tmp_path / name, [Sound("aac", tags={"language": "pt-BR"})])
+        expected = "language 'pt-BR' of audio 1 (aac), which must have three letters"
     else:
         source = make_clip(tmp_path / name, [Sound("aac", seconds=0)])
         expected = None
