@@ -68,7 +68,7 @@ class PromptSchedule:
         # Texts as the pipeline encodes them, `(batch * keys)` each; the prompts of a clip are together.
         self.texts = texts if prompt is not None else texts | {"prompt": None}
         # The shares of prompts, then of negative ones, `(batch, num_frames, keys)` each.
-        self._shares = [
+        self.shares = [
             torch.stack(
                 [shares_of_keys([*one], self.num_keys, plan.length, transition, plan.closed_loop) for one in prompts]
             )
@@ -98,7 +98,7 @@ class PromptSchedule:
             return embeds.repeat_interleave(len(frames), dim=0)
         if self.per_window:
             frames = [frames[len(frames) // 2]] * len(frames)
-        prompts, negative_prompts = self._shares
+        prompts, negative_prompts = self.shares
         shares = torch.cat([prompts if sees else negative_prompts for sees in guidance_terms])[:, list(frames)]
         keys = embeds.unflatten(0, (len(shares), self.num_keys))
         return torch.einsum("cfk,cktd->cftd", shares.to(embeds), keys).flatten(0, 1)

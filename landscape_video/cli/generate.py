@@ -153,7 +153,7 @@ def read_prompts(prompts: list[str] | None, prompts_file: Path | None) -> list[s
 
 def read_prompts_file(path: Path) -> list[str]:
     """Return the non-empty lines of a text file. Raises `ValueError` for an empty file or one that is not UTF-8."""
-    return _read_lines("prompts_file", path)
+    return read_lines("prompts_file", path)
 
 
 def read_prompts_over_time(path: Path, num_frames: int) -> dict[int, str]:
@@ -163,7 +163,7 @@ def read_prompts_over_time(path: Path, num_frames: int) -> dict[int, str]:
         ValueError: The file is not UTF-8 text, a line is not "FRAME: PROMPT", or a frame is out of order or of range.
     """
     prompts: dict[int, str] = {}
-    for line in _read_lines("prompts_over_time", path):
+    for line in read_lines("prompts_over_time", path):
         frame, _, prompt = line.partition(":")
         if not frame.strip().isdecimal() or not prompt.strip():
             raise ValueError(f'`prompts_over_time` {path}: a line must be like "48: the snow melts", got {line!r}.')
@@ -181,7 +181,7 @@ def read_prompts_over_time(path: Path, num_frames: int) -> dict[int, str]:
     return prompts
 
 
-def _read_lines(option: str, path: Path) -> list[str]:
+def read_lines(option: str, path: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"`{option}` {path}: no such file.")
     try:

@@ -24,6 +24,7 @@ from landscape_video.cli.pull import pull
 from landscape_video.cli.push import push
 from landscape_video.cli.repeat import repeat
 from landscape_video.cli.report import report
+from landscape_video.cli.scroll import scroll
 from landscape_video.cli.space import space
 from landscape_video.cli.study import study
 from landscape_video.cli.web import web
@@ -79,7 +80,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-MAKING = (generate, animate, consistent, plan, interpolate, repeat)
+MAKING = (generate, animate, scroll, consistent, plan, interpolate, repeat)
 for command in (*MAKING, convert, evaluate, push, pull, space, report):
     app.command(cls=Command, no_args_is_help=True)(command)
 app.command(cls=Command)(web)  # needs no argument

@@ -158,8 +158,8 @@ class LongClipSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToVideoSettings(InterpolationSettings, LongClipSettings, VideoSettings):
-    """Settings of a clip that our text-to-video pipeline generates."""
+class ClipSettings(InterpolationSettings, VideoSettings):
+    """Settings of everything that our pipelines sample and interpolate."""
 
     preset: PresetName | None = setting(
         None,
@@ -216,6 +216,11 @@ class TextToVideoSettings(InterpolationSettings, LongClipSettings, VideoSettings
         """Return these settings, with each `None` replaced from keywords of the pipeline's call."""
         names = [each for each in fields(self) if getattr(self, each.name) is None]
         return replace(self, **{each.name: arguments.get(argument_name(each)) for each in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToVideoSettings(LongClipSettings, ClipSettings):
+    """Settings of a clip that our text-to-video pipeline generates."""
 
     @property
     def num_output_frames(self) -> int:

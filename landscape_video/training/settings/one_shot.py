@@ -28,8 +28,8 @@ class TuningSettings(OptionGroup):
     )
     temporal_target: Literal[TEMPORAL_TARGETS] = option(
         "match_source",
-        "changes between neighboring frames that the temporal loss asks for: those of the clip, or none, as the paper "
-        "has it",
+        "changes between neighboring frames that the temporal loss asks for: those of the clip, or none as in the "
+        "paper, which slows the clip down",
     )
 
 
