@@ -222,9 +222,9 @@ def check_files(source: Path, output: Path) -> "VideoInfo":
     """Return what the input declares. Raises `ValueError` for a file that cannot be read or written."""
     from pipeline_landscape_video.video_io import check_output, probe_video
 
-    check_output(output)
     if output.suffix.lower() != ".mp4":
-        raise ValueError(f"{output}: the output must be an .mp4 file.")
+        raise ValueError(f"{output}: the output must be an .mp4 file, got {output.suffix!r}; end its name with .mp4.")
+    check_output(output)
     info = probe_video(source)
     if output.exists() and output.samefile(source):
         raise ValueError(f"{output}: is the input; give the output another name.")
