@@ -64,6 +64,8 @@ def read_recipe(path: str | Path) -> Recipe:
         raise ValueError(f"{name}: is not a clip: {error}") from error
     if "interpolation" in metadata:
         raise ValueError(f"{name}: was interpolated after it was made; repeat the clip before that.")
+    if "final_strength" in metadata:
+        raise ValueError(f"{name}: follows another clip; run `landscape-video consistent` again with its settings.")
     if "seed" not in metadata or not {"prompt", "prompts"} & set(metadata):
         raise ValueError(f"{name}: holds no recipe; only clips that this program made have one.")
     from_image = "prompts" in metadata

@@ -32,6 +32,8 @@ def test_a_clip_of_the_bundled_model(files, monkeypatch):
     metadata = read_metadata("new")
     assert metadata["source"] == "clip.mp4"
     assert metadata["strength"] == 0.6
+    repeated = CliRunner().invoke(app, ["repeat", "new"])
+    assert repeated.exit_code == 2 and "follows another clip" in repeated.stderr
     assert any((files / "cache" / "consistency").glob("*/run/lora/pytorch_lora_weights.safetensors"))
 
 
