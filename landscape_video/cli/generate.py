@@ -1,6 +1,8 @@
 """`landscape-video generate`: generate a clip for each prompt."""
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +11,7 @@ import typer
 from landscape_video.cli.options import with_settings
 from landscape_video.generation.models import load_pipeline
 from landscape_video.generation.presets import check_preset
+from landscape_video.generation.setting_fields import DEVICE
 from landscape_video.generation.settings import CONTENT, ModelSettings, TextToVideoSettings
 from landscape_video.generation.vocabulary import unknown_words
 from motion_adapter.sources import local_path
@@ -52,6 +55,15 @@ def generate(
             rich_help_panel=CONTENT,
         ),
     ] = Path("landscape.mp4"),
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="NUMBER",
+            help="Processes that generate several prompts side by side; with GPUs, they share them out.",
+            rich_help_panel=DEVICE,
+        ),
+    ] = 1,
     *,
     settings: TextToVideoSettings,
     models: ModelSettings,
@@ -69,6 +81,10 @@ def generate(
     One clip for each line of a file, clips/view-01.mp4, clips/view-02.mp4, ...:
 
         $ landscape-video generate --prompts views.txt --output clips/view.mp4
+
+    The same in two processes; if one is killed, another makes its clip:
+
+        $ landscape-video generate --prompts views.txt --output clips/view.mp4 --jobs 2
 
     A longer clip, six seconds without an end:
 
@@ -104,9 +120,17 @@ def generate(
     check_preset(settings, models)
     warn_about_unknown_words(all_prompts, models.model)
 
+    settings = settings.with_seed()
+    if jobs > 1 and len(outputs) > 1:
+        from landscape_video.generation.workers import run_in_processes
+
+        tasks = list(zip(all_prompts, outputs, strict=True))
+        for _, line in run_in_processes(start_worker, (jobs, settings, models), tasks, jobs):
+            typer.echo(line)
+        return
+
     # 2. Load
     pipe = load_pipeline(models)
-    settings = settings.with_seed()
     announce(pipe, settings)
 
     # 3. Generate and write, clip by clip
@@ -117,6 +141,29 @@ def generate(
         label = path.name if len(outputs) == 1 else f"{index}/{len(outputs)} {path.name}"
         pipe.set_progress_bar_config(desc=label, file=sys.stderr)
         write_clip(path, stream_clip(pipe, prompt, settings), models)
+
+
+def start_worker(
+    number: int, jobs: int, settings: TextToVideoSettings, models: ModelSettings
+) -> Callable[[tuple[str, Path]], str]:
+    """Load the pipeline of a process of `--jobs`; return the function that writes the clip of a prompt."""
+    import torch
+
+    from landscape_video.generation.generate_clip import stream_clip
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    if models.device in ("auto", "cuda") and torch.cuda.is_available():
+        models = replace(models, device=f"cuda:{number % torch.cuda.device_count()}")
+    pipe = load_pipeline(models)
+    pipe.set_progress_bar_config(disable=True)
+    if number == 0:
+        announce(pipe, settings)
+
+    def write_prompt(task: tuple[str, Path]) -> str:
+        prompt, path = task
+        return save_clip(path, stream_clip(pipe, prompt, settings), models)
+
+    return write_prompt
 
 
 def announce(pipe: "LandscapeVideoPipeline | LandscapeImageToVideoPipeline", settings: TextToVideoSettings) -> None:
@@ -130,12 +177,17 @@ def announce(pipe: "LandscapeVideoPipeline | LandscapeImageToVideoPipeline", set
 
 def write_clip(path: Path, clip: "Clip | ClipStream", models: ModelSettings) -> None:
     """Write a clip with the metadata that reproduces it, and print its path, size, rate and seed."""
+    typer.echo(save_clip(path, clip, models))
+
+
+def save_clip(path: Path, clip: "Clip | ClipStream", models: ModelSettings) -> str:
+    """Write a clip with the metadata that reproduces it, and return its path, size, rate and seed in a line."""
     from pipeline_landscape_video.video_writing import write_video
 
     metadata = models.as_metadata() | clip.metadata  # the device and dtype in use, not "auto"
     write_video(path, clip.frames, clip.fps, metadata)
     height, width = clip.size
-    typer.echo(f"{path}: {clip.num_frames} frames of {width} x {height}, {clip.fps:g} fps, seed {metadata['seed']}")
+    return f"{path}: {clip.num_frames} frames of {width} x {height}, {clip.fps:g} fps, seed {metadata['seed']}"
 
 
 def read_prompts(prompts: list[str] | None, prompts_file: Path | None) -> list[str]:

@@ -28,6 +28,7 @@ from landscape_video.cli.scroll import scroll
 from landscape_video.cli.space import space
 from landscape_video.cli.study import study
 from landscape_video.cli.web import web
+from landscape_video.generation.lean_imports import plan_lean_imports
 
 
 # OS errors that mean a wrong path; others, such as a full disk, are not the user's mistake. None: raised by our code.
@@ -112,4 +113,5 @@ def _on_terminate(signal_number: int, frame: Any) -> NoReturn:
 def main() -> None:
     """Entry point of the `landscape-video` script."""
     signal.signal(signal.SIGTERM, _on_terminate)
+    plan_lean_imports(sys.argv[1:])
     app(prog_name="landscape-video")

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from landscape_video.generation.presets import check_preset, use_preset
+from landscape_video.generation.presets import use_preset
 from landscape_video.generation.setting_fields import argument_name, pipeline_arguments
 from landscape_video.generation.settings import ImageToVideoSettings, TextToVideoSettings
 from pipeline_landscape_video import FlowEstimator, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
@@ -155,7 +155,7 @@ def stream_clip(
     frames are read.
     """
     content = {"prompt": prompt}
-    with use_preset(pipe, settings.preset):
+    with use_preset(pipe, settings):
         settings = settings.with_seed().filled_in(pipe.resolve_sampling())
         settings.check_memory(is_streamed=True)
         latents = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, "latent", **content)
@@ -217,7 +217,6 @@ def run_pipeline(
     Raises:
         ValueError, GenerationCancelled: As `generate_clip`.
     """
-    check_preset(settings)
     arguments = pipeline_arguments(settings)
     if settings.interpolate and output_type != "latent":
         arguments["flow_estimator"] = pipe.get_flow_estimator(settings.flow, settings.flow_weights)
@@ -226,7 +225,7 @@ def run_pipeline(
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     generator = generators[0] if len(generators) == 1 else generators
     try:
-        with use_preset(pipe, settings.preset):
+        with use_preset(pipe, settings):
             return pipe(**(arguments | content), generator=generator, output_type=output_type).frames
     except ValueError as error:
         message = str(error)
@@ -263,7 +262,7 @@ def _make_clip(
     **content: Any,
 ) -> Clip:
     """Run the pipeline for one clip; `described` is the content as the metadata records it."""
-    with use_preset(pipe, settings.preset):
+    with use_preset(pipe, settings):
         settings = settings.with_seed().filled_in(pipe.resolve_sampling())
         settings.check_memory(stages=len(content.get("prompts") or [None]))
         frames = run_pipeline(pipe, settings, [settings.seed], on_step, is_cancelled, **content)[0]

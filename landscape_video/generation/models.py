@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from landscape_video.generation.lean_imports import lean_imports
 from landscape_video.generation.settings import ImageModelSettings, ModelSettings
 from motion_adapter.sources import local_path
 
@@ -164,7 +165,8 @@ def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeI
 
     import torch
 
-    from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+    with lean_imports():
+        from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
     from pipeline_landscape_video.quiet_loading import less_chatter
 
     takes_image = isinstance(models, ImageModelSettings)

@@ -163,9 +163,9 @@ class ClipSettings(InterpolationSettings, VideoSettings):
 
     preset: PresetName | None = setting(
         None,
-        "Scheduler, steps and guidance that belong together: draft (4 steps with few-step weights), standard (the "
-        "quality of the model's own sampling in fewer steps), fine (50 steps), animatelcm or lightning (for the "
-        "motion modules of AnimateLCM or AnimateDiff-Lightning).",
+        "Scheduler, steps and guidance that belong together: draft (4 steps; with few-step weights, without "
+        "guidance), standard (10 steps), fine (50 steps), animatelcm or lightning (for the motion modules of "
+        "AnimateLCM or AnimateDiff-Lightning).",
         SAMPLING,
         unit="NAME",
         default_text="the model's own sampling",

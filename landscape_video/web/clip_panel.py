@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
-from landscape_video.generation.presets import PRESETS
+from landscape_video.generation.presets import PRESETS, has_few_step_weights
 from landscape_video.generation.settings import TextToVideoSettings
 from landscape_video.web.controls import MAIN, fields_on_the_page, make_control
 from landscape_video.web.handlers import copy_description
@@ -35,15 +35,15 @@ class SettingsPanel:
 
     def __init__(self, settings_class: type[TextToVideoSettings], defaults: Mapping[str, Any], shop: Workshop) -> None:
         each_field = fields_on_the_page(settings_class)
-        offered, recommended = shop.presets(settings_class), defaults
-        defaults = {**defaults, **preset_values("standard", recommended, shop.limits.steps)}
+        recommended, changed = defaults, preset_values("standard", defaults, shop)
+        defaults = {**defaults, **changed}
 
         def make(name: str) -> gr.Component:
             each = next(each for each in each_field if each.name == name)
             return make_control(each, defaults.get(name, each.default), shop.limits, shop.allowed(name))
 
         preset = gr.Radio(
-            [(i18n(name), name) for name in offered],
+            [(i18n(name), name) for name in ("draft", "standard", "fine")],
             value="standard",
             label=i18n("label_preset"),
             info=i18n("info_preset"),
@@ -54,9 +54,8 @@ class SettingsPanel:
         with gr.Accordion(i18n("advanced"), open=False):
             made |= {each.name: make(each.name) for each in each_field if each.name not in made}
         self.controls = [made[each.name] for each in each_field]
-        changed = preset_values("standard", recommended, shop.limits.steps)
         preset.input(
-            lambda name: list(preset_values(name, recommended, shop.limits.steps).values()),
+            lambda name: list(preset_values(name, recommended, shop).values()),
             preset,
             [made[name] for name in changed],
             queue=False,
@@ -65,12 +64,14 @@ class SettingsPanel:
         add_estimate(made, shop)
 
 
-def preset_values(name: str, recommended: Mapping[str, Any], most_steps: int) -> dict[str, Any]:
+def preset_values(name: str, recommended: Mapping[str, Any], shop: Workshop) -> dict[str, Any]:
     """The settings that a preset determines, by name; what it leaves to the model is as recommended."""
     sampling = PRESETS[name].sampling
+    if name == "draft" and has_few_step_weights(shop.text_pipeline()):
+        sampling = sampling | {"guidance_scale": 1.0}
     names = {"steps": "num_inference_steps", "guidance_scale": "guidance_scale", "eta": "eta"}
     values = {each: sampling.get(argument, recommended[each]) for each, argument in names.items()}
-    return values | {"steps": min(values["steps"], most_steps)}
+    return values | {"steps": min(values["steps"], shop.limits.steps)}
 
 
 def add_estimate(controls: Mapping[str, gr.Component], shop: Workshop) -> None:

@@ -20,8 +20,8 @@ _WORDS = {
     "preset": (
         "Quality",
         "质量",
-        "互相匹配的采样器、步数与引导：draft 为 4 步（需少步权重），standard 以较少步数达到模型自身的质量，"
-        "fine 为 50 步；其余两项用于 AnimateLCM 与 AnimateDiff-Lightning。",
+        "互相匹配的采样器、步数与引导：draft 为 4 步（有少步权重时不用引导），standard 为 10 步，fine 为 50 步；"
+        "其余两项用于 AnimateLCM 与 AnimateDiff-Lightning。",
     ),
     "seed": ("Seed", "随机种子", "噪声的种子：同一种子得到同一视频。留空则随机抽取。"),
     "eta": ("Fresh noise (eta)", "新增噪声（eta）", "DDIM 每一步新增噪声的比例：0 为 DDIM，1 为 DDPM。"),

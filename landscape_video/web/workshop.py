@@ -11,7 +11,6 @@ from typing import Any
 from landscape_video.generation.generate_clip import Clip, Pipeline
 from landscape_video.generation.latent_preview import LatentPreview
 from landscape_video.generation.models import load_pipeline
-from landscape_video.generation.presets import has_draft
 from landscape_video.generation.settings import (
     ImageModelSettings,
     ImageToVideoSettings,
@@ -118,11 +117,6 @@ class Workshop:
     def allowed(self, name: str) -> tuple[str, ...] | None:
         """The choices of a setting that a visitor has; None for all. Flow models are never downloaded for them."""
         return tuple({"dis", self.flow}) if name == "flow" else None
-
-    def presets(self, settings_class: type[TextToVideoSettings]) -> tuple[str, ...]:
-        """The presets that a visitor may choose: draft only where the model has weights for it."""
-        has_weights = settings_class is TextToVideoSettings and has_draft(self.text_pipeline())
-        return ("draft", "standard", "fine") if has_weights else ("standard", "fine")
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Words of a prompt that the model was not trained on."""

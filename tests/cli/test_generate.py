@@ -10,7 +10,7 @@ from PIL import Image
 
 from landscape_video.cli.generate import numbered_outputs
 from pipeline_calls import recommend
-from pipeline_landscape_video.video_io import probe_video, read_metadata
+from pipeline_landscape_video.video_io import probe_video, read_metadata, read_video
 
 
 def pictures(folder: str) -> np.ndarray:
@@ -143,6 +143,21 @@ def test_prompts_of_a_file_get_numbered_names_and_each_is_as_if_alone(generate):
     ]
     generate("薄霧 over the river", "--output", "alone", "--seed", 7)
     np.testing.assert_array_equal(pictures("view-02"), pictures("alone"))
+
+
+def test_processes_write_the_same_clips(generate, tmp_path):
+    (tmp_path / "views.txt").write_text("mist\nrain\n")
+    for output, jobs in (("one", "1"), ("two", "2")):
+        arguments = ["--seed", "5", "--no-interpolate", "--output", f"{output}/view.gif", "--jobs", jobs]
+        (tmp_path / output).mkdir()
+        result = generate("--prompts", tmp_path / "views.txt", *arguments)
+        assert result.exit_code == 0, result.output
+        assert sorted(line.split(":")[0] for line in result.stdout.splitlines()) == [
+            f"{output}/view-01.gif",
+            f"{output}/view-02.gif",
+        ]
+    for name in ("view-01.gif", "view-02.gif"):
+        np.testing.assert_array_equal(*(read_video(tmp_path / output / name)[0] for output in ("one", "two")))
 
 
 def test_several_prompts_on_the_command_line(generate):

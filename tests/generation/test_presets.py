@@ -43,7 +43,7 @@ def test_a_draft_takes_four_steps_with_its_weights_and_gives_the_pipeline_back(m
     assert draft.metadata["preset"] == "draft"
     assert pipe.scheduler is scheduler and not any("lora" in name for name, _ in pipe.unet.named_modules())
     assert all(torch.equal(weight, own[name]) for name, weight in pipe.unet.named_parameters())
-    with use_preset(pipe, "draft"):
+    with use_preset(pipe, replace(TEXT, preset="draft")):
         changed = {name for name, weight in pipe.unet.named_parameters() if not torch.equal(weight, own[name])}
     assert any(name.endswith("conv1.weight") for name in changed) and all(
         "to_q" in name or "conv1" in name for name in changed
@@ -57,7 +57,7 @@ def test_a_draft_takes_four_steps_with_its_weights_and_gives_the_pipeline_back(m
 @pytest.mark.parametrize("name", ["standard", "fine", "animatelcm"])
 def test_other_presets_set_scheduler_and_what_is_not_given(models, name):
     pipe = load_pipeline(ModelSettings(model=str(models / "video"), device="cpu"))
-    with use_preset(pipe, name):
+    with use_preset(pipe, replace(TEXT, preset=name)):
         preset, sampling = PRESETS[name], pipe.resolve_sampling()
         assert type(pipe.scheduler).__name__ == (preset.scheduler or "DDIMScheduler")
         assert {key: sampling[key] for key in preset.sampling} == preset.sampling
@@ -74,32 +74,32 @@ def test_an_adapter_of_other_weights_is_refused(model, models):
         ValueError, match="^`preset` draft: the few-step adapter was distilled from other weights of mo"
     ):
         generate_clip(pipe, "mist", replace(TEXT, preset="draft"))
+
+
+def test_a_draft_without_few_step_weights_has_the_models_guidance(models):
     pipe = load_pipeline(ModelSettings(model=str(models / "video"), device="cpu"))
-    with pytest.raises(ValueError, match="^`preset` draft needs a few-step adapter, and .*video has none: choose st"):
-        generate_clip(pipe, "mist", replace(TEXT, preset="draft"))
+    clip = generate_clip(pipe, "mist", replace(TEXT, preset="draft"))
+    assert (clip.metadata["steps"], clip.metadata["guidance_scale"]) == (4, 8.0)
 
 
 @pytest.mark.parametrize(
-    ("settings", "models", "message"),
+    ("settings", "given", "message"),
     [
         ({"preset": "draft", "steps": 8}, {}, "`steps` must be 4 with `preset` draft, got 8"),
         ({"preset": "draft", "guidance_scale": 4.0}, {}, "`guidance_scale` must be 1 with `preset` draft, .* got 4"),
-        (
-            {"preset": "lightning", "negative_prompt": "mist"},
-            {},
-            "`negative_prompt` has no effect with `preset` light",
-        ),
+        ({"preset": "draft", "negative_prompt": "mist"}, {}, "`negative_prompt` has no effect with `preset` draft"),
         ({"preset": "draft"}, {"lora": ["x"]}, "`lora` cannot be combined with `preset` draft"),
         ({"preset": "draft"}, {"offload": "model"}, "`offload` must be none with `preset` draft, got 'model'"),
         ({"preset": "animatelcm"}, {}, "`preset` animatelcm is for the motion modules of wangfuyun/AnimateLCM"),
     ],
 )
-def test_contradictions_are_one_line(settings, models, message):
+def test_contradictions_are_one_line(model, settings, given, message):
     with pytest.raises(ValueError, match=message):
-        check_preset(TextToVideoSettings(**settings), ModelSettings(**models))
+        check_preset(TextToVideoSettings(**settings), ModelSettings(model=str(model), **given))
 
 
-def test_a_draft_is_for_text_to_video():
+def test_few_step_weights_are_for_text_to_video(model):
     pipe = load_pipeline(ImageModelSettings(device="cpu"))
-    with pytest.raises(ValueError, match="^`preset` draft is for text to video"), use_preset(pipe, "draft"):
-        pass
+    pipe.source_folder = model
+    with use_preset(pipe, replace(TEXT, preset="draft")):
+        assert pipe.resolve_sampling()["guidance_scale"] == 4.0
