@@ -24,7 +24,7 @@ def still_picture(strips: torch.Tensor, path: CameraPath) -> torch.Tensor:
 
 
 def hold_still(strips: torch.Tensor, path: CameraPath, threshold: float) -> torch.Tensor:
-    """Give what stands still the same latents in all frames; a form of Consistency tuning Eq. 11.
+    """Consistency tuning Eq. 11 without masks: give what stands still the same latents in all frames.
 
     The paper averages the background in a mask. Here, the background is what deviates little from the median over
     time. A deviation d shrinks to max(0, 1 - threshold^2 / d^2) d, the positive-part rule of James and Stein, with d^2
