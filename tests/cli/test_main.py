@@ -56,6 +56,7 @@ def test_animate_has_the_options_of_generate_and_its_own():
     shared = {option for parameter in generate.params for option in parameter.opts if option.startswith("--")}
     found = {option for parameter in animate.params for option in parameter.opts}
     shared.remove("--prompts-over-time")  # an animated clip has a prompt for each stage
+    shared.remove("--jobs")  # and there is one clip
     assert shared <= found
     own = "--fit --stages --image-guidance-scale --guidance-order --retention-scale --image-retention"
     assert {*own.split(), "--drop-duplicate-frame", "--match-stage-colors"} <= found - shared
