@@ -119,10 +119,11 @@ def main() -> None:
     models, settings = TuningModels.of(pipe), OneShotTuning.from_options("tiny")
     pairs = [encode_pair(models, index) for index in range(args.clips)]
     plain = [measure(models, settings, clips, None) for _, _, *clips in pairs]
+    usual = OneShotTuning.PRESETS["tiny"] | {"max_train_steps": args.steps, "num_frames": FRAMES}
     table = [format_row("untuned", plain, plain, 0.0)]
     for name in args.rows:
-        options = {"max_train_steps": args.steps, "num_frames": FRAMES, **ROWS[name]}
-        table.append(format_row(name, plain=plain, **tune_row(pipe, options, pairs, args.work_dir)))
+        row = tune_row(pipe, usual | ROWS[name], pairs, args.work_dir)
+        table.append(format_row(name, plain=plain, **row))
         print(*table[-1], sep=" | ", flush=True)
     text = (
         f"{args.clips} held-out clips, {args.steps} steps, seed 0, torch {torch.__version__}, CPU,"

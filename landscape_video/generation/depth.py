@@ -161,11 +161,25 @@ def fit_depth(depth: np.ndarray, frames: np.ndarray, source: str | Path) -> torc
 
 
 @torch.no_grad()
-def predict_bundled(frames: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Predict depth, (num_frames, 1, height, width), with the depth model of shanshui-tiny, made for its style."""
+def predict_bundled(
+    frames: np.ndarray, device: torch.device | str = "cpu", model: str | Path = BUNDLED_MODEL
+) -> torch.Tensor:
+    """Predict depth, (num_frames, 1, height, width), with the depth model of shanshui-tiny, made for its style.
+
+    Args:
+        frames: uint8 (num_frames, height, width, 3).
+        device: Device of the model.
+        model: Folder of the model.
+
+    Raises:
+        ValueError: The folder is missing.
+    """
     from diffusers import UNet2DModel
 
-    model = UNet2DModel.from_pretrained(BUNDLED_MODEL, dtype=torch.float32).to(device)
+    if not Path(model).is_dir():
+        raise ValueError(f"`depth` must name files or a depth model: {model} does not exist.")
+
+    model = UNet2DModel.from_pretrained(model, dtype=torch.float32).to(device)
     height, width = frames.shape[1:3]
     scale = BUNDLED_SIZE / min(height, width)
     size = [max(8, round(side * scale / 8) * 8) for side in (height, width)]

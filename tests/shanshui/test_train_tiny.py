@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPProcessor, CLIPTextModel
 
+from landscape_video.generation.depth import predict_bundled
+from landscape_video.generation.depth_member import load_depth_member
 from motion_adapter.weights_files import stored_dtype
 from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
 from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
@@ -27,12 +29,14 @@ from shanshui.stages.training_data import encode_training_clips
 def build(folder: Path, *flags: str) -> None:
     """`train_tiny.py` in this process, one step a stage; `folder` gets the run and what it exports."""
     minutes = [f"{stage}=0.001" for stage in ("clip", "text", "vae", "decoder", "unet", "motion")]
+    minutes += ["depth_model=0.001", "depth_member=0.001"]
     arguments = ["--run_dir", folder / "run", "--export_dir", folder / "tiny", "--clips", "4", "--workers", "1"]
     arguments += ["--minutes", *minutes, "--motion_steps", "1", "--picture_steps", "1", "--retention_steps", "1"]
     arguments += ["--mixed_precision", "no", *flags]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shanshui.stages.train_text.HEAD_CAPTIONS", 128)  # one batch
         patch.setattr("shanshui.stages.train_vae.HELD_OUT_CLIPS", 1)
+        patch.setattr("shanshui.stages.train_depth.HELD_OUT_CLIPS", 1)
         patch.setattr(sys, "argv", ["train_tiny.py", *map(str, arguments)])
         train_tiny.main()
 
@@ -61,13 +65,35 @@ def test_one_command_builds_the_family(built):
     gains = json.loads((built / "run" / "decoder" / "held_out.json").read_text())
     assert gains.keys() == {"decoder", "bicubic", "lanczos", "rendered"} and gains["decoder"]["psnr"] > 5
     card = (built / "tiny" / "README.md").read_text(encoding="utf-8")
-    assert "4 rendered clips of 16 frames" in card and card.count("\n| decoder |") == 2
+    assert (
+        "4 rendered clips of 16 frames" in card
+        and card.count("\n| decoder |") == card.count("\n| depth_member |") == 2
+    )
     # The text encoder goes on without CLIP's image tower; the CLIP beside it stays a measure from outside.
     alone, paired = (CLIPTextModel.from_pretrained(built / "tiny" / name) for name in ("text_encoder", "clip"))
     assert any(not torch.equal(a, b) for a, b in zip(alone.parameters(), paired.parameters(), strict=True))
     for folder in ("text/model", "base/text_encoder"):
         read = CLIPTextModel.from_pretrained(built / "run" / folder).half().float()
         assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), read.parameters(), strict=True))
+
+
+def test_the_depth_member_reads_depth(built):
+    pipe = LandscapeVideoPipeline.from_pretrained(built / "tiny")
+    latents, text = torch.randn(1, 8, 2, 16, 16), torch.randn(2, 77, 192)
+    with torch.no_grad():
+        before = pipe.unet(latents, 500, text).sample
+        load_depth_member(pipe.unet, built / "tiny" / "depth")
+        near, far = (
+            pipe.unet(torch.cat([latents, torch.full((1, 1, 2, 16, 16), depth)], 1), 500, text).sample
+            for depth in (1.0, -1.0)
+        )
+    assert pipe.unet.conv_in.weight[:, 8].any()  # it has trained
+    assert 0 < (near - far).abs().max() and (near - before).abs().max() < 0.5
+    with pytest.raises(ValueError, match="must have 8 input channels"):
+        load_depth_member(pipe.unet, built / "tiny" / "depth")
+    depth = predict_bundled(np.full((3, 96, 160, 3), 128, np.uint8), model=built / "tiny" / "depth" / "model")
+    assert depth.shape == (3, 1, 96, 160)
+    assert json.loads((built / "run" / "depth_model" / "held_out.json").read_text())["l1"] < 1
 
 
 def test_bfloat16_runs_on_a_cpu_too(built, tmp_path):

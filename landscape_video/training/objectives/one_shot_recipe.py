@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, SchedulerMixin
@@ -24,6 +25,7 @@ from pipeline_landscape_video.landscape_spatio_temporal_attention import save_tu
 TUNED = "tuned"  # folder in OUTPUT_DIR and in checkpoints
 TUNED_FILE = "tuned.safetensors"
 MEASURED_TIMESTEPS = (100, 300, 500, 700, 900)
+PREVIEW_TIMESTEP = 700  # noise that hides details, so that a preview shows what was learned
 
 CARD = """---
 library_name: diffusers
@@ -244,7 +246,7 @@ class OneShotRecipe(Recipe):
         temporal_target: str,
     ) -> None:
         self.unet, self.clip, self.record = models.unet, clip, record
-        self.frozen = [models.text_encoder, models.vae]
+        self.vae, self.frozen = models.vae, [models.text_encoder, models.vae]
         self.prompt_embeds = PromptEmbedsCache(models.tokenizer, models.text_encoder)
         make_trainable(self.unet)
         self.scheduler = DDPMScheduler.from_config(models.scheduler.config)
@@ -265,15 +267,27 @@ class OneShotRecipe(Recipe):
             "error", the mean squared error of the prediction, and "motion", the changes between neighboring frames of
             the clean latents that it implies, divided by those of the source.
         """
-        errors, motions, clip = [], [], clip or self.clip
-        frames = min(clip.lengths[0], MAX_WINDOW)
+        errors, motions = [], []
         for timestep in MEASURED_TIMESTEPS:
-            request = ClipRequest(0, 0, 1, frames, clip.captions[0][0], timestep, noise_seed=timestep)
-            latents, *others = self._inputs(collate([clip[request]]))
-            prediction, target, clean = predict_clean(self.unet, self.scheduler, latents, *others)
+            latents, prediction, target, clean = self._predict(clip or self.clip, timestep)
             errors.append(F.mse_loss(prediction, target).item())
             motions.append((clean.diff(dim=2).norm() / latents.diff(dim=2).norm().clamp(min=1e-6)).item())
         return {"error": fmean(errors), "motion": fmean(motions)}
+
+    @torch.no_grad()
+    def preview(self) -> np.ndarray:
+        """Return the clip as the model predicts it from noise, uint8 (num_frames, height, width, 3)."""
+        clean = self._predict(self.clip, PREVIEW_TIMESTEP)[-1][0].transpose(0, 1)
+        images = [self.vae.decode(frame[None].to(self.vae.dtype) / self.vae.config.scaling_factor) for frame in clean]
+        frames = torch.cat([image.sample.float() for image in images]).clamp(-1, 1)
+        return ((frames + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+    def _predict(self, clip: TunedClip, timestep: int) -> tuple[torch.Tensor, ...]:
+        """Return latents, prediction, target and clean latents of the first window of a clip, at fixed noise."""
+        frames = min(clip.lengths[0], MAX_WINDOW)
+        request = ClipRequest(0, 0, 1, frames, clip.captions[0][0], timestep, noise_seed=timestep)
+        latents, *others = self._inputs(collate([clip[request]]))
+        return latents, *predict_clean(self.unet, self.scheduler, latents, *others)
 
     def _inputs(self, batch: dict[str, Any]) -> tuple[torch.Tensor | None, ...]:
         """Return latents, prompt embeddings, noise, timesteps and depth of a batch, on the device."""

@@ -43,6 +43,7 @@ from pipeline_landscape_video.landscape_spatio_temporal_attention import (
 
 
 SMALL_MODEL = 100e6  # parameters; a smaller UNet takes the settings of shanshui-tiny
+PREVIEW_STEPS = 50
 SAMPLED = 256  # values of each weight that tell models apart
 
 # Receives the number of finished steps, the number of all steps and the loss; True stops tuning.
@@ -57,6 +58,7 @@ def tune_one_shot(
     prompt: str,
     depth: torch.Tensor | None = None,
     callback: Callback | None = None,
+    on_preview: Callable[[np.ndarray], None] | None = None,
     cache_dir: str | Path | None = None,
     preset: str | None = None,
     **options: Any,
@@ -73,6 +75,8 @@ def tune_one_shot(
         depth: Depth of all frames in [-1, 1], (num_frames, 1, height, width), for a model that reads it.
         callback: Called after every step with the finished steps, all steps and the loss. If it returns True, tuning
             stops, and what was learned is kept.
+        on_preview: Called every `PREVIEW_STEPS` steps with the clip as the model predicts it from noise, uint8
+            (num_frames, height, width, 3).
         cache_dir: Folder of the cache; $LANDSCAPE_VIDEO_CACHE or ~/.cache/landscape-video by default.
         preset: "paper" or "tiny"; by default, "tiny" for small models.
         options: Settings of `OneShotTuning`, such as `max_train_steps`.
@@ -96,7 +100,6 @@ def tune_one_shot(
         return tuned
     clip = TunedClip.encode(models, frames, depth, prompt)
     run = start_run(settings, models.unet.device, models.unet.dtype)
-    stop_after = None if callback is None else stop_by_callback(callback, run)
     with tunable(models.unet, settings):
         recipe = OneShotRecipe(
             models,
@@ -107,7 +110,8 @@ def tune_one_shot(
         )
         before = recipe.measure()
         optimizer = make_optimizer(recipe.trainable().values(), settings.optimization)
-        train(recipe, make_clip_loader(settings, recipe, run.accelerator), optimizer, run, on_step=stop_after)
+        on_step = call_back(run, recipe, callback, on_preview) if callback or on_preview else None
+        train(recipe, make_clip_loader(settings, recipe, run.accelerator), optimizer, run, on_step=on_step)
         report(before, recipe.measure())
         if run.signals.received:
             recipe.export(folder)
@@ -178,12 +182,21 @@ def start_run(settings: OneShotTuning, device: torch.device, dtype: torch.dtype)
     return TrainingRun(settings, accelerator, StopSignals(), math.inf, checkpoint)
 
 
-def stop_by_callback(callback: Callback, run: TrainingRun) -> Callable[[int, dict[str, torch.Tensor]], None]:
-    """Return a function for the training loop that calls `callback`, and stops the run if it returns True."""
+def call_back(
+    run: TrainingRun,
+    recipe: OneShotRecipe,
+    callback: Callback | None,
+    on_preview: Callable[[np.ndarray], None] | None,
+) -> Callable[[int, dict[str, torch.Tensor]], None]:
+    """Return a function for the training loop that calls both; the run stops if `callback` returns True."""
 
     def on_step(step: int, losses: dict[str, torch.Tensor]) -> None:
-        if callback(step, run.settings.optimization.max_train_steps, losses["total"].item()):
-            run.signals.received = "cancel"
+        if on_preview is not None and step % PREVIEW_STEPS == 0:
+            on_preview(recipe.preview())
+        if callback is not None:
+            total = run.settings.optimization.max_train_steps
+            if callback(step, total, losses["total"].item()):
+                run.signals.received = "cancel"
 
     return on_step
 

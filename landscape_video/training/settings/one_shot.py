@@ -28,8 +28,8 @@ class TuningSettings(OptionGroup):
     )
     temporal_target: Literal[TEMPORAL_TARGETS] = option(
         "match_source",
-        "changes between neighboring frames that the temporal loss asks for: those of the clip, or none as in the "
-        "paper, which slows the clip down",
+        "changes between neighboring frames that the temporal loss asks for: those of the clip, or none, as the paper "
+        "has it",
     )
 
 
@@ -47,7 +47,7 @@ class OneShotTuning(GroupedSettings):
     )
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
-        "tiny": {"learning_rate": 3e-4, "max_train_steps": 300},
+        "tiny": {"learning_rate": 1e-3, "max_train_steps": 300},
     }
 
     preset: str = "paper"

@@ -99,6 +99,14 @@ def test_other_ways_of_tuning(pipe, video, tmp_path, options):
     assert not any("forward" in module.__dict__ for module in pipe.unet.modules())
 
 
+def test_previews_show_the_clip_while_it_is_tuned(pipe, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("landscape_video.training.run.one_shot_tuning.PREVIEW_STEPS", 2)
+    previews = []
+    tune(pipe, video, tmp_path, max_train_steps=4, on_preview=previews.append)
+    assert [(preview.shape, preview.dtype) for preview in previews] == [((4, 40, 48, 3), np.uint8)] * 2
+    assert (previews[0] != previews[1]).any()
+
+
 def test_a_long_clip_is_tuned_in_windows(pipe, video, tmp_path):
     shapes = []
     hook = pipe.unet.register_forward_pre_hook(lambda unet, args: shapes.append(args[0].shape[2]))

@@ -6,16 +6,18 @@ The card gives sizes, training figures from the logs, and tables of measurements
 import json
 import logging
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import MotionAdapter
+from diffusers import MotionAdapter, UNet2DModel
 from safetensors import safe_open
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from landscape_video.files import hash_file, read_json_lines, write_directory, write_json, write_text
+from landscape_video.generation.depth_member import WEIGHTS
 from motion_adapter.export import export_pipeline, save_component
 from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video import ImageRetention
@@ -94,6 +96,8 @@ PARTS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
     "decoder": "decoder/diffusion_pytorch_model.safetensors",
     "motion_adapter": "motion_adapter/diffusion_pytorch_model.safetensors",
+    "depth_member": f"depth/{WEIGHTS}",
+    "depth_model": "depth/model/diffusion_pytorch_model.safetensors",
 }
 
 logger = logging.getLogger("train_tiny")
@@ -102,7 +106,8 @@ logger = logging.getLogger("train_tiny")
 def write_model_card(family: Path, run: FamilyRun) -> None:
     """Write `family`/README.md from its weights and the logs of the run; `measure.py --card` adds measurements."""
     files = {part: family / file for part, file in PARTS.items() if (family / file).exists()}
-    stages = ("clip", "text", "vae", *(["decoder"] if "decoder" in files else []), "unet", "motion")
+    added = [stage for stage in ("decoder", "depth_model", "depth_member") if stage in files]
+    stages = ("clip", "text", "vae", "unet", "motion", *added)
     on_gpu = run.device.type == "cuda"
     card = CARD.format(
         megabytes=sum(file.stat().st_size for file in family.rglob("*.safetensors")) / 1e6,
@@ -179,9 +184,20 @@ def export_family(run: FamilyRun) -> None:
         if run.model("decoder").is_dir():
             (target / "decoder").mkdir()
             save_component(DoubleSizeDecoder.from_pretrained(run.model("decoder")), target / "decoder", torch.float16)
+        export_depth(run, target / "depth")
         write_model_card(target, run)
     size = sum(file.stat().st_size for file in run.export_dir.rglob("*.safetensors"))
     logger.info("%s: all weights %.1f MB", run.export_dir, size / 1e6)
+
+
+def export_depth(run: FamilyRun, folder: Path) -> None:
+    """Write the depth member of the image UNet and the depth model into `folder`, as far as they are trained."""
+    if run.model("depth_member").is_dir():
+        folder.mkdir()
+        shutil.copy(run.model("depth_member") / WEIGHTS, folder / WEIGHTS)
+    if run.model("depth_model").is_dir():
+        (folder / "model").mkdir(parents=True)
+        save_component(UNet2DModel.from_pretrained(run.model("depth_model")), folder / "model", torch.float16)
 
 
 def known_words(run: FamilyRun) -> list[str]:
