@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--length", type=float, default=2, help="Length in screens (default: 2)")
     parser.add_argument("--width", type=int, help="Width of a screen in pixels (default: twice the model's)")
     parser.add_argument("--steps", type=int, default=10, help="Denoising steps (default: 10)")
-    parser.add_argument("--stillness", type=float, nargs="+", default=[0.05, 0], help="Levels (default: 0.05 0)")
+    parser.add_argument("--stillness", type=float, nargs="+", default=[0.03, 0], help="Levels (default: 0.03 0)")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/scroll"), help="Results (default: runs/scroll)")
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)

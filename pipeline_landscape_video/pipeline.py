@@ -24,6 +24,7 @@ from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from .landscape_acceleration import LandscapeAccelerationMixin
+from .landscape_color_anchor import anchor_colors
 from .landscape_denoising import NoisePredictor, call_deprecated_callback, call_on_step_end, denoise
 from .landscape_fast_layers import FastLayers
 from .landscape_frame_interpolation import FrameInterpolator
@@ -150,6 +151,7 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
         closed_loop: bool = False,
         transition: int | None = None,
         prompt_per_window: bool = False,
+        shared_colors: bool = False,
         **kwargs: Any,
     ) -> AnimateDiffPipelineOutput | tuple:
         """
@@ -186,6 +188,7 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
                 where the keys leave less room.
             prompt_per_window: Whether each window has the prompt of its middle frame, as in Consistency tuning, rather
                 than each frame its own.
+            shared_colors: Whether all windows of a prompt have one mean color, also if it names no palette.
             **kwargs: `callback` and `callback_steps`, which are deprecated.
 
         Returns:
@@ -283,6 +286,8 @@ class LandscapeVideoPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin,
                 return guide_by_text(predict_noise, self)
 
             predict_noise = average_windows(plan, predictor_for)
+            if shared_colors and not plan.is_plain:
+                predict_noise = anchor_colors(predict_noise, self.scheduler, prompts.shares[0])
             on_step = call_on_step_end(self, callback_on_step_end, tensor_inputs, embeds)
             on_step = call_deprecated_callback(self, num_inference_steps, on_step, **kwargs)
             for iteration in range(self.num_free_init_iters):

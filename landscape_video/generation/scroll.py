@@ -285,7 +285,8 @@ class ScrollDecoder:
         norm = torch.zeros(path.canvas * path.unit)
         weight = pyramid(path.strip)
         if path.canvas > path.strip:
-            weight[:MARGIN] = weight[-MARGIN:] = 1e-6  # sides are decoded without their neighbors
+            sides = 1e-6 ** torch.arange(MARGIN, 0, -1.0)  # they are decoded without their neighbors
+            weight[:MARGIN], weight[-MARGIN:] = sides, sides.flip(0)
         weight = weight.repeat_interleave(path.unit)
         for window in plan.windows(0):
             part = slice(window[0] * path.unit, (window[-1] + 1) * path.unit)

@@ -18,7 +18,7 @@ class ScrollSettings(ClipSettings):
         6.0, "Length of the scroll in screens, which are as wide as the video.", SCROLL, unit="SCREENS", minimum=1
     )
     stillness: float = setting(
-        0.05,
+        0.03,
         "Changes below this level are flicker and are removed; 0 removes nothing. A clip's own contrast is about 1.",
         SCROLL,
         unit="NUMBER",

@@ -118,3 +118,11 @@ def test_prompt_stages_may_change_over_time():
     prompts = [{0: "mist", 12: "rain"}, "snow"]
     frames = sample(pipe, prompt=None, prompts=prompts, image=painting(), num_frames=20, interpolate=False)
     assert frames.shape[1] == 40
+
+
+def test_shared_colors_act_on_windows_only(tiny_pipeline):
+    pipe = tiny_pipeline()
+    short, shared_short = (sample(pipe, num_frames=16, shared_colors=shared) for shared in (False, True))
+    assert torch.equal(short, shared_short)
+    own, shared = (long(pipe, shared_colors=shared).mean(dim=(3, 4)).std(dim=2).mean() for shared in (False, True))
+    assert shared < own
