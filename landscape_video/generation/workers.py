@@ -69,7 +69,9 @@ def run_in_processes(
                 yield task, result
     finally:
         for worker in workers:
-            worker.process.terminate()
+            worker.connection.close()  # an idle process ends by itself, and cleans up
+            if worker.task is not None:
+                worker.process.terminate()
             worker.process.join()
 
 
