@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .landscape_sofp import SOFP_MODES
     from .pipeline import LandscapeVideoPipeline
     from .pipeline_image_to_video import LandscapeImageToVideoPipeline
+    from .pipeline_video_editing import LandscapeVideoEditingPipeline
 
 
 SHANSHUI_TINY: Path = Path(__file__).parent / "shanshui_tiny"
@@ -33,6 +34,7 @@ SHANSHUI_TINY: Path = Path(__file__).parent / "shanshui_tiny"
 _HOME_OF = {
     "LandscapeVideoPipeline": "pipeline",
     "LandscapeImageToVideoPipeline": "pipeline_image_to_video",
+    "LandscapeVideoEditingPipeline": "pipeline_video_editing",
     "SOFP_MODES": "landscape_sofp",
     "interpolate_frames": "interpolation",
     "interpolate_stream": "interpolation",
@@ -57,6 +59,7 @@ __all__ = [
     "FlowEstimator",
     "ImageRetention",
     "LandscapeImageToVideoPipeline",
+    "LandscapeVideoEditingPipeline",
     "LandscapeVideoPipeline",
     "install_motion_norm",
     "install_sparse_causal_attention",

@@ -20,7 +20,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img impo
 logger = logging.getLogger(__name__)
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-PIPELINES = ("LandscapeVideoPipeline", "LandscapeImageToVideoPipeline")
+PIPELINES = ("LandscapeVideoPipeline", "LandscapeImageToVideoPipeline", "LandscapeVideoEditingPipeline")
 BRANCH = "image_retention"  # component of the image-to-video pipeline only
 
 

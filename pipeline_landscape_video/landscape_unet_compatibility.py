@@ -26,18 +26,25 @@ PARTIALLY_SUPPORTED_CONFIG = {
 IMAGE_BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D")
 
 
-def check_unet_and_adapter(unet: UNet2DConditionModel | UNetMotionModel | None, adapter: MotionAdapter | None) -> None:
+def check_unet_and_adapter(
+    unet: UNet2DConditionModel | UNetMotionModel | None, adapter: MotionAdapter | None, may_read_depth: bool = False
+) -> None:
     """
     Check the components of a pipeline.
 
     An image UNet needs an adapter that fits it. A motion UNet has motion modules of its own, so an adapter with other
     weights is unused, which is logged as a warning.
 
+    Args:
+        unet: UNet of the pipeline.
+        adapter: Motion adapter of the pipeline.
+        may_read_depth: Whether the pipeline gives depth to UNets that read it.
+
     Raises:
-        ValueError: An image UNet comes without an adapter, or with one that does not fit it; or the UNet reads depth,
-            which only video editing gives it.
+        ValueError: An image UNet comes without an adapter, or with one that does not fit it; or the UNet reads depth
+            and the pipeline gives none.
     """
-    if unet is not None and unet.config.in_channels == unet.config.out_channels + 1:
+    if not may_read_depth and unet is not None and unet.config.in_channels == unet.config.out_channels + 1:
         raise ValueError(
             f"`unet` must predict as many channels as it takes, got {unet.config.out_channels} for"
             f" {unet.config.in_channels}; edit videos with UNets that read depth."

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from landscape_video.cli.animate import animate
 from landscape_video.cli.consistent import consistent
 from landscape_video.cli.convert import convert
+from landscape_video.cli.edit import edit
 from landscape_video.cli.evaluate import evaluate
 from landscape_video.cli.generate import generate
 from landscape_video.cli.interpolate import interpolate
@@ -81,7 +82,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-MAKING = (generate, animate, scroll, consistent, plan, interpolate, repeat)
+MAKING = (generate, animate, scroll, edit, consistent, plan, interpolate, repeat)
 for command in (*MAKING, convert, evaluate, push, pull, space, report):
     app.command(cls=Command, no_args_is_help=True)(command)
 app.command(cls=Command)(web)  # needs no argument

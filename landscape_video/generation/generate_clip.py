@@ -221,7 +221,7 @@ def run_pipeline(
     if settings.interpolate and output_type != "latent":
         arguments["flow_estimator"] = pipe.get_flow_estimator(settings.flow, settings.flow_weights)
     if on_step is not None or is_cancelled is not None:
-        arguments["callback_on_step_end"] = _step_callback(on_step, is_cancelled)
+        arguments["callback_on_step_end"] = step_callback(on_step, is_cancelled)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     generator = generators[0] if len(generators) == 1 else generators
     try:
@@ -314,7 +314,7 @@ def _decode(pipe: Pipeline, latents: torch.Tensor, chunk_size: int) -> Iterator[
             yield from frames
 
 
-def _step_callback(on_step: OnStep | None, is_cancelled: Callable[[], bool] | None) -> Callable[..., dict]:
+def step_callback(on_step: OnStep | None, is_cancelled: Callable[[], bool] | None) -> Callable[..., dict]:
     """The pipeline's `callback_on_step_end` that reports to `on_step` and stops when `is_cancelled` says so."""
 
     def callback(pipe: Pipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict:

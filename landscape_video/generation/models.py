@@ -99,7 +99,11 @@ if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL, DiffusionPipeline, ModelMixin, MotionAdapter
 
-    from pipeline_landscape_video import LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+    from pipeline_landscape_video import (
+        LandscapeImageToVideoPipeline,
+        LandscapeVideoEditingPipeline,
+        LandscapeVideoPipeline,
+    )
     from pipeline_landscape_video.landscape_decoder import DoubleSizeDecoder
 
 
@@ -152,8 +156,15 @@ def check_models(models: ModelSettings) -> None:
                 raise ValueError(f"`{name}` {source}: no such file or folder.")
 
 
-def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeImageToVideoPipeline":
-    """Load a pipeline with its adapters onto its device: an image-to-video one for `ImageModelSettings`.
+def load_pipeline(
+    models: ModelSettings, class_name: str | None = None
+) -> "LandscapeVideoPipeline | LandscapeImageToVideoPipeline | LandscapeVideoEditingPipeline":
+    """Load a pipeline with its adapters onto its device.
+
+    Args:
+        models: Models to load.
+        class_name: Class of the pipeline, in `pipeline_landscape_video`; `None` for text to video, or for image to
+            video with `ImageModelSettings`.
 
     Raises:
         ValueError, ConnectionError: A part does not load; the message begins with the name of its setting.
@@ -165,12 +176,13 @@ def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeI
 
     import torch
 
-    with lean_imports():
-        from pipeline_landscape_video import ImageRetention, LandscapeImageToVideoPipeline, LandscapeVideoPipeline
+    import pipeline_landscape_video
     from pipeline_landscape_video.quiet_loading import less_chatter
 
     takes_image = isinstance(models, ImageModelSettings)
-    pipeline_class = LandscapeImageToVideoPipeline if takes_image else LandscapeVideoPipeline
+    class_name = class_name or ("LandscapeImageToVideoPipeline" if takes_image else "LandscapeVideoPipeline")
+    with lean_imports():
+        pipeline_class = getattr(pipeline_landscape_video, class_name)
     dtype = getattr(torch, pick_dtype(models.dtype, device))
     with less_chatter():
         parts = {}
@@ -179,7 +191,9 @@ def load_pipeline(models: ModelSettings) -> "LandscapeVideoPipeline | LandscapeI
                 parts["motion_adapter"] = load_motion_adapter(models.motion_adapter, dtype)
         if takes_image and models.image_retention is not None:
             with naming(f"`image_retention` {models.image_retention}", models.image_retention, "does not load: "):
-                parts["image_retention"] = load_model(ImageRetention, models.image_retention, dtype)
+                parts["image_retention"] = load_model(
+                    pipeline_landscape_video.ImageRetention, models.image_retention, dtype
+                )
         with naming(f"`model` {models.model}", models.model, "does not load: "):
             folder = find_pipeline(models.model, lambda: pipeline_class)
             if takes_image and not ("image_retention" in parts or (folder / "image_retention").is_dir()):
