@@ -62,7 +62,7 @@ def test_animate_has_the_options_of_generate_and_its_own():
     assert {*own.split(), "--drop-duplicate-frame", "--match-stage-colors"} <= found - shared
 
 
-COMMANDS = "generate animate plan interpolate repeat web convert evaluate push pull space report study".split()
+COMMANDS = "generate animate edit plan interpolate repeat web convert evaluate push pull space report study".split()
 WITH_EXAMPLES = (*COMMANDS, "study build", "study count")
 
 
