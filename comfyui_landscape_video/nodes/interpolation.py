@@ -5,7 +5,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from comfy.model_management import get_torch_device, intermediate_device
+from comfy.model_management import (
+    get_torch_device,
+    intermediate_device,
+    throw_exception_if_processing_interrupted,
+)
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -118,9 +122,13 @@ def find_timeline(
         timestamps: Times of all frames in seconds.
         fps: Frame rate.
         keep_duplicates: Interpolate between all frames.
+
+    Raises:
+        InterruptProcessingException: The user pressed Cancel.
     """
     detector = SceneDetector()
     for image in images:
+        throw_exception_if_processing_interrupted()
         detector.add(to_bytes(image).cpu().numpy())
     scenes = set(detector.find_scenes(fps))
     if keep_duplicates:
