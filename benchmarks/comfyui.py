@@ -9,11 +9,8 @@ model are checked, too. The random Stable Diffusion 1.5 of the checks needs 12 G
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,24 +21,21 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from comfyui_adapters import RandomModel, predicted_noise, write_config
+from comfyui_adapters import ADAPTERS, RANDOM_ADAPTER, RandomModel, predicted_noise, write_config
 from comfyui_server import ComfyUI, NodeError, Workflow
-from comfyui_workflows import INTERPOLATE, animation, generation, interpolation, sampling
-from landscape_video.files import write_text
+from comfyui_setup import PACK, ROOT, Rows, describe, finish, install_packs, parse_arguments, print_rows
+from comfyui_windows import WINDOWS, check_plans, check_sampled_windows
+from comfyui_workflows import INTERPOLATE, animation, generation, interpolation, sampling, saved
 from landscape_video.scene_cuts import SceneDetector
-from motion_adapter.markdown import markdown_table
 from pipeline_landscape_video import interpolate_stream, load_flow_estimator
 from pipeline_landscape_video.interpolation import doubled_times
 from pipeline_landscape_video.landscape_motion_attention import SPARSE_CAUSAL_MODES
-from pipeline_landscape_video.video_writing import read_metadata
+from pipeline_landscape_video.video_writing import read_metadata, write_video
 
 
-ROOT = Path(__file__).resolve().parents[1]
-PACK = "comfyui_landscape_video"
+BARE = "bare/diffusion_pytorch_model.safetensors"
 CONFIGS = [{"sparse_causal_mode": mode, "motion_norm": "clip"} for mode in SPARSE_CAUSAL_MODES]
 CONFIGS.insert(1, {"sparse_causal_mode": "previous", "motion_norm": "frame"})
-
-Rows = list[tuple[str, str, bool]]  # what was checked, what was found, whether that is right
 
 
 def check_interpolation(server: ComfyUI, clip: np.ndarray) -> Rows:
@@ -68,9 +62,7 @@ def check_interpolation(server: ComfyUI, clip: np.ndarray) -> Rows:
 
 def check_saved_clip(server: ComfyUI, clip: np.ndarray) -> Rows:
     """Save a clip of odd size, and read its tags."""
-    workflow = interpolation("odd.png")
-    inputs = {"images": ["2", 0], "fps": ["2", 1], "filename_prefix": "checks/odd", "recipe": ["2", 2]}
-    workflow["4"] = {"class_type": "LandscapeVideoSaveClip", "inputs": inputs}
+    workflow = saved(interpolation("odd.png"))
     graph = {"extra_pnginfo": {"workflow": {"nodes": [], "version": 0.4}}}
     file = server.file_of(server.run(workflow, graph)["4"][0])
     with av.open(str(file)) as container:
@@ -86,30 +78,61 @@ def check_saved_clip(server: ComfyUI, clip: np.ndarray) -> Rows:
     return [("A saved clip has even sizes, its workflow and its recipe", text, good)]
 
 
-def check_messages(server: ComfyUI, has_model: bool) -> Rows:
+def check_even_sizes(server: ComfyUI) -> Rows:
+    """Save frames of odd size with ComfyUI's own node, directly and after ours."""
+    save = {"filename_prefix": "checks/own", "format": "auto", "format.codec": "auto"}
+    odd = interpolation("odd.png")
+    odd["5"] = {"class_type": "CreateVideo", "inputs": {"images": ["2", 0], "fps": 8.0}}
+    odd["4"] = {"class_type": "SaveVideo", "inputs": {"video": ["5", 0], **save}}
+    even = saved(interpolation("odd.png"))
+    even["5"] = {"class_type": "SaveVideo", "inputs": {"video": ["4", 0], **save}}
+    with av.open(str(server.file_of(server.run(even)["5"][0]))) as container:
+        size = (container.streams.video[0].width, container.streams.video[0].height)
+    message = message_of(server, odd).splitlines() or ["saves them, too"]
+    text = f"{size[0]} x {size[1]} after Save Clip with Recipe; without it: {message[0][:100]}"
+    return [("Frames of odd size reach Save Video with even sizes", text, not (size[0] % 2 or size[1] % 2))]
+
+
+def check_messages(server: ComfyUI) -> Rows:
     """Give nodes wrong inputs, and read the messages that they show."""
-    single = interpolation("single.png")
-    single["4"] = {"class_type": "ProbeSaveImages", "inputs": {"images": ["2", 0], "name": "single"}}
-    incomplete = interpolation("clip.png")
+    single = saved(interpolation("single.png"))
+    incomplete = saved(interpolation("clip.png"))
     del incomplete["2"]["inputs"]["times"]
-    incomplete["4"] = single["4"]
+    several = saved(animation("clip.png"))
     cases = {
         "A single image": (single, "at least 2 frames, got 1"),
         "An input left out": (incomplete, "required_input_missing"),
-        "An adapter of other sizes": (sampling("tiny.safetensors"), "must have (320, 640, 1280, 1280)"),
-        "A file without motion modules": (sampling("none.safetensors"), "holds no motion modules"),
-        "An adapter without its config": (sampling("bare.safetensors"), "but not its config"),
-        "A window no longer than its overlap": (sampling("none.safetensors", overlap=16), "must be smaller"),
     }
-    if not has_model:
-        cases = {name: case for name, case in cases.items() if "8" not in case[0]}  # those without sampling
-    if "LandscapeVideoGenerate" in server.get("/object_info"):
-        cases["A folder that is not a model"] = (generation(str(server.base)), "model_index.json")
+    if (server.base / "models" / ADAPTERS / RANDOM_ADAPTER).exists():
+        wide = sampling("none.safetensors", windows={**WINDOWS, "context_overlap": 16, "closed_loop": False})
+        cases |= {
+            "An adapter of other sizes": (sampling("tiny.safetensors"), "must have (320, 640, 1280, 1280)"),
+            "A file without motion modules": (sampling("none.safetensors"), "holds no motion modules"),
+            "An adapter without its config": (sampling(BARE), "but not its config"),
+            "A window no longer than its overlap": (wide, "must be smaller"),
+        }
+    if has_package(server):
+        cases |= {
+            "A folder that is not a model": (generation(str(server.base)), "model_index.json"),
+            "A clip in place of a painting": (several, "must be a single image, got"),
+        }
     rows = []
     for name, (workflow, expected) in cases.items():
         message = message_of(server, workflow)
-        rows.append((f"{name} is a message", message.splitlines()[0][:160], expected in message))
+        rows.append((f"{name} is a message", shorten(message), expected in message))
     return rows
+
+
+def shorten(message: str) -> str:
+    """Return what a node shows, or what ComfyUI says of an input, in a few words."""
+    if message.startswith("{"):
+        errors = json.loads(message)["node_errors"].values()
+        message = "; ".join(f"{each['message']}: {each['details']}" for node in errors for each in node["errors"])
+    return next(iter(message.splitlines()), "")[:160]
+
+
+def has_package(server: ComfyUI) -> bool:
+    return "LandscapeVideoGenerate" in server.get("/object_info")
 
 
 def message_of(server: ComfyUI, workflow: Workflow) -> str:
@@ -121,54 +144,80 @@ def message_of(server: ComfyUI, workflow: Workflow) -> str:
     return ""
 
 
-def check_interrupt(server: ComfyUI) -> Rows:
-    """Interrupt a long interpolation, and measure how long it still runs."""
-    workflow = interpolation("long.png", times=3)
-    workflow["4"] = {"class_type": "ProbeSaveImages", "inputs": {"images": ["2", 0], "name": "long"}}
+def check_interrupts(server: ComfyUI) -> Rows:
+    """Interrupt an interpolation, and a generation, whose steps are timed first."""
+    rows = []
+    message, seconds = interrupt(server, saved(interpolation("long.png", times=3)), after=3)
+    rows.append(("Cancel stops interpolation", f"{message} {seconds:.1f} s later", "interrupted" in message))
+    if has_package(server):
+        times = []
+        for steps in (1, 2, 10):  # the first run loads the model
+            start = time.monotonic()
+            server.run(saved(generation(num_frames=16, steps=steps)))
+            times.append(time.monotonic() - start)
+        step = (times[2] - times[1]) / 8
+        message, seconds = interrupt(server, saved(generation(num_frames=16, steps=1000)), after=5 * step)
+        # The history is read five times a second.
+        right = "interrupted" in message and seconds < step + 0.5
+        rows.append(("Cancel stops generation within a step", f"{message} {seconds / step:.1f} steps later", right))
+    return rows
+
+
+def interrupt(server: ComfyUI, workflow: Workflow, after: float) -> tuple[str, float]:
+    """Interrupt a workflow after some seconds; return its message, and how many seconds it still ran."""
     run = server.queue(workflow)
-    time.sleep(3)
+    time.sleep(after)
     server.post("/interrupt", {})
     start = time.monotonic()
     try:
         server.wait(run)
-        message = "ran to its end"
     except NodeError as error:
-        message = str(error)
-    return [
-        ("Cancel stops interpolation", f"{message} {time.monotonic() - start:.1f} s later", "interrupted" in message)
-    ]
+        return str(error), time.monotonic() - start
+    return "ran to its end", time.monotonic() - start
 
 
-def check_adapters(server: ComfyUI, model: RandomModel, references: list[tuple[dict[str, str], Tensor]]) -> Rows:
+def check_api_examples(server: ComfyUI) -> Rows:
+    """Run the examples for programs as they are, where their nodes are installed."""
+    rows, known = [], server.get("/object_info")
+    for file in sorted((ROOT / PACK / "api_examples").glob("*.json")):
+        workflow = json.loads(file.read_text(encoding="utf-8"))
+        if {entry["class_type"] for entry in workflow.values()} <= known.keys():
+            clip = server.file_of(server.run(workflow)[max(workflow)][0])
+            with av.open(str(clip)) as container:
+                frames = sum(1 for _ in container.decode(video=0))
+            recipe = read_metadata(clip)
+            text = f"{frames} frames, {recipe['interpolation']['times']} doubling in the recipe"
+            rows.append((f"`api_examples/{file.name}` runs", text, frames > 2 and "interpolation" in recipe))
+    return rows
+
+
+def check_adapters(server: ComfyUI, references: list[tuple[dict[str, str], Tensor]]) -> Rows:
     """Compare the noise that AnimateDiff-Evolved predicts with that of `UNetMotionModel`."""
-    rows = []
+    rows, file = [], server.base / "models" / ADAPTERS / RANDOM_ADAPTER
     for entries, expected in references:
-        write_config(model.adapter_file, entries)
-        found = sample(server, sampling(model.adapter_file.name))
-        plain = sample(server, sampling(model.adapter_file.name, loader="ADE_LoadAnimateDiffModel"))
+        write_config(file, entries)
+        found = sample(server, sampling(RANDOM_ADAPTER))
+        plain = sample(server, sampling(RANDOM_ADAPTER, loader="ADE_LoadAnimateDiffModel"))
         difference, other = ((noise - expected).abs().max().item() for noise in (found, plain))
         name = " ".join(f"`{value}`" for value in entries.values())
         size = expected.abs().mean().item()
         text = f"largest difference {difference:.1e} (mean size {size:.2f}); with its own loader {other:.1e}"
         rows.append((f"Adapter {name} equals diffusers to 1e-3", text, difference <= 1e-3))
         if entries == CONFIGS[0]:
-            twice = sample(server, sampling(model.adapter_file.name, twice=True))
+            twice = sample(server, sampling(RANDOM_ADAPTER, twice=True))
             difference = (twice - expected).abs().max().item()
             text = f"largest difference {difference:.1e}"
             rows.append(("The same, in a model that AnimateDiff-Evolved rebuilds", text, difference <= 1e-3))
-    windows = sample(server, sampling(model.adapter_file.name, overlap=1))
-    moved = (windows - references[-1][1]).abs().max().item()
-    rows.append(("Windows of 4 of 8 frames are sampled", f"differ from 8 frames by {moved:.1e}", moved > 1e-3))
     return rows
 
 
 def check_bundled_model(server: ComfyUI) -> Rows:
     """Generate and animate with the bundled model, if the package is installed in ComfyUI's environment."""
     rows = []
+    if not has_package(server):
+        return rows
     for node in ("LandscapeVideoGenerate", "LandscapeVideoAnimate"):
-        workflow = generation() if node.endswith("Generate") else animation("single.png")
-        inputs = {"images": ["1", 0], "fps": ["1", 1], "filename_prefix": "checks/bundled", "recipe": ["1", 2]}
-        workflow["4"] = {"class_type": "LandscapeVideoSaveClip", "inputs": inputs}
+        workflow = saved(generation() if node.endswith("Generate") else animation("single.png"))
         recipe = read_metadata(server.file_of(server.run(workflow)["4"][0]))
         text = f"{recipe['num_frames']} frames, seed {recipe['seed']}, {recipe['steps']} steps in the recipe"
         rows.append((f"{node} runs on the bundled model", text, recipe["seed"] == 7))
@@ -181,15 +230,19 @@ def sample(server: ComfyUI, workflow: Workflow) -> Tensor:
     return predicted_noise(load_file(server.file_of(saved))["latent_tensor"].float())
 
 
+def compute_references(base: Path) -> tuple[list[tuple[dict[str, str], Tensor]], Tensor]:
+    """Make a random Stable Diffusion 1.5; return its noise with each config, and a clip sampled in windows."""
+    model = RandomModel(base / "models")
+    bare = base / "models" / ADAPTERS / BARE
+    bare.parent.mkdir()
+    shutil.copy(model.adapter_file, bare)
+    write_config(bare, None)
+    return [(entries, model.predict(entries)) for entries in CONFIGS], model.sample(CONFIGS[0], WINDOWS)
+
+
 def prepare(base: Path, animatediff_evolved: Path) -> np.ndarray:
     """Install the packs into an empty base folder, make the inputs, and return the frames of `clip.png`."""
-    custom_nodes = base / "custom_nodes"
-    shutil.copytree(ROOT / PACK, custom_nodes / PACK, ignore=shutil.ignore_patterns("__pycache__", "vendor.py"))
-    ignore = shutil.ignore_patterns(".git", "__pycache__")
-    shutil.copytree(animatediff_evolved, custom_nodes / "ComfyUI-AnimateDiff-Evolved", ignore=ignore)
-    shutil.copy(Path(__file__).with_name("comfyui_probe.py"), custom_nodes)
-    for name in ("input", "output"):
-        (base / name).mkdir()
+    install_packs(base, animatediff_evolved)
     random = torch.Generator().manual_seed(0)
     clips = []
     for brightness in (1.0, 0.2):  # two scenes of a moving texture
@@ -203,7 +256,8 @@ def prepare(base: Path, animatediff_evolved: Path) -> np.ndarray:
     for name, frames in files.items():
         first, *others = [Image.fromarray(frame) for frame in frames]
         first.save(base / "input" / name, save_all=len(frames) > 1, append_images=others, duration=125)
-    models = base / "models" / "animatediff_models"
+    write_video(base / "input" / "landscape.mp4", clip, 8)
+    models = base / "models" / ADAPTERS
     models.mkdir(parents=True)
     save_file({"weight": torch.zeros(2)}, models / "none.safetensors")
     norms = {
@@ -215,68 +269,33 @@ def prepare(base: Path, animatediff_evolved: Path) -> np.ndarray:
     return clip
 
 
-def describe(python: Path, server: ComfyUI, animatediff_evolved: Path) -> list[str]:
-    """Return what ran, with versions, as lines of Markdown."""
-    names = ["torch", "torchvision", "numpy", "opencv-python", "einops", "av", "diffusers", "landscape-video"]
-    code = (
-        "import importlib.metadata as m, json, sys\n"
-        "found = {}\n"
-        "for name in sys.argv[1:]:\n"
-        "    try: found[name] = m.version(name)\n"
-        "    except m.PackageNotFoundError: found[name] = 'not installed'\n"
-        "print(json.dumps(found))"
-    )
-    result = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True)
-    versions = {"ComfyUI": server.system["comfyui_version"]}
-    project = tomllib.loads((animatediff_evolved / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    versions["ComfyUI-AnimateDiff-Evolved"] = project["version"]
-    versions |= json.loads(result.stdout)
-    return [f"* {name} {version}" for name, version in versions.items()]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("comfyui", type=Path, help="checkout of ComfyUI; it is not changed")
-    parser.add_argument("animatediff_evolved", type=Path, help="checkout of ComfyUI-AnimateDiff-Evolved")
-    parser.add_argument(
-        "--python", type=Path, default=Path(sys.executable), help="Python that runs ComfyUI (default: this one)"
-    )
-    parser.add_argument("--output", type=Path, help="Markdown file for the result (default: print only)")
     parser.add_argument("--no-adapters", action="store_true", help="skip the random Stable Diffusion 1.5")
-    args = parser.parse_args()
+    args = parse_arguments(parser)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         clip = prepare(base, args.animatediff_evolved)
-        references = []
+        checks: list[Callable[[ComfyUI], Rows]] = [
+            lambda server: check_interpolation(server, clip),
+            lambda server: check_saved_clip(server, clip),
+            check_even_sizes,
+            check_messages,
+            check_interrupts,
+            check_api_examples,
+            check_plans,
+            check_bundled_model,
+        ]
         if not args.no_adapters:
-            model = RandomModel(base / "models")
-            write_config(model.adapter_file, None)
-            shutil.copy(model.adapter_file, base / "models" / "animatediff_models" / "bare.safetensors")
-            references = list(model.references(CONFIGS))
-        rows: Rows = []
-        with ComfyUI(args.comfyui.resolve(), base, args.python.absolute(), base / "comfyui.log") as server:
-            nodes = server.get("/object_info")
-            checks: list[Callable[[], Rows]] = [
-                lambda: check_interpolation(server, clip),
-                lambda: check_saved_clip(server, clip),
-                lambda: check_messages(server, bool(references)),
-                lambda: check_interrupt(server),
+            references, sampled = compute_references(base)
+            checks += [
+                lambda server: check_adapters(server, references),
+                lambda server: check_sampled_windows(server, RANDOM_ADAPTER, sampled),
             ]
-            if references:
-                checks.append(lambda: check_adapters(server, model, references))
-            if "LandscapeVideoGenerate" in nodes:
-                checks.append(lambda: check_bundled_model(server))
-            for check in checks:
-                for row in check():
-                    rows.append(row)
-                    print("ok  " if row[2] else "FAIL", row[0], "-", row[1], flush=True)
+        with ComfyUI(args.comfyui.resolve(), base, args.python.absolute(), base / "comfyui.log") as server:
+            rows = print_rows(row for check in checks for row in check(server))
             versions = describe(args.python, server, args.animatediff_evolved)
-    lines = ["# The node pack in ComfyUI", "", "Made by `benchmarks/comfyui.py` on the CPU.", "", *versions, ""]
-    table = [(name, text, "yes" if right else "**no**") for name, text, right in rows]
-    lines.append(markdown_table(["check", "found", "right"], table))
-    if args.output:
-        write_text(args.output, "\n".join(lines) + "\n")
-    sys.exit(not all(right for _, _, right in rows))
+    finish("The node pack in ComfyUI", "benchmarks/comfyui.py", versions, rows, args.output)
 
 
 if __name__ == "__main__":

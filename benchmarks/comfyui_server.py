@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 
-START_SECONDS = 300
+START_SECONDS = 600
+ANSWER_SECONDS = 600  # while a model is loaded, the server may be silent
 Workflow = dict[str, dict[str, Any]]  # ComfyUI's API format: class and complete inputs of each node, by id
 
 
@@ -66,14 +67,14 @@ class ComfyUI:
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path."""
-        with urllib.request.urlopen(self.url + path, timeout=60) as response:
+        with urllib.request.urlopen(self.url + path, timeout=ANSWER_SECONDS) as response:
             return json.load(response)
 
     def post(self, path: str, content: dict[str, Any]) -> Any:
         """Send JSON to a path and return the answer, `None` if it is empty."""
         request = urllib.request.Request(self.url + path, json.dumps(content).encode())
         request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:
             text = response.read()
         return json.loads(text) if text else None
 
@@ -89,7 +90,7 @@ class ComfyUI:
         except urllib.error.HTTPError as error:
             raise NodeError(error.read().decode()) from error
 
-    def wait(self, run: str, seconds: float = 900) -> dict[str, list[dict[str, Any]]]:
+    def wait(self, run: str, seconds: float = 3600) -> dict[str, list[dict[str, Any]]]:
         """
         Wait for a run, and return what its nodes show, by node.
 

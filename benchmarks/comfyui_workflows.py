@@ -1,6 +1,8 @@
 """Workflows for the checks of the node pack, in ComfyUI's API format with complete inputs."""
 
-from comfyui_adapters import GUIDANCE, NEGATIVE, NUM_FRAMES, POSITIVE, SEED, SIZE
+from typing import Any
+
+from comfyui_adapters import GUIDANCE, NEGATIVE, NUM_FRAMES, POSITIVE, RANDOM_UNET, SEED, SIZE
 from comfyui_server import Workflow
 
 
@@ -16,8 +18,8 @@ def interpolation(image: str, times: int = 2) -> Workflow:
     }
 
 
-def generation(model: str = "shanshui-tiny") -> Workflow:
-    inputs = {"prompt": "mist over mountains", "model": model, "num_frames": 4, "steps": 2, "seed": 7}
+def generation(model: str = "shanshui-tiny", num_frames: int = 4, steps: int = 2) -> Workflow:
+    inputs = {"prompt": "mist over mountains", "model": model, "num_frames": num_frames, "steps": steps, "seed": 7}
     return {
         "1": {"class_type": "LandscapeVideoGenerate", "inputs": inputs},
         "4": {"class_type": "ProbeSaveImages", "inputs": {"images": ["1", 0], "name": "generated"}},
@@ -32,8 +34,36 @@ def animation(image: str) -> Workflow:
     return workflow
 
 
+def saved(workflow: Workflow) -> Workflow:
+    """Save the clip of the last node of a workflow, which is not 4, as node 4."""
+    last = max(set(workflow) - {"4"})
+    inputs = {"images": [last, 0], "fps": [last, 1], "filename_prefix": "checks/clip", "recipe": [last, 2]}
+    return workflow | {"4": {"class_type": "LandscapeVideoSaveClip", "inputs": inputs}}
+
+
+def moving_windows(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the node of our windows."""
+    return {"class_type": "LandscapeVideoMovingWindows", "inputs": settings}
+
+
+def stepwise(workflow: Workflow, sigmas: list[float]) -> Workflow:
+    """Sample a workflow of `sampling` at given sigmas."""
+    sampler = workflow["8"]["inputs"]
+    kept = ("model", "positive", "negative", "latent_image", "cfg")
+    inputs = {name: sampler[name] for name in kept} | {"add_noise": True, "noise_seed": sampler["seed"]}
+    inputs |= {"sampler": ["20", 0], "sigmas": ["21", 0]}
+    return workflow | {
+        "20": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}},
+        "21": {"class_type": "ManualSigmas", "inputs": {"sigmas": ", ".join(f"{sigma:.9g}" for sigma in sigmas)}},
+        "8": {"class_type": "SamplerCustom", "inputs": inputs},
+    }
+
+
 def sampling(
-    adapter: str, loader: str = "LandscapeVideoLoadMotionAdapter", twice: bool = False, overlap: int | None = None
+    adapter: str,
+    loader: str = "LandscapeVideoLoadMotionAdapter",
+    twice: bool = False,
+    windows: dict[str, Any] | None = None,
 ) -> Workflow:
     """Sample latents in one step; `twice` applies the adapter twice, the first time without effect."""
     loaded = {"adapter": adapter, "sparse_causal_mode": "from file", "motion_norm": "from file"}
@@ -44,7 +74,7 @@ def sampling(
     workflow = {
         "1": {
             "class_type": "UNETLoader",
-            "inputs": {"unet_name": "random_sd15.safetensors", "weight_dtype": "default"},
+            "inputs": {"unet_name": RANDOM_UNET, "weight_dtype": "default"},
         },
         "2": {"class_type": loader, "inputs": loaded if loader.startswith("Landscape") else {"model_name": adapter}},
         "3": {"class_type": "ADE_ApplyAnimateDiffModelSimple", "inputs": {"motion_model": ["2", 0]}},
@@ -61,9 +91,7 @@ def sampling(
         again = {"motion_model": ["2", 0], "prev_m_models": ["3", 0], "start_percent": 0.0, "end_percent": 1.0}
         workflow["11"] = {"class_type": "ADE_ApplyAnimateDiffModel", "inputs": again}
         evolved["m_models"] = ["11", 0]
-    if overlap is not None:
-        windows = {"context_length": 4, "context_overlap": overlap, "context_schedule": "moved"}
-        windows |= {"context_weights": "pyramid", "closed_loop": False}
-        workflow["12"] = {"class_type": "LandscapeVideoMovingWindows", "inputs": windows}
+    if windows is not None:
+        workflow["12"] = moving_windows(windows)
         evolved["context_options"] = ["12", 0]
     return workflow
