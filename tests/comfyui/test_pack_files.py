@@ -8,6 +8,7 @@ import sys
 import tomllib
 
 import pytest
+from PIL import Image
 
 from node_pack import PACK
 
@@ -74,10 +75,39 @@ def test_project_file_says_what_the_registry_needs():
     project = tomllib.loads((PACK / "pyproject.toml").read_text(encoding="utf-8"))
     assert "comfyui" not in project["project"]["name"].lower()
     assert re.fullmatch(r"\d+\.\d+\.\d+", project["project"]["version"])
-    assert {"PublisherId", "DisplayName", "Icon", "requires-comfyui", "includes"} <= project["tool"]["comfy"].keys()
+    assert project["tool"]["comfy"]["DisplayName"] and project["tool"]["comfy"]["requires-comfyui"]
     requirements = (PACK / "requirements.txt").read_text(encoding="utf-8").split()
     assert requirements == project["project"]["dependencies"]
     assert "torch" not in requirements  # users keep theirs
+
+
+EXAMPLES = sorted((PACK / "example_workflows").glob("*.json"))
+API_EXAMPLES = sorted((PACK / "api_examples").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_example_workflows_have_pictures_and_use_inputs_that_exist(file):
+    with Image.open(file.with_suffix(".jpg")) as picture:
+        assert picture.format == "JPEG" and min(picture.size) >= 256
+    nodes = json.loads(file.read_text(encoding="utf-8"))["nodes"]
+    ours = [node for node in nodes if node["type"] in node_ids()]
+    assert ours
+    for node in ours:
+        assert {each["name"] for each in node["inputs"]} == texts("en")[node["type"]]["inputs"].keys()
+
+
+def test_every_node_is_in_an_example():
+    used = {node["type"] for file in EXAMPLES for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]}
+    assert node_ids() <= used
+
+
+@pytest.mark.parametrize("file", API_EXAMPLES, ids=lambda file: file.stem)
+def test_examples_for_programs_name_every_input(file):
+    optional = {"recipe", "audio", "ad_settings"}
+    for entry in json.loads(file.read_text(encoding="utf-8")).values():
+        if entry["class_type"] in node_ids():
+            known = texts("en")[entry["class_type"]]["inputs"].keys()
+            assert known - optional <= entry["inputs"].keys() <= known
 
 
 def test_nothing_but_the_nodes_of_the_package_imports_diffusers_or_the_package():
