@@ -1,4 +1,4 @@
-"""What the checks of the node pack share: a base folder for ComfyUI, its command line, and the page of results."""
+"""Share among the checks of the node pack a base folder for ComfyUI, the command line, and the page of results."""
 
 import argparse
 import json
