@@ -73,7 +73,7 @@ def generate_scroll(
         ValueError: A setting does not suit the model; the message begins with the setting's name in backticks.
         GenerationCancelled: `is_cancelled` returned True.
     """
-    with use_preset(pipe, settings.preset):
+    with use_preset(pipe, settings):
         settings = settings.with_seed().filled_in(pipe.resolve_sampling())
         sampler = ScrollSampler(pipe, prompt, settings, is_cancelled)
         strips = sampler.run()
