@@ -91,7 +91,7 @@ def check_depth(depth: Any, frames: torch.Tensor, is_read: bool) -> torch.Tensor
     Return the depth of a clip as float32 `(num_frames, 1, height, width)`.
 
     Raises:
-        ValueError: It has another shape, or the model reads depth and there is none, or the other way round.
+        ValueError: It has another shape, or the model reads depth and it is missing, or the other way round.
     """
     if is_read != (depth is not None):
         needs = "must be given: this model reads depth" if is_read else "must be None: this model reads no depth"

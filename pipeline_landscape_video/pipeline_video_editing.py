@@ -55,7 +55,7 @@ from .landscape_windows import WindowPlan, average_windows, plan_windows
 logger = logging.getLogger(__name__)
 
 EDIT_MODES = ("paired", "inversion")
-STRENGTH = 0.8  # default, see docs/editing.md
+STRENGTHS = {"paired": 1.0, "inversion": 0.8}  # defaults, measured in docs/editing.md
 GOOD_ROUND_TRIP = 30.0  # dB
 
 
@@ -114,7 +114,7 @@ class LandscapeVideoEditingPipeline(
         edit_mode: str = "paired",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        strength: float = STRENGTH,
+        strength: float | None = None,
         inversion_iterations: int = 1,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
@@ -146,8 +146,8 @@ class LandscapeVideoEditingPipeline(
                 the clip and samples it with the new prompt (OneShotDepth).
             num_inference_steps: Number of steps; `None` uses what the model recommends, else 25.
             guidance_scale: Guidance scale; in mode `"paired"`, of both prompts.
-            strength: Share of the noise from which the edit begins: less keeps more of the clip. Nearer to pure
-                noise, little of the clip is kept, and no inversion leads back.
+            strength: Share of the noise from which the edit begins: less keeps more of the clip. `None`: 1 in mode
+                `"paired"`, and 0.8 in mode `"inversion"`, because nearer to pure noise no inversion leads back.
             inversion_iterations: Fixed-point iterations of each step of the inversion.
             generator: Generator of the noise of mode `"paired"`.
 
@@ -160,6 +160,7 @@ class LandscapeVideoEditingPipeline(
         """
         # 1. Check what can be checked before the first step
         check_choices(output_type=(output_type, OUTPUT_TYPES), edit_mode=(edit_mode, EDIT_MODES))
+        strength = STRENGTHS[edit_mode] if strength is None else strength
         sampling = self.resolve_sampling(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
         num_inference_steps, guidance_scale = sampling["num_inference_steps"], sampling["guidance_scale"]
         check_finite(guidance_scale=guidance_scale)
@@ -234,7 +235,7 @@ class LandscapeVideoEditingPipeline(
         video: np.ndarray | torch.Tensor | Sequence[Image.Image],
         depth: torch.Tensor | np.ndarray | None = None,
         num_inference_steps: int | None = None,
-        strength: float = STRENGTH,
+        strength: float = STRENGTHS["inversion"],
         inversion_iterations: int = 1,
         decode_chunk_size: int = 16,
     ) -> torch.Tensor:

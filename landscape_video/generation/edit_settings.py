@@ -30,11 +30,12 @@ class EditSettings(Settings):
         "it with the new prompt, as in the paper.",
         EDITING,
     )
-    strength: float = setting(
-        0.8,
+    strength: float | None = setting(
+        None,
         "Share of the noise from which the edit begins: less keeps more of the clip.",
         EDITING,
         unit="NUMBER",
+        default_text="1, or 0.8 with --edit-mode inversion",
         minimum=0.01,
         maximum=1,
     )
