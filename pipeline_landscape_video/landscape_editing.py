@@ -77,7 +77,7 @@ def split_prediction(
     scheduler: DDIMScheduler, prediction: torch.Tensor, latents: torch.Tensor, timestep: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Return the clean latents x_0 and the noise that a prediction implies (Consistency tuning Eq. 7).
+    Consistency tuning Eq. 7: return the clean latents x_0 and the noise that a prediction implies.
 
     Args:
         scheduler: Noise schedule; its `prediction_type` is one of `PREDICTION_TYPES`.

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from diffusers import DDIMScheduler
 
+from pipeline_landscape_video.landscape_editing import signal_and_spread, split_prediction
+
 
 FUSION_SPACES = ("x0", "xt")
 
@@ -58,31 +60,6 @@ def fuse_average(
     # Frame k is in S_k, so where its background has a share, so has the sum.
     mean = torch.where(shares > 0, total / shares.clamp(min=1e-6), latents)
     return background_weight * background * mean + foreground_weight * (1 - background) * latents
-
-
-def split_prediction(
-    scheduler: DDIMScheduler, prediction: torch.Tensor, latents: torch.Tensor, timestep: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Consistency tuning Eq. 7: return the clean latents x_0 and the noise that a prediction implies.
-
-    Args:
-        scheduler: Noise schedule; its `prediction_type` is "epsilon" or "v_prediction".
-        prediction: Output of the model.
-        latents: Noisy latents, of the same shape.
-        timestep: Timestep of the latents.
-    """
-    signal, spread = signal_and_spread(scheduler, timestep, latents)
-    if scheduler.config.prediction_type == "v_prediction":
-        return signal * latents - spread * prediction, signal * prediction + spread * latents
-    return (latents - spread * prediction) / signal, prediction
-
-
-def signal_and_spread(
-    scheduler: DDIMScheduler, timestep: torch.Tensor, like: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) at a timestep, with the device and dtype of `like`."""
-    alpha_bar = scheduler.alphas_cumprod[int(timestep)].to(like)
-    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
 
 def fuse_at_step(

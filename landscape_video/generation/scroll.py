@@ -20,7 +20,6 @@ import torch
 from diffusers import SchedulerMixin
 from PIL import Image
 
-from landscape_video.generation.average_fusion import signal_and_spread, split_prediction
 from landscape_video.generation.camera_path import MARGIN, CameraPath
 from landscape_video.generation.generate_clip import ClipStream, GenerationCancelled, describe_clip
 from landscape_video.generation.presets import use_preset
@@ -30,6 +29,7 @@ from pipeline_landscape_video import LandscapeVideoPipeline
 from pipeline_landscape_video.interpolation import interpolate_frames
 from pipeline_landscape_video.landscape_color_anchor import ANCHOR_UNTIL
 from pipeline_landscape_video.landscape_denoising import denoise
+from pipeline_landscape_video.landscape_editing import signal_and_spread, split_prediction
 from pipeline_landscape_video.landscape_fast_layers import FastLayers
 from pipeline_landscape_video.landscape_frame_noise import FrameNoise
 from pipeline_landscape_video.landscape_guidance import guide_by_text

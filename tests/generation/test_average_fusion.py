@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from landscape_video.generation.average_fusion import fuse_at_step, fuse_average, sample_votes, split_prediction
+from landscape_video.generation.average_fusion import fuse_at_step, fuse_average, sample_votes
+from pipeline_landscape_video.landscape_editing import split_prediction
 from tiny_models import build_scheduler
 
 

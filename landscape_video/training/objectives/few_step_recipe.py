@@ -95,9 +95,9 @@ class NoiseSchedule:
         return next_alpha * clean + next_sigma * noise
 
     def velocity_between(self, latents: Tensor, timestep: int, reached: Tensor, next_timestep: int) -> Tensor:
-        """Return the velocity with which one DDIM step from `latents` reaches given latents.
+        """Progressive Distillation Eq. 8: return the velocity with which one DDIM step from `latents` reaches others.
 
-        Progressive Distillation Eq. 8 in terms of the velocity. A step is a rotation in the plane of latents and
+        A step is a rotation in the plane of latents and
         velocity, by the angle between both noise levels: reached = cos latents - sin velocity.
         """
         (alpha, sigma), (next_alpha, next_sigma) = self.at(timestep), self.at(next_timestep)
