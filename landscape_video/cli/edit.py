@@ -67,6 +67,16 @@ def edit(
             rich_help_panel=EDITING,
         ),
     ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|FOLDER|NAME",
+            help="Depth of the video, for models that read it: a folder of images, a video, .npy, .npz, or the name "
+            "of a depth model of transformers.",
+            show_default="what render.py wrote beside the video",
+            rich_help_panel=EDITING,
+        ),
+    ] = None,
     *,
     settings: EditSettings,
     models: ModelSettings,
@@ -114,8 +124,14 @@ def edit(
 
     from landscape_video.generation.edit_clip import edit_clip
 
-    frames = np.stack([frame.pixels for frame in given])
-    clips = edit_clip(pipe, frames, source_prompt, texts, settings, shares, fps=float(info.fps))
+    frames, maps = np.stack([frame.pixels for frame in given]), None
+    if pipe.reads_depth:
+        from landscape_video.generation.depth import load_depth
+
+        maps = load_depth(depth, frames, video, pipe._execution_device)
+    elif depth is not None:
+        raise ValueError(f"`depth` must not be given: {models.model} reads no depth.")
+    clips = edit_clip(pipe, frames, source_prompt, texts, settings, shares, maps, float(info.fps))
     times = [frame.timestamp for frame in given]
     for path, clip in zip(outputs, clips, strict=True):
         clip.metadata["source"] = video.name

@@ -7,7 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from landscape_video.cli.main import app
+from pipeline_landscape_video import LandscapeVideoEditingPipeline
 from pipeline_landscape_video.video_io import probe_video, read_metadata, read_video, write_video
+from tiny_models import build_components, build_unet2d
 
 
 CLIP = np.random.default_rng(0).integers(0, 255, (3, 64, 96, 3)).astype(np.uint8)
@@ -23,7 +25,7 @@ def edit(tmp_path, monkeypatch, models):
 
     def run(*words):
         fixed = ["--model", str(models / "video"), "--steps", "2", "--seed", "1", "--device", "cpu"]
-        return CliRunner().invoke(app, ["edit", *map(str, words), *fixed])
+        return CliRunner().invoke(app, ["edit", *fixed, *map(str, words)])
 
     return run
 
@@ -46,6 +48,20 @@ def test_several_prompts_are_several_edits(edit):
     assert min(read_video("new-01.gif").frames.shape[1:3]) == 32
 
 
+def test_a_model_that_reads_depth_gets_that_of_the_file(edit, tmp_path):
+    LandscapeVideoEditingPipeline(**build_components(unet=build_unet2d(in_channels=5))).save_pretrained(
+        tmp_path / "deep"
+    )
+    clips = []
+    for name, depth in (("near", np.linspace(0, 1, 96)), ("far", np.linspace(1, 0, 96))):
+        np.save(f"{name}.npy", np.broadcast_to(depth, (3, 64, 96)))
+        words = ("river.mp4", "snow", "--source-prompt", "mist", "--output", name, "--depth", f"{name}.npy")
+        result = edit(*words, "--model", tmp_path / "deep")
+        assert result.exit_code == 0, result.output
+        clips.append(read_video(name).frames)
+    assert (clips[0] != clips[1]).any()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -56,6 +72,7 @@ def test_several_prompts_are_several_edits(edit):
         (("river.mp4", "snow", "--source-prompt", "mist", "--mask", "none.npy"), "existing files or folders"),
         (("river.mp4", "snow", "--source-prompt", "mist", "--output", "river.mp4"), "is the input"),
         (("river.mp4", "snow", "--source-prompt", "mist", "--strength", "2"), "--strength"),
+        (("river.mp4", "snow", "--source-prompt", "mist", "--depth", "d.npy"), "reads no depth"),
         (("river.mp4", "snow", "--source-prompt", "mist", "--tuned", "mask.npy"), "mask.npy"),
     ],
 )
