@@ -65,7 +65,7 @@ def save_weights(weights: Mapping[str, torch.Tensor], file: str | Path, metadata
 def header_metadata(adapter: MotionAdapter) -> dict[str, str]:
     """Return the metadata for the header of a file with the weights of `adapter`."""
     entries = {name: value for name, value in adapter.config.items() if not name.startswith("_")}
-    return {"format": "pt", METADATA: json.dumps(entries)}  # diffusers refuses files without a format
+    return {"format": "pt", METADATA: json.dumps(entries, sort_keys=True)}  # diffusers refuses files without a format
 
 
 def check_weights(folder: str | Path, model_class: type[nn.Module], dtype: torch.dtype | None = None) -> None:

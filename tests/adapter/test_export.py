@@ -25,6 +25,7 @@ from retention_models import build_image_to_video, fuse_projections
 CODE_FILES = {
     "pipeline.py",
     "landscape_acceleration.py",
+    "landscape_color_anchor.py",
     "landscape_denoising.py",
     "landscape_fast_layers.py",
     "landscape_frame_interpolation.py",

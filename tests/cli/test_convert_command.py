@@ -37,7 +37,7 @@ def test_both_ways_on_the_command_line(tmp_path, monkeypatch):
     assert result.stderr == (
         "warning: trained with sparse_causal_mode 'previous' and motion_norm 'frame': diffusers' own pipelines run it "
         "with full attention and the norm of the clip; AnimateDiff and AnimateDiff-Evolved (ComfyUI) run it with full "
-        "attention.\n"
+        "attention; in both, the queries and keys of the second attention are untrained.\n"
     )
     assert equal(load_file("back.safetensors"), animatediff_weights())
     from safetensors import safe_open

@@ -19,7 +19,7 @@ def test_signature_is_the_parents_then_ours():
     parent = list(inspect.signature(AnimateDiffPipeline.__call__).parameters)
     ours = list(inspect.signature(LandscapeVideoPipeline.__call__).parameters)
     windows = ["context_length", "context_overlap", "context_schedule", "context_weights", "closed_loop"]
-    prompts = ["transition", "prompt_per_window"]
+    prompts = ["transition", "prompt_per_window", "shared_colors"]
     assert ours == [*parent[:-1], "interpolate", "sofp_mode", "flow_estimator", *windows, *prompts, "kwargs"]
     assert issubclass(LandscapeVideoPipeline, AnimateDiffPipeline)
     constructor = list(inspect.signature(AnimateDiffPipeline.__init__).parameters)

@@ -17,7 +17,7 @@ from motion_adapter.export import export_pipeline
 from pipeline_landscape_video import LandscapeVideoPipeline
 from pipeline_landscape_video.video_io import write_video
 from tiny_models import build_components
-from training_runs import WEIGHTS, digest, forget_accelerators, log_of, status_of
+from training_runs import WEIGHTS, forget_accelerators, log_of, status_of
 from tune_consistency import run
 
 
@@ -52,7 +52,9 @@ def test_a_resumed_run_ends_with_the_same_lora(model, clip, tmp_path):
     assert tune(model, clip, tmp_path / "parts", "--max_train_steps", "3", "--max_train_minutes", "1e-9") == 0
     assert status_of(tmp_path / "parts")["step"] == 1
     assert tune(model, clip, tmp_path / "parts", "--max_train_steps", "3", "--resume_from_checkpoint", "latest") == 0
-    assert digest(tmp_path / "whole" / LORA_FILE) == digest(tmp_path / "parts" / LORA_FILE)
+    # Tensors, not files: diffusers writes the metadata in an order that differs from call to call.
+    whole, parts = (load_file(tmp_path / name / LORA_FILE) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
     assert {"diffusion_loss", "foreground_loss", "background_loss"} <= set(log_of(tmp_path / "whole")[0])
 
 
