@@ -68,7 +68,7 @@ FIGURES = {
 
 
 def scenes(still: bool) -> Iterator[Scene]:
-    """Yield scenes with a moving boat, for a camera that stands still, or one that pans."""
+    """Yield scenes with a moving boat, for a still camera, or one that pans."""
     for index in count():
         scene = scene_of(index, SCENES_SEED, fine_motifs=False)
         if scene.boat in ("left", "right") and (

@@ -1,9 +1,9 @@
-"""Measure handscrolls: whether what stands still agrees with the image of the scroll, and how much the rest moves.
+"""Measure handscrolls: whether still parts agree with the image of the scroll, and how much the rest moves.
 
     python benchmarks/scroll.py --scrolls 3 --length 2 --steps 10 --output_dir runs/scroll
 
 A scroll that is measured already is not generated again. It writes `scrolls.jsonl`, the image of each scroll, and
-`table.md` with means and 95 % intervals, beside the motion of rendered clips with a camera that stands still.
+`table.md` with means and 95 % intervals, beside the motion of rendered clips with a still camera.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def measure(strips: torch.Tensor, decoder: ScrollDecoder, picture: np.ndarray) -
 
 
 def rendered_motion(palette: str, seed: int, height: int) -> dict[str, float]:
-    """Return `"motion"` and `"still"` of a rendered clip of the same things with a camera that stands still."""
+    """Return `"motion"` and `"still"` of a rendered clip of the same things with a still camera."""
     scene = Scene(palette=palette, layers=3, camera="still", water="river", boat="left", mist="right", seed=seed)
     frames = torch.from_numpy(render_clip(scene, [frame / FPS for frame in range(16)])).permute(0, 3, 1, 2) / 255
     frames = torch.nn.functional.interpolate(frames, (height, height), mode="bicubic").clamp(0, 1)

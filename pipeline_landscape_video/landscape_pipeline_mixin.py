@@ -189,9 +189,7 @@ class LandscapePipelineMixin:
             ValueError: FreeNoise or an IP-Adapter is active.
         """
         if self.free_noise_enabled:
-            raise ValueError(
-                "FreeNoise is not supported with images; call `pipe.disable_free_noise()` and pass `prompts`."
-            )
+            raise ValueError("FreeNoise is not supported with images; call `pipe.disable_free_noise()`.")
         if self.unet.config.encoder_hid_dim_type == "ip_image_proj":
             raise ValueError("IP-Adapters are not supported with images; call `pipe.unload_ip_adapter()`.")
 
@@ -239,6 +237,11 @@ class LandscapePipelineMixin:
         encoded = self.vae.encode(images.to(self._execution_device, self.vae.dtype))
         encoded = retrieve_latents(encoded, sample_mode="argmax")[:, :, None] * self.vae.config.scaling_factor
         return encoded.to(latents.dtype).expand(len(latents), -1, -1, -1, -1)
+
+    def encode_clip(self, frames: torch.Tensor, chunk_size: int) -> torch.Tensor:
+        """Encode frames in [0, 1], `(num_frames, 3, height, width)`, to float32 latents of one clip."""
+        chunks = [self.encode_images(2 * chunk - 1, chunk)[:, :, 0] for chunk in frames.split(chunk_size)]
+        return torch.cat(chunks).transpose(0, 1)[None].float().to(self._execution_device)
 
     def get_flow_estimator(self, flow_estimator: Any, weights: str | Path | None = None) -> Callable:
         """

@@ -38,7 +38,6 @@ from .landscape_editing import (
 )
 from .landscape_fast_layers import FastLayers
 from .landscape_frame_noise import FrameNoise
-from .landscape_free_noise import FreeNoiseMixin
 from .landscape_guidance import guide_by_text
 from .landscape_motion_attention import build_motion_unet, ensure_motion_config
 from .landscape_optical_flow import FlowEstimatorCache
@@ -59,9 +58,7 @@ STRENGTHS = {"paired": 1.0, "inversion": 0.8}  # defaults, measured in docs/edit
 GOOD_ROUND_TRIP = 30.0  # dB
 
 
-class LandscapeVideoEditingPipeline(
-    LandscapeAccelerationMixin, LandscapePipelineMixin, FreeNoiseMixin, AnimateDiffPipeline
-):
+class LandscapeVideoEditingPipeline(LandscapeAccelerationMixin, LandscapePipelineMixin, AnimateDiffPipeline):
     """
     Pipeline that edits a video by words.
 
@@ -201,7 +198,10 @@ class LandscapeVideoEditingPipeline(
                 noise = trajectory[0]
 
             # 5. Denoise each edit
+            state = None if generator is None else generator.get_state()
             for texts, masks in edits:
+                if state is not None:
+                    generator.set_state(state)  # each edit has the noise that it would have alone
                 regions = [to_latents(mask, source) for mask in masks]
                 changeable = torch.stack(torch.broadcast_tensors(*regions)).amax(dim=0) if regions else None
                 predict_target = combine_regions([predictor(text) for text in texts], regions)
@@ -299,11 +299,6 @@ class LandscapeVideoEditingPipeline(
         timesteps = last_timesteps(self.scheduler, strength)
         self._num_timesteps = len(timesteps)
         return timesteps
-
-    def encode_clip(self, frames: torch.Tensor, chunk_size: int) -> torch.Tensor:
-        """Encode frames in [0, 1], `(num_frames, 3, height, width)`, to float32 latents of one clip."""
-        chunks = [self.encode_images(2 * chunk - 1, chunk)[:, :, 0] for chunk in frames.split(chunk_size)]
-        return torch.cat(chunks).transpose(0, 1)[None].float().to(self._execution_device)
 
     def decode_clip(self, latents: torch.Tensor, clip: SourceClip, chunk_size: int) -> torch.Tensor:
         """Decode latents to frames, `(1, 3, num_frames, height, width)` in [0, 1], and cut off the padding."""

@@ -66,7 +66,7 @@ def scroll(
     if (prompt is None) == (prompts_along is None):
         raise ValueError("give either a prompt or `prompts_along`.")
     text = prompt if prompts_along is None else read_prompts_along(prompts_along)
-    if not text or not (text if isinstance(text, str) else "x").strip():
+    if prompt is not None and not prompt.strip():
         raise ValueError("a prompt must not be empty.")
     image = picture or output.with_name(f"{output.stem}.png")
     if image.suffix.lower() != ".png" or not image.absolute().parent.is_dir():

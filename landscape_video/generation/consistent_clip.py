@@ -286,8 +286,7 @@ class FrameSampler:
 
     def encode(self, frames: torch.Tensor) -> torch.Tensor:
         """Encode frames in [0, 1], (num_frames, 3, height, width), to latents (1, channels, num_frames, ...)."""
-        chunks = [self.pipe.encode_images(2 * chunk - 1, chunk)[:, :, 0] for chunk in frames.split(CHUNK)]
-        return torch.cat(chunks).transpose(0, 1)[None].to(self.start)
+        return self.pipe.encode_clip(frames, CHUNK).to(self.start)
 
     def add_noise(self, clean: torch.Tensor, step: int) -> torch.Tensor:
         """Consistency tuning Eq. 3: return noisy latents at the beginning of a step; each frame has its own noise."""

@@ -264,9 +264,6 @@ class ScrollDecoder:
     def frames(self, strips: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the frames of the video, and between two of them one that is interpolated on the canvas."""
         settings = self.settings
-        flow_estimator = (
-            self.pipe.get_flow_estimator(settings.flow, settings.flow_weights) if settings.interpolate else None
-        )
         before = None
         for frame, strip in enumerate(strips):
             pixels = self.decode(strip)

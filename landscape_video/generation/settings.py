@@ -73,30 +73,11 @@ class InterpolationSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoSettings(Settings):
-    """Settings that any text-to-video pipeline of diffusers takes; `None` leaves a value to the model."""
+class GuidanceSettings(Settings):
+    """Settings of everything that is denoised under a prompt."""
 
     negative_prompt: str | None = setting(
         None, "What to keep out of the image.", CONTENT, unit="TEXT", default_text="nothing"
-    )
-    num_frames: int = setting(16, "Frames to sample.", SAMPLING, unit="NUMBER", minimum=1)
-    height: int | None = setting(
-        None,
-        "Height of the frames, a multiple of 8.",
-        SAMPLING,
-        unit="PIXELS",
-        default_text="the model's own",
-        minimum=8,
-        multiple_of=8,
-    )
-    width: int | None = setting(
-        None,
-        "Width of the frames, a multiple of 8.",
-        SAMPLING,
-        unit="PIXELS",
-        default_text="the model's own",
-        minimum=8,
-        multiple_of=8,
     )
     steps: int | None = setting(
         None,
@@ -118,8 +99,53 @@ class VideoSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongClipSettings(Settings):
-    """Settings of clips that are sampled in overlapping windows (Consistency tuning, section 3.4)."""
+class SeedSettings(Settings):
+    """The seed of what is drawn at random."""
+
+    seed: int | None = setting(
+        None,
+        "Seed of the noise; the same seed gives the same clip.",
+        SAMPLING,
+        unit="NUMBER",
+        default_text="drawn at random, and printed",
+        minimum=0,
+        maximum=2**63 - 1,  # torch takes seeds of 64 bits
+        argument=NOT_PASSED,
+    )
+
+    def with_seed(self) -> Self:
+        """Return these settings with a seed: their own, else one drawn at random."""
+        return self if self.seed is not None else replace(self, seed=secrets.randbelow(2**32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings(GuidanceSettings):
+    """Settings that any text-to-video pipeline of diffusers takes; `None` leaves a value to the model."""
+
+    num_frames: int = setting(16, "Frames to sample.", SAMPLING, unit="NUMBER", minimum=1)
+    height: int | None = setting(
+        None,
+        "Height of the frames, a multiple of 8.",
+        SAMPLING,
+        unit="PIXELS",
+        default_text="the model's own",
+        minimum=8,
+        multiple_of=8,
+    )
+    width: int | None = setting(
+        None,
+        "Width of the frames, a multiple of 8.",
+        SAMPLING,
+        unit="PIXELS",
+        default_text="the model's own",
+        minimum=8,
+        multiple_of=8,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSettings(Settings):
+    """Settings of the overlapping windows of long clips (Consistency tuning, section 3.4)."""
 
     context_length: int | None = setting(
         None,
@@ -143,6 +169,12 @@ class LongClipSettings(Settings):
     context_weights: Literal["pyramid", "flat"] = setting(
         "pyramid", "Weights of a window's frames where windows overlap: most in its middle, or all equal.", LONG_CLIPS
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongClipSettings(WindowSettings):
+    """Settings of clips that are sampled in overlapping windows."""
+
     closed_loop: bool = setting(False, "End where the clip begins, so that it repeats without a jump.", LONG_CLIPS)
     transition: int | None = setting(
         None,
@@ -158,7 +190,7 @@ class LongClipSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipSettings(InterpolationSettings, VideoSettings):
+class ClipSettings(InterpolationSettings, SeedSettings, VideoSettings):
     """Settings of everything that our pipelines sample and interpolate."""
 
     preset: PresetName | None = setting(
@@ -169,16 +201,6 @@ class ClipSettings(InterpolationSettings, VideoSettings):
         SAMPLING,
         unit="NAME",
         default_text="the model's own sampling",
-        argument=NOT_PASSED,
-    )
-    seed: int | None = setting(
-        None,
-        "Seed of the noise; the same seed gives the same clip.",
-        SAMPLING,
-        unit="NUMBER",
-        default_text="drawn at random, and printed",
-        minimum=0,
-        maximum=2**63 - 1,  # torch takes seeds of 64 bits
         argument=NOT_PASSED,
     )
     eta: float | None = setting(
@@ -207,10 +229,6 @@ class ClipSettings(InterpolationSettings, VideoSettings):
         from pipeline_landscape_video.video_writing import SAMPLED_FPS
 
         return self.fps or SAMPLED_FPS * (2 if self.interpolate else 1)
-
-    def with_seed(self) -> Self:
-        """Return these settings with a seed: their own, else one drawn at random."""
-        return self if self.seed is not None else replace(self, seed=secrets.randbelow(2**32))
 
     def filled_in(self, arguments: Mapping[str, Any]) -> Self:
         """Return these settings, with each `None` replaced from keywords of the pipeline's call."""

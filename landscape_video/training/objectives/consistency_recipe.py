@@ -29,6 +29,7 @@ from landscape_video.training.objectives.training_inputs import TrainingInputs
 from landscape_video.training.settings.consistency import ConsistencySettings, ConsistencyTraining
 from landscape_video.training.settings.inputs import MOTION_ADAPTER
 from motion_adapter.build import extract_motion_adapter, freeze_image_layers
+from motion_adapter.weights_files import save_adapter
 
 
 LORA = "lora"  # folder in OUTPUT_DIR
@@ -186,7 +187,7 @@ class ConsistencyRecipe(MotionRecipe):
             if name == LORA:
                 save_lora(self.unet, folder)
             else:
-                extract_motion_adapter(self.unet).save_pretrained(folder)
+                save_adapter(extract_motion_adapter(self.unet), folder)
             self.record.write(folder)
         if self.settings.consistency.learn_fusion_weights:
             background, foreground = self.objective.fusion_weights.tolist()

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs
 from torch import nn
@@ -34,7 +32,9 @@ from landscape_video.training.run.optimization import make_optimizer
 from landscape_video.training.run.signals import StopSignals
 from landscape_video.training.run.training_loop import train
 from landscape_video.training.run.training_run import TrainingRun
+from landscape_video.training.settings.inputs import default_cache_dir
 from landscape_video.training.settings.one_shot import MAX_WINDOW, OneShotTuning
+from pipeline_landscape_video.landscape_source_clip import SourceClip
 from pipeline_landscape_video.landscape_spatio_temporal_attention import (
     has_spatio_temporal_attention,
     install_spatio_temporal_attention,
@@ -148,9 +148,8 @@ def prepare_clip(
     chosen = np.linspace(0, len(video) - 1, min(num_frames, len(video))).round().astype(int)
     frames = torch.from_numpy(video[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
     factor = 2 ** (len(models.vae.config.block_out_channels) - 1)
-    padding = (0, -frames.shape[-1] % factor, 0, -frames.shape[-2] % factor)
-    pad = lambda images: F.pad(images, padding, mode="replicate")  # noqa: E731
-    return pad(frames), None if depth is None else pad(depth[torch.from_numpy(chosen)].float())
+    clip = SourceClip(frames, factor, None if depth is None else depth[torch.from_numpy(chosen)].float())
+    return clip.padded, clip.depth
 
 
 def cache_folder(
@@ -162,12 +161,11 @@ def cache_folder(
     settings: OneShotTuning,
 ) -> Path:
     """Return the folder of a tuned clip, named after everything that its weights depend on."""
-    default = os.environ.get("LANDSCAPE_VIDEO_CACHE", Path.home() / ".cache" / "landscape-video")
     weights = [weight.detach().flatten()[:SAMPLED].float().cpu() for weight in models.unet.parameters()]
     tensors = [frames, *([] if depth is None else [depth]), *weights]
     content = hash_chunks(tensor.contiguous().numpy().tobytes() for tensor in tensors)
     key = hash_json([content, prompt, settings.comparable(), dict(models.scheduler.config)])
-    return Path(cache_dir or default) / "tuned" / key[:32]
+    return Path(cache_dir or default_cache_dir()) / "tuned" / key[:32]
 
 
 def start_run(settings: OneShotTuning, device: torch.device, dtype: torch.dtype) -> TrainingRun:
