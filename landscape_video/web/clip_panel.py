@@ -13,10 +13,11 @@ from landscape_video.web.controls import MAIN, fields_on_the_page, make_control
 from landscape_video.web.handlers import copy_description
 from landscape_video.web.jobs import CONCURRENCY_ID
 from landscape_video.web.progress import progress_html
-from landscape_video.web.texts import i18n, language_of, say
+from landscape_video.web.texts import LANGUAGES, i18n, language_of, say
 from landscape_video.web.workshop import Workshop
 
 
+QUALITIES = ("draft", "standard", "fine")  # presets that the page offers
 # Settings that decide what a clip takes.
 ESTIMATED_FROM = ("num_frames", "steps", "height", "width", "guidance_scale")
 
@@ -43,12 +44,13 @@ class SettingsPanel:
             return make_control(each, defaults.get(name, each.default), shop.limits, shop.allowed(name))
 
         preset = gr.Radio(
-            [(i18n(name), name) for name in ("draft", "standard", "fine")],
+            [(i18n(name), name) for name in QUALITIES],
             value="standard",
             label=i18n("label_preset"),
             info=i18n("info_preset"),
             elem_classes="lv-preset",
         )
+        accept_labels(preset)
         with gr.Row():
             made = {"preset": preset} | {name: make(name) for name in MAIN}
         with gr.Accordion(i18n("advanced"), open=False):
@@ -62,6 +64,16 @@ class SettingsPanel:
             api_visibility="private",
         )
         add_estimate(made, shop)
+
+
+def accept_labels(qualities: gr.Radio) -> None:
+    """Take the label of a quality for its value: after a switch of the language, Gradio's page sends the label.
+
+    The method of the instance is replaced, because Gradio writes a .pyi file beside the code of a subclass.
+    """
+    values = {say(name, language): name for name in QUALITIES for language in LANGUAGES}
+    preprocess = qualities.preprocess
+    qualities.preprocess = lambda payload: preprocess(values.get(payload, payload))
 
 
 def preset_values(name: str, recommended: Mapping[str, Any], shop: Workshop) -> dict[str, Any]:

@@ -109,7 +109,6 @@ def test_the_page_speaks_the_language_of_the_browser_and_switches(open_page):
     assert page.evaluate("document.documentElement.lang") == "zh"
     page.click("#language")
     expect(page.locator("#generate")).to_have_text("Generate", timeout=PATIENCE)
-    page.wait_for_timeout(2000)  # the labels change before the reloaded page listens to clicks
     page.click("#generate")
     expect(page.get_by_text("A prompt is required.")).to_be_visible(timeout=PATIENCE)
 
